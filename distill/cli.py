@@ -1,0 +1,269 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+
+from distill import __version__, errors
+
+if TYPE_CHECKING:
+    from distill.rundir import RunDir
+    from distill.specs import Recipe
+
+app = typer.Typer(
+    name="distill",
+    help="Turns a large reasoning teacher into small students: generate, filter, train, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Settings = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation at run time
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the recipe; may be given several times."),
+]
+Out = Annotated[Optional[Path], typer.Option("--out", metavar="RUN", help="Run directory (default: runs/NAME).")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+_debug = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+    if version:
+        typer.echo(f"distill {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")],
+    out: Out = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Start here, again even if it is done.")] = "",
+    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = "",
+    settings: Settings = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and leave.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole way: prompts, generate, filter, train, evaluate. Goes on where an earlier start of it ended.
+
+    Example: distill run quickstart --set student=tiny-llama --out runs/llama
+    """
+    from distill import compose, pipeline, specs
+
+    chosen = specs.recipe(recipe, specs.overrides(settings or []))
+    place = compose.run_dir(out, chosen.name)
+    begin, end = first or specs.STAGES[0], last or specs.STAGES[-1]
+    if dry_run:
+        states = pipeline.plan(chosen, place, begin, end)
+        _print(
+            {"run": str(place.path), "stages": states}, [f"{name}: {state}" for name, state in states.items()], as_json
+        )
+        return
+    _run(chosen, place, as_json, first=begin, last=end, force=bool(first))
+
+
+@app.command()
+def generate(
+    prompts: Annotated[
+        str, typer.Option(metavar="SOURCE|FILE", help="A prompt source, or a JSONL, Parquet or CSV file.")
+    ],
+    teacher: Annotated[str, typer.Option(metavar="SPEC|URL", help="A teacher spec, or an OpenAI-compatible server.")],
+    model: Annotated[Optional[str], typer.Option(help="The model's name at the server.")] = None,  # noqa: UP045
+    samples: Annotated[int, typer.Option(help="Samples per prompt.")] = 1,
+    limit: Annotated[Optional[int], typer.Option(help="At most this many prompts.")] = None,  # noqa: UP045
+    max_tokens: Annotated[Optional[int], typer.Option(help="Tokens per reply (default: the teacher's).")] = None,  # noqa: UP045
+    out: Out = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Sample a teacher. The same command again asks only for what is missing.
+
+    Example: distill generate --prompts arithmetic --teacher tiny-r1 --samples 2 --limit 100 --out runs/mine
+    """
+    from distill import compose
+
+    chosen = compose.generate_recipe(
+        prompts, teacher, model=model, samples=samples, limit=limit, max_tokens=max_tokens, settings=settings or []
+    )
+    place = compose.run_dir(out, chosen.name)
+    _run(chosen, place, as_json, last="generate")
+
+
+@app.command(name="filter")
+def filter_(run: Run, settings: Settings = None, as_json: Json = False) -> None:
+    """Judge a run's traces again and choose what is trained on.
+
+    Example: distill filter runs/mine --set filter.keep=all
+    """
+    from distill import compose
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    chosen = compose.changed_recipe(place, settings or [])
+    _run(chosen, place, as_json, first="filter", last="filter", force=True)
+
+
+@app.command()
+def train(
+    run: Run,
+    student: Annotated[Optional[str], typer.Option(metavar="SPEC", help="A student spec (default: the run's).")] = None,  # noqa: UP045
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Train a student on a run's kept traces. Started again after an interruption it goes on.
+
+    Example: distill train runs/mine --student tiny-qwen --set train.epochs=3
+    """
+    from distill import compose
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    chosen = compose.changed_recipe(place, settings or [], {"student": student} if student else None)
+    _run(chosen, place, as_json, first="train", last="train")
+
+
+@app.command()
+def evaluate(
+    subject: Annotated[str, typer.Argument(metavar="RUN|MODEL|URL", help="A run, a student's folder, or a server.")],
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Problems (default: the run's own).")
+    ] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Samples per problem.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="At most this many problems.")] = None,  # noqa: UP045
+    model: Annotated[Optional[str], typer.Option(help="The model's name at the server.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the score of a MODEL or URL goes (default: evaluations).")
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Examine a run's models, one student, or any served model on problems with known answers.
+
+    Example: distill evaluate runs/quickstart/student --benchmark arithmetic --samples 4 --limit 100
+    """
+    from distill import compose, pipeline
+    from distill.evaluate import stage
+    from distill.rundir import RunDir
+
+    if (Path(subject) / "recipe.yaml").is_file():
+        if model is not None or out is not None:
+            raise errors.UsageError(
+                "--model and --out are for a server or a model folder; a run's scores lie in the run",
+                todo=f"leave them out, or give the student's folder, {Path(subject) / 'student'}",
+            )
+        place = RunDir(subject)
+        chosen = compose.evaluation_recipe(benchmark, samples, limit, settings or [], pipeline.recipe_of(place))
+        _run(chosen, place, as_json, first="evaluate", last="evaluate")
+        return
+    chosen = compose.evaluation_recipe(benchmark, samples, limit, settings or [])
+    result = stage.examine_alone(subject, model, chosen, out or Path("evaluations"))
+    _print(result, stage.table([(result["name"], result)]), as_json)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="SCORE_A", help="A score: RUN/evaluations/NAME.json.")],
+    b: Annotated[Path, typer.Argument(metavar="SCORE_B", help="Another, measured alike.")],
+    as_json: Json = False,
+) -> None:
+    """The paired difference of two scores; refuses those that were measured differently.
+
+    Example: distill compare runs/a/evaluations/student.json runs/b/evaluations/student.json
+    """
+    from distill.evaluate.stage import compare as compare_scores
+
+    _print(*compare_scores(a, b), as_json)
+
+
+@app.command()
+def reparse(run: Run, as_json: Json = False) -> None:
+    """Derive reasoning and answer again from the raw replies, after the teacher's spec was corrected.
+
+    Example: distill reparse runs/mine
+    """
+    from distill.generate.reparse import reparse as reparse_run
+    from distill.pipeline import recipe_of
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    looked, changed = reparse_run(recipe_of(place), place)
+    _print({"traces": looked, "changed": changed}, [f"{changed} of {looked} traces read differently now"], as_json)
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str, typer.Argument(metavar="KIND|NAME|RUN", help="teachers, students, data, recipes, a name, a run.")
+    ],
+    rejected: Annotated[bool, typer.Option("--rejected", help="The traces of a run that failed a check.")] = False,
+    reason: Annotated[Optional[str], typer.Option(help="Only those rejected for this reason.")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Shipped specs, one spec, a run's state, or its rejected traces.
+
+    Example: distill show runs/quickstart --rejected --reason wrong_answer
+    """
+    from distill.show import show as shown
+
+    _print(*shown(what, rejected=rejected, reason=reason), as_json)
+
+
+def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str = "evaluate", **how: Any) -> None:
+    """Runs stages and prints how they ended, also when a gate did not pass."""
+    from distill import pipeline
+    from distill.show import closing_lines
+
+    try:
+        pipeline.run_recipe(recipe, run, last=last, **how)
+        failed = None
+    except errors.GateError as gate:
+        failed = gate
+    manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
+    _print({"run": str(run.path), **manifest}, list(closing_lines(run, last)), as_json)
+    if failed is not None:
+        raise failed
+
+
+def _print(values: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    typer.echo(json.dumps(values) if as_json else "\n".join(lines))
+
+
+def main() -> NoReturn:
+    """The console script: an expected error is printed as cause and remedy, and sets the exit code."""
+    try:
+        app(standalone_mode=True)
+    except errors.DistillError as error:
+        if _debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except SystemExit as leaving:
+        if leaving.code == errors.INTERRUPTED:  # typer's answer to Ctrl-C where nothing of ours caught it
+            _fail("interrupted; what was saved is kept, the same command goes on", errors.INTERRUPTED)
+        raise
+    except OSError as error:
+        if _debug:
+            raise
+        _fail(f"{error.strerror or type(error).__name__}: {error.filename or error}", errors.FAILED)
+    sys.exit(errors.DONE)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    typer.echo(f"distill: {text}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

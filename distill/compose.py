@@ -1,0 +1,82 @@
+"""Recipes for verbs that are started without one: from command-line options, or from a run that already has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from distill import specs
+from distill.errors import UsageError
+from distill.pipeline import recipe_of
+from distill.rundir import RunDir
+
+
+def run_dir(out: Path | None, recipe_name: str) -> RunDir:
+    """The run directory asked for, by default runs/NAME."""
+    return RunDir(out or Path("runs") / recipe_name)
+
+
+def generate_recipe(
+    prompts: str,
+    teacher: str,
+    *,
+    model: str | None,
+    samples: int,
+    limit: int | None,
+    max_tokens: int | None,
+    settings: Sequence[str],
+) -> specs.Recipe:
+    """A recipe that samples one source from one teacher: a spec, or the URL of an OpenAI-compatible server.
+
+    Raises UsageError for a URL without a model name, SpecError for unknown names and settings.
+    """
+    text: dict[str, Any] = {
+        "name": Path(prompts).stem,
+        "prompts": [{"source": prompts, **({} if limit is None else {"limit": limit})}],
+        "generate": {"samples": samples, **({} if max_tokens is None else {"max_tokens": max_tokens})},
+    }
+    if teacher.startswith(("http://", "https://")):
+        if model is None:
+            raise UsageError("a URL needs --model NAME, the model's name at that server", given=teacher)
+        text["teacher"] = "openai-compatible"
+        text["teacher_overrides"] = {"model": model}
+        text["generate"] |= {"engine": "openai", "url": teacher}
+    else:
+        spec = specs.teacher(teacher)
+        text["teacher"] = teacher
+        if model is not None:
+            text["teacher_overrides"] = {"model": model}
+        if not spec.is_folder:
+            text["generate"] |= {"engine": "openai", "url": "http://localhost:8000/v1"}
+    import yaml
+
+    return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))
+
+
+def changed_recipe(run: RunDir, settings: Sequence[str], extra: Mapping[str, Any] | None = None) -> specs.Recipe:
+    """The recipe of a run with some settings changed."""
+    recipe_of(run)  # names the folder when it is no run
+    changes = {**specs.overrides(settings), **(extra or {})}
+    return specs.parse(specs.Recipe, specs.read(run.recipe), str(run.recipe), changes)
+
+
+def evaluation_recipe(
+    benchmark: str | None,
+    samples: int | None,
+    limit: int | None,
+    settings: Sequence[str],
+    base: specs.Recipe | None = None,
+) -> specs.Recipe:
+    """Settings of an examination: those of a run, or plain ones, with problems and samples as asked."""
+    import yaml
+
+    text: dict[str, Any] = yaml.safe_load(specs.dump(base)) if base else {"name": "evaluation", "evaluate": {}}
+    if benchmark is not None:
+        text["evaluate"]["prompts"] = [{"source": benchmark, "split": "test"}]
+    if limit is not None:
+        for part in text["evaluate"].get("prompts", ()):
+            part["limit"] = limit
+    if samples is not None:
+        text["evaluate"]["samples"] = samples
+    return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))

@@ -1,0 +1,183 @@
+"""Durable file operations: atomic replacement, hashes, one-writer locks. Knows nothing of what is in the files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from distill.errors import DiskFullError, LockedError
+
+
+def now() -> str:
+    """The present in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces. What hashes and fingerprints are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_of(value: Any) -> str:
+    """Hex sha256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Hex sha256 over names and contents of a file, or of every file below a folder (hidden ones left out)."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    shown = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+    return sha256_of([[str(p.relative_to(path)), sha256_file(p)] for p in shown])
+
+
+def fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_full_is_clear(path: Path) -> Iterator[None]:
+    """Turns `no space left` and `quota exceeded` into a `DiskFullError` that names the place."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_disk_full(error, path):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no space left"
+        raise DiskFullError(
+            f"the disk is full: {reason.lower()}",
+            given=str(path),
+            todo="free some space and start the same command again; everything saved so far is kept",
+        ) from error
+
+
+def _is_disk_full(error: Exception, path: Path) -> bool:
+    """By its code; torch and safetensors, which write files by themselves, raise errors of their own without one."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if "No space left" in str(error):
+        return True
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return isinstance(error, RuntimeError) and shutil.disk_usage(existing).free == 0
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, durably, when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with disk_full_is_clear(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder; an older folder of that name is gone once the new one stands in its place."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    outgoing = path.with_name(f".{path.name}.{os.getpid()}.old")
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of writers that were killed; there is one writer
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        with disk_full_is_clear(path):
+            yield temporary
+            for entry in (temporary, *temporary.rglob("*")):
+                if entry.is_file():
+                    with entry.open("rb") as opened:
+                        os.fsync(opened.fileno())
+                elif entry.is_dir():
+                    fsync_folder(entry)
+            if path.exists():
+                path.rename(outgoing)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                if outgoing.exists():
+                    outgoing.rename(path)
+                raise
+            fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class FileLock:
+    """An advisory lock that dies with its process; the file names the holder for whoever comes second."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        self._descriptor: int | None = None
+
+    def acquire(self) -> FileLock:
+        """Raises LockedError at once when another process holds it."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(descriptor, 500).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            raise LockedError(
+                f"another process is writing to this {self.what}",
+                given=f"{self.path.parent}, held by {holder}",
+                todo="wait for it or stop it, or use another --out",
+            ) from error
+        except OSError:
+            os.close(descriptor)
+            raise
+        try:
+            with disk_full_is_clear(self.path):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {now()}\n".encode())
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> FileLock:
+        return self if self._descriptor is not None else self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

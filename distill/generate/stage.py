@@ -1,0 +1,91 @@
+"""The second stage: every prompt's samples from the teacher, into the ledger. Asks only for what is not there yet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from distill import specs
+from distill.errors import InputError, RunError
+from distill.ledger import Ledger, Recovery
+from distill.progress import bar, say
+from distill.prompts.stage import read_prompts
+from distill.records import Prompt
+from distill.rundir import RunDir, StageReport
+from distill.sampling.requests import Subject, tasks_by_key, wanted
+from distill.sampling.scheduler import Limits, Progress, sample
+from distill.sampling.subjects import engine_for, in_flight, teacher_subject
+
+
+def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
+    """Fills `traces/`. Raises what `sampling.scheduler.sample` raises; everything answered until then is saved."""
+    teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
+    settings = recipe.generate
+    subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
+    prompts = list(read_prompts(run.prompts))
+    if not prompts:
+        raise InputError("there are no prompts", given=str(run.prompts))
+    with Ledger(run.traces, on_recovery=_report_recovery) as ledger:
+        refuse_foreign(ledger, prompts, subject, settings.samples)
+        total = len(prompts) * settings.samples
+        missing = sum(1 for _ in wanted(prompts, subject, settings.samples, ledger))
+        progress = Progress(total, already=total - missing)
+        if progress.already:
+            say(f"generate: {progress.already} of {total} samples are there already, {missing} to go")
+        if missing:
+            engine = engine_for(teacher, settings)
+            limits = Limits(in_flight(engine, settings.concurrency), settings.max_attempts)
+            tasks = wanted(prompts, subject, settings.samples, ledger)
+            with bar("generate", total) as update:
+                sample(tasks, subject, engine, ledger, limits, progress, lambda p: update(p.done, _remark(p)))
+    return _report(run, tasks_by_key(prompts, subject, settings.samples), progress)
+
+
+def refuse_foreign(ledger: Ledger, prompts: list[Prompt], subject: Subject, samples: int) -> None:
+    """Raises RunError when the ledger holds traces and not one of them belongs to this recipe.
+
+    Such a run was made by another teacher, sampling or set of prompts; going on would buy everything again.
+    """
+    index = ledger.index()
+    if not index:
+        return
+    missing = sum(1 for _ in wanted(prompts, subject, samples, index))
+    if missing == len(prompts) * samples:
+        raise RunError(
+            f"none of the {len(index)} traces in this run belongs to this recipe: it would all be bought again",
+            given=f"{ledger.folder}, for teacher {subject.identity.model} at revision {subject.identity.revision}",
+            todo="use another --out for a changed teacher, sampling or prompts",
+        )
+
+
+def _remark(progress: Progress) -> str:
+    cut = f", {progress.cut} cut" if progress.cut else ""
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return f"{progress.tokens_per_second:.0f} tokens/s{cut}{failed}"
+
+
+def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageReport:
+    """Counts over all that the ledger holds for this recipe, and apart from them what this start added."""
+    index = run.ledger().index()
+    found = Counter(index[key].finish_reason for key in keys if key in index)
+    counts = {
+        "samples": len(keys),
+        "answered": sum(found.values()) - found["error"],
+        "cut": found["length"],
+        "failed": found["error"],
+        "this_start": {
+            "answered": progress.answered,
+            "retries": progress.retries,
+            "completion_tokens": progress.completion_tokens,
+        },
+    }
+    line = f"{counts['answered']} of {len(keys)} samples, {found['length']} cut at the token limit"
+    failed = (f"{found['error']} samples failed; the same command tries them again",) if found["error"] else ()
+    return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
+
+
+def _report_recovery(recovery: Recovery) -> None:
+    say(
+        f"generate: the last writer was cut off; {recovery.records} records are whole, "
+        f"{recovery.lost_bytes} torn bytes lie in {recovery.quarantined}"
+    )

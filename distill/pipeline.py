@@ -1,0 +1,190 @@
+"""The stages in order: skip what is done, run the rest, count, stop on failure. Knows no stage from inside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.errors import GateError, Interrupted, RunError, UsageError
+from distill.files import now, sha256_file, write_text
+from distill.progress import say
+from distill.rundir import RunDir, StageReport, StageState
+from distill.specs import STAGES, Recipe, dump, parse, read
+
+PAID = ("prompts", "generate")
+"""Stages whose results cost money: once traces are there, settings that would leave some of them out are refused."""
+GROWING = ("samples", "limit")
+"""Settings that may rise: what is there stays wanted."""
+DATA = "data/"
+"""Begins the names of inputs that lie outside the run."""
+BESIDE_IDENTITY = ("max_tokens", "reasoning")
+"""Settings that are no part of a trace's identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How a stage is run, and which paths of a run it reads. Those outside of it are its sources' data files."""
+
+    run: Callable[[Recipe, RunDir], StageReport]
+    reads: Callable[[RunDir], Sequence[Path]]
+
+
+def stages() -> dict[str, Stage]:
+    """Name → stage, in order. Imported here so that the command line starts without them."""
+    from distill.evaluate import stage as evaluate
+    from distill.filter import stage as filtering
+    from distill.generate import stage as generate
+    from distill.prompts import stage as prompts
+    from distill.train import stage as train
+
+    return {
+        "prompts": Stage(prompts.run, lambda run: ()),
+        "generate": Stage(generate.run, lambda run: (run.prompts,)),
+        "filter": Stage(filtering.run, lambda run: (run.prompts, run.traces)),
+        "train": Stage(train.run, lambda run: (run.kept,)),
+        "evaluate": Stage(evaluate.run, lambda run: (run.student,)),
+    }
+
+
+def run_recipe(
+    recipe: Recipe, run: RunDir, *, first: str = STAGES[0], last: str = STAGES[-1], force: bool = False
+) -> None:
+    """Runs the stages from `first` to `last` that are not done yet; `force` runs `first` again in any case.
+
+    Raises RunError for a run made by another recipe, GateError when all is done but a gate did not pass, and whatever
+    a stage raises; finished stages stay finished.
+    """
+    names = _between(first, last)
+    recipe.require(names)  # before anything is paid for
+    with run.lock():
+        adopt(recipe, run)
+        failed: list[str] = []
+        for name in names:
+            failed += _run_stage(name, recipe, run, force=force and name == first)
+    if failed:
+        raise GateError(
+            "a gate did not pass: " + "; ".join(failed), todo="look at the evaluations before using the student"
+        )
+
+
+def adopt(recipe: Recipe, run: RunDir) -> None:
+    """Makes the run one of this recipe. Raises RunError with the differences when paid traces would be left out."""
+    if run.recipe.is_file():
+        earlier = recipe_of(run)
+        lost = [
+            f"{path}: {before} → {after}"
+            for name in PAID
+            for path, before, after in _leaves(earlier.section(name), recipe.section(name))
+            if not _harmless(path.rpartition(".")[2], before, after)
+        ]
+        if lost and run.ledger().index():
+            raise RunError(
+                f"the run {run.path} was made by another recipe, and its traces would not count for this one",
+                given="; ".join(dict.fromkeys(lost)),
+                todo="use another --out for the changed recipe, or run it as it was",
+            )
+        if dump(earlier) == dump(recipe):
+            return
+    write_text(run.recipe, dump(recipe))
+
+
+def _harmless(key: str, before: Any, after: Any) -> bool:
+    """Whether every trace bought under the old setting still counts under the new one."""
+    if key in GROWING and isinstance(before, int):
+        return after is None or after >= before
+    return key in BESIDE_IDENTITY
+
+
+def _leaves(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, old, new) for every leaf in which two settings differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys((*before, *after)):
+            yield from _leaves(before.get(key), after.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for place, pair in enumerate(zip(before, after, strict=True)):
+            yield from _leaves(*pair, f"{path}.{place}")
+    elif before != after:
+        yield path, before, after
+
+
+def recipe_of(run: RunDir) -> Recipe:
+    """The recipe a run was made by. Raises RunError when the folder is no run."""
+    return parse(Recipe, read(run.existing().recipe), str(run.recipe))
+
+
+def plan(recipe: Recipe, run: RunDir, first: str, last: str) -> dict[str, str]:
+    """What `run_recipe` would do, stage by stage, without doing it."""
+    names = _between(first, last)
+    recipe.require(names)
+    return {name: "done" if _is_done(name, recipe, run) else "to run" for name in names}
+
+
+def _between(first: str, last: str) -> list[str]:
+    for name in (first, last):
+        if name not in STAGES:
+            raise UsageError(f"unknown stage '{name}'", todo=f"one of: {', '.join(STAGES)}")
+    names = list(STAGES[STAGES.index(first) : STAGES.index(last) + 1])
+    if not names:
+        raise UsageError(f"--from {first} comes after --until {last}")
+    return names
+
+
+def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[str]:
+    """Runs one stage unless it is done; returns the gates that did not pass."""
+    if not force and _is_done(name, recipe, run):
+        state = run.stages()[name]
+        say(f"{name}: done before ({state.seconds:.0f} s)")
+        for line in state.counts.get("_lines", []):
+            say(f"  {line}")
+        return list(state.counts.get("_failed_gates", []))
+    stage = stages()[name]
+    missing = [path for path in stage.reads(run) if not path.exists()]
+    if missing:
+        raise RunError(
+            f"{name} needs {missing[0].name}, which is not in {run.path} yet", todo="run the stages before it"
+        )
+    started = time.monotonic()
+    inputs = {**run.hashes(*stage.reads(run)), **_data_hashes(name, recipe)}
+    state = run.start_stage(name, recipe.section_hash(name), recipe.decides(name), recipe.seed, inputs)
+    try:
+        report = stage.run(recipe, run)
+    except BaseException as error:
+        state.state = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+        _finish(run, name, state, started, {"error": str(error)})
+        raise
+    state.outputs = run.hashes(*report.outputs)
+    state.state = "done" if report.complete else "incomplete"
+    counts = {**report.counts, "_lines": list(report.lines), "_failed_gates": list(report.failed_gates)}
+    _finish(run, name, state, started, counts)
+    say(f"{name}: {state.state} in {state.seconds:.0f} s")
+    for line in report.lines:
+        say(f"  {line}")
+    return list(report.failed_gates)
+
+
+def _data_hashes(name: str, recipe: Recipe) -> dict[str, str]:
+    """`data/NUMBER-FILE` → sha256, for the data files that a stage takes prompts from and that exist."""
+    from distill.prompts.sources import data_files
+
+    files = data_files(recipe.parts(name))
+    return {f"{DATA}{place}-{file.name}": sha256_file(file) for place, file in files.items()}
+
+
+def _finish(run: RunDir, name: str, state: StageState, started: float, counts: dict[str, Any]) -> None:
+    state.counts, state.finished, state.seconds = counts, now(), round(time.monotonic() - started, 2)
+    run.write_stage(name, state)
+
+
+def _is_done(name: str, recipe: Recipe, run: RunDir) -> bool:
+    """Whether a stage finished with these settings on these inputs, and its outputs are what it wrote."""
+    state = run.stages().get(name)
+    if state is None or state.state != "done" or state.recipe_hash != recipe.section_hash(name):
+        return False
+    data = _data_hashes(name, recipe)
+    gone = {key: value for key, value in state.inputs.items() if key.startswith(DATA) and key not in data}
+    inputs = {**run.hashes(*stages()[name].reads(run)), **data, **gone}  # a data file that is gone has not changed
+    outputs = run.hashes(*(run.path / path for path in state.outputs))
+    return inputs == state.inputs and outputs == state.outputs

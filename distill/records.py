@@ -1,0 +1,299 @@
+"""Prompt, Trace, Verdict: the three records of a run, frozen and typed, to and from JSON and Arrow.
+
+Also the identity of a trace (its key). Knows nothing about files, models or recipes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin
+
+from distill.errors import InputError, near
+from distill.files import sha256_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["math", "numeric", "choice", "code", "exact", "open"]
+Reasoning = Literal["required", "optional", "none"]
+FinishReason = Literal["stop", "length", "loop", "error"]
+Result = Literal["pass", "fail", "abstain"]
+
+Message = dict[str, str]
+"""A chat message: `role` and `content`."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """`text` with lone surrogates, which UTF-8 and Parquet cannot hold, replaced by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+class Record:
+    """Conversion shared by the records: plain JSON objects and rows of an Arrow table with a fixed schema."""
+
+    __slots__ = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Raises InputError for unknown and missing fields and wrong types, naming the field."""
+        hints = _hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        for name in row:
+            if name not in fields:
+                raise InputError(f"a {cls.__name__.lower()} has no field '{name}'{near(name, list(fields))}")
+        values = {name: _read(hints[name], value, name) for name, value in row.items()}
+        for name, f in fields.items():
+            if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+                given = f"fields {', '.join(row) or 'none'}"
+                raise InputError(f"a {cls.__name__.lower()} needs the field '{name}'", given=given)
+        return cls(**values)
+
+    @classmethod
+    def schema(cls) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([(name, _arrow(hint)) for name, hint in _hints(cls).items()])
+
+    @classmethod
+    def table(cls, records: Iterable[Record]) -> pa.Table:
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([record.to_json() for record in records], schema=cls.schema())
+
+
+def field_names(cls: type[Record]) -> list[str]:
+    """The fields of a record class in their order."""
+    return list(_hints(cls))
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Field → type of a record class, resolved once."""
+    if cls not in _HINTS:
+        hints = typing.get_type_hints(cls)
+        _HINTS[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _HINTS[cls]
+
+
+def _optional(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
+        return inner, True
+    return hint, False
+
+
+def _read(hint: Any, value: Any, name: str) -> Any:
+    inner, optional = _optional(hint)
+    if value is None and optional:
+        return None
+    origin = get_origin(inner)
+    if origin is Literal:
+        if value in get_args(inner):
+            return value
+        raise InputError(f"field '{name}' must be one of {', '.join(get_args(inner))}", given=repr(value)[:80])
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_read(get_args(inner)[0], item, name) for item in value)
+    if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+        return typing.cast(type[Record], inner).from_json(value)
+    if inner is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(_kept(value, name))
+    if isinstance(inner, type) and isinstance(value, inner) and not (inner is int and isinstance(value, bool)):
+        return _kept(value, name)
+    wanted = getattr(inner, "__name__", str(inner))
+    raise InputError(f"field '{name}' must be {wanted}{' or null' if optional else ''}", given=repr(value)[:80])
+
+
+def _kept(value: Any, name: str) -> Any:
+    """`value` if JSON and Parquet can both keep it: what got past here must never fail a writer later."""
+    if isinstance(value, str) and not value.isascii() and _SURROGATE.search(value):
+        raise InputError(f"field '{name}' holds half a surrogate pair, which is no text", given=ascii(value)[:80])
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(f"field '{name}' does not fit in 64 bits", given=repr(value)[:80])
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"field '{name}' must be a finite number", given=repr(value))
+    return value
+
+
+def _arrow(hint: Any) -> Any:
+    import pyarrow as pa
+
+    inner, _ = _optional(hint)
+    if get_origin(inner) is Literal:
+        return pa.string()
+    if get_origin(inner) is tuple:
+        return pa.list_(_arrow(get_args(inner)[0]))
+    if dataclasses.is_dataclass(inner):
+        return pa.struct([(name, _arrow(h)) for name, h in _hints(typing.cast(type, inner)).items()])
+    return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[inner]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeTest(Record):
+    """One test of a program: text on stdin and the expected stdout, or a call and its expected result as literals."""
+
+    input: str
+    output: str
+    function: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Record):
+    """One question. `answer` is the gold answer, None where there is none; `source` names the spec or file."""
+
+    question: str
+    id: str = ""
+    kind: Kind = "open"
+    reasoning: Reasoning = "required"
+    answer: str | None = None
+    choices: tuple[str, ...] | None = None
+    tests: tuple[CodeTest, ...] | None = None
+    domain: str | None = None
+    source: str | None = None
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise InputError("field 'question' is empty")
+        if not self.id:
+            object.__setattr__(self, "id", sha256_of([self.question, list(self.choices or ())])[:16])
+
+    @property
+    def text(self) -> str:
+        """What is asked: the question, and its choices by letter, one a line."""
+        lettered = [f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(self.choices or ())]
+        return "\n\n".join([self.question, "\n".join(lettered)]) if lettered else self.question
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling(Record):
+    """What decides the distribution a sample is drawn from; None leaves the server's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    """The base seed; each request derives its own from it and the trace's key."""
+
+    def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():
+            value = getattr(self, name)
+            if float in get_args(hint) and isinstance(value, int):  # 1 and 1.0 are one temperature, and one identity
+                object.__setattr__(self, name, float(value))
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRecord(Record):
+    """What was asked for and what the endpoint honoured, None where the endpoint does not tell."""
+
+    requested: Sampling
+    honoured: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherIdentity(Record):
+    """Who answered: the model, its revision and its quantization; never the address it answered at."""
+
+    model: str
+    revision: str
+    quantization: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return _fingerprint(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Record):
+    """One sampled reply. `raw` is the reply's text as received, `raw_reasoning` its separate reasoning field if the
+    endpoint returns one; `reasoning` and `answer` are derived from both and can be derived again."""
+
+    key: str
+    asked: str
+    """Hash of what was asked, `asked_hash`: leads back to the prompt even when its id is used for another question."""
+    prompt_id: str
+    sample: int
+    raw: str
+    finish_reason: FinishReason
+    teacher: TeacherIdentity
+    sampling: SamplingRecord
+    revision: int = 0
+    raw_reasoning: str | None = None
+    reasoning: str | None = None
+    answer: str | None = None
+    fault: str | None = None
+    """What the contract found wrong with the reply's form, such as `missing_close`; None for a clean one."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    max_tokens: int | None = None
+    """Tokens that the reply was allowed; no part of the identity."""
+    seed: int | None = None
+    endpoint: str | None = None
+    attempts: int = 1
+    error: str | None = None
+    created: str = field(default="")
+
+    @property
+    def content_hash(self) -> str:
+        """What verdicts belong to: a change of the text, its parts or its ending makes it another content."""
+        parts = [self.raw, self.raw_reasoning, self.reasoning, self.answer, self.fault, self.finish_reason]
+        return sha256_of(parts)[:32]
+
+
+def _fingerprint(record: Record) -> str:
+    """Over the fields that are set: a field added in a later version leaves earlier fingerprints as they are."""
+    return sha256_of({name: value for name, value in record.to_json().items() if value is not None})[:16]
+
+
+def asked_hash(messages: list[Message], forced_prefix: str) -> str:
+    """Hex sha256 of what was asked: the messages and the prefix that the reply had to continue."""
+    return sha256_of({"messages": messages, "forced_prefix": forced_prefix})
+
+
+def trace_key(asked: str, sample: int, teacher: TeacherIdentity, sampling: Sampling) -> str:
+    """Hex sha256 that identifies one paid sample: what was asked, which sample, who answered, how it was drawn.
+
+    Left out on purpose: the prompt's id, max_tokens, concurrency, n and any address, none of which changes the
+    distribution that the sample comes from.
+    """
+    return sha256_of([asked, sample, teacher.fingerprint, sampling.fingerprint])
+
+
+def request_seed(sampling: Sampling, key: str) -> int | None:
+    """The seed of one request (31 bits, which every server takes), or None when the sampling has no base seed."""
+    if sampling.seed is None:
+        return None
+    return int(sha256_of([sampling.seed, key])[:8], 16) & 0x7FFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """The outcome of one check on one content: `reason` is a short fixed name, empty when it passed plainly."""
+
+    trace_key: str
+    content_hash: str
+    check: str
+    outcome: Result
+    reason: str = ""
+    score: float | None = None

@@ -1,0 +1,137 @@
+"""A run directory: its paths, its manifest and its lock. Knows where things lie, not what they mean."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from distill import __version__
+from distill.errors import RunError
+from distill.files import FileLock, now, sha256_tree, write_json
+from distill.ledger import LedgerReader
+
+FORMAT = 1
+"""Version of the layout; a run of a newer one is refused."""
+
+
+@dataclass(slots=True)
+class StageState:
+    """One stage in the manifest. Hashes map a path inside the run to the sha256 of its content."""
+
+    state: str
+    started: str
+    recipe_hash: str
+    settings: dict[str, Any]
+    """Everything that decided the stage's work: its part of the recipe, and the specs named there."""
+    seed: int
+    finished: str | None = None
+    seconds: float | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What a stage did: counts for the manifest, outputs by path, lines for the reader, gates that did not pass.
+
+    An incomplete one (failed samples) does not stop those after it, and is taken up again by the next start.
+    """
+
+    counts: dict[str, Any]
+    outputs: tuple[Path, ...] = ()
+    lines: tuple[str, ...] = ()
+    failed_gates: tuple[str, ...] = ()
+    complete: bool = True
+
+
+class RunDir:
+    """Paths and state of one run. Nothing is created before something is written."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.manifest = self.path / "manifest.json"
+        self.prompts = self.path / "prompts.parquet"
+        self.traces = self.path / "traces"
+        self.endpoints = self.path / "endpoints.json"
+        self.verdicts = self.path / "verdicts.parquet"
+        self.kept = self.path / "kept"
+        self.student = self.path / "student"
+        self.untrained = self.path / "untrained"
+        self.checkpoints = self.path / "checkpoints"
+        self.evaluations = self.path / "evaluations"
+        self.metrics = self.path / "metrics.jsonl"
+        self.logs = self.path / "logs"
+
+    def ledger(self) -> LedgerReader:
+        return LedgerReader(self.traces)
+
+    def lock(self) -> FileLock:
+        """The run's lock, not yet taken; raises LockedError on entering when another process holds it."""
+        return FileLock(self.path / ".lock", "run")
+
+    def existing(self) -> RunDir:
+        """This run, known to be one. Raises RunError when there is no recipe in it."""
+        if not self.recipe.is_file():
+            raise RunError(
+                f"{self.path} is no run directory: it has no recipe.yaml",
+                todo="give the folder that `distill run` or `distill generate` wrote with --out",
+            )
+        return self
+
+    def stages(self) -> dict[str, StageState]:
+        """Stage name → state, in the order in which they were first started."""
+        if not self.manifest.is_file():
+            return {}
+        try:
+            content = json.loads(self.manifest.read_text(encoding="utf-8"))
+            if content["format"] > FORMAT:
+                raise RunError(
+                    f"this run was written by a newer distill (format {content['format']}, known up to {FORMAT})",
+                    given=str(self.manifest),
+                    todo="upgrade distill",
+                )
+            return {name: StageState(**state) for name, state in content["stages"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            given = f"{self.manifest}: {error}"
+            raise RunError("the manifest cannot be read", given=given, todo="restore it from a copy") from error
+
+    def write_stage(self, name: str, state: StageState) -> None:
+        """Puts one stage's state into the manifest, atomically."""
+        stages = {**self.stages(), name: state}
+        write_json(self.manifest, {"format": FORMAT, "stages": {key: asdict(value) for key, value in stages.items()}})
+
+    def start_stage(
+        self, name: str, recipe_hash: str, settings: dict[str, Any], seed: int, inputs: Mapping[str, str]
+    ) -> StageState:
+        state = StageState("running", now(), recipe_hash, settings, seed, inputs=dict(inputs), versions=versions())
+        self.write_stage(name, state)
+        return state
+
+    def hashes(self, *paths: Path) -> dict[str, str]:
+        """Path inside the run → sha256 of its content, for those that exist. A folder counts with all its files."""
+        return {str(path.relative_to(self.path)): sha256_tree(path) for path in paths if path.exists()}
+
+    def log_metrics(self, stage: str, values: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl; a record for machines, not a durable fact."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"time": now(), "stage": stage, **values}) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results: distill, Python and the libraries that are installed."""
+    found = {"distill": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "tokenizers", "math-verify", "pyarrow"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,127 @@
+"""From prompts to the samples that are wanted: identity, seeds, what a reply means. Knows nothing about transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from distill.contract import ReasoningFormat, parse_reply
+from distill.engines import Reply, Request
+from distill.files import now
+from distill.records import (
+    Message,
+    Prompt,
+    Sampling,
+    SamplingRecord,
+    TeacherIdentity,
+    Trace,
+    asked_hash,
+    request_seed,
+    trace_key,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Who is sampled and how it is asked: a teacher, or a student being examined as if it were one.
+
+    `messages` builds the messages of a prompt; `forced_prefix` is what the model's chat template puts before replies.
+    """
+
+    identity: TeacherIdentity
+    messages: Callable[[Prompt], list[Message]]
+    reasoning_format: ReasoningFormat
+    forced_prefix: str
+    sampling: Sampling
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One sample that is wanted: its identity, and the request that would get it."""
+
+    key: str
+    asked: str
+    prompt_id: str
+    sample: int
+    request: Request
+
+
+def wanted(prompts: Iterable[Prompt], subject: Subject, samples: int, have: Container[str]) -> Iterator[Task]:
+    """Samples that no answer exists for yet, breadth first: sample 0 of every prompt before sample 1 of any.
+
+    `prompts` is gone through once per sample index, so it has to be a collection or build itself anew each time.
+    """
+    for sample in range(samples):
+        for prompt in prompts:
+            task = task_for(prompt, subject, sample)
+            if task.key not in have:
+                yield task
+
+
+def tasks_by_key(prompts: Iterable[Prompt], subject: Subject, samples: int) -> dict[str, Prompt]:
+    """Key of every sample that a job wants → its prompt, in the order of prompts, then samples."""
+    return {task_for(prompt, subject, sample).key: prompt for prompt in prompts for sample in range(samples)}
+
+
+def task_for(prompt: Prompt, subject: Subject, sample: int) -> Task:
+    messages = subject.messages(prompt)
+    asked = asked_hash(messages, subject.forced_prefix)
+    key = trace_key(asked, sample, subject.identity, subject.sampling)
+    request = Request(key, messages, subject.sampling, subject.max_tokens, request_seed(subject.sampling, key))
+    return Task(key, asked, prompt.id, sample, request)
+
+
+def answered(task: Task, reply: Reply, subject: Subject, revision: int, attempts: int) -> Trace:
+    """The trace of a reply that came back."""
+    trace = Trace(
+        key=task.key,
+        asked=task.asked,
+        revision=revision,
+        prompt_id=task.prompt_id,
+        sample=task.sample,
+        raw=reply.text,
+        raw_reasoning=reply.reasoning,
+        finish_reason=reply.finish_reason,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+        reasoning_tokens=reply.reasoning_tokens,
+        max_tokens=task.request.max_tokens,
+        seed=task.request.seed,
+        teacher=subject.identity,
+        sampling=SamplingRecord(subject.sampling, reply.honoured),
+        endpoint=reply.endpoint,
+        attempts=attempts,
+        created=now(),
+    )
+    return derive(trace, subject.reasoning_format, subject.forced_prefix)
+
+
+def failed(task: Task, subject: Subject, endpoint: str, error: str, revision: int, attempts: int) -> Trace:
+    """The record of a sample that could not be had: kept, so that nobody has to guess, and tried again when asked."""
+    return Trace(
+        key=task.key,
+        asked=task.asked,
+        revision=revision,
+        prompt_id=task.prompt_id,
+        sample=task.sample,
+        raw="",
+        finish_reason="error",
+        max_tokens=task.request.max_tokens,
+        seed=task.request.seed,
+        teacher=subject.identity,
+        sampling=SamplingRecord(subject.sampling),
+        endpoint=endpoint,
+        attempts=attempts,
+        error=error,
+        created=now(),
+    )
+
+
+def derive(trace: Trace, style: ReasoningFormat, forced_prefix: str) -> Trace:
+    """`reasoning`, `answer` and `fault` of a trace, derived from its raw reply; a failure has none."""
+    if trace.finish_reason == "error":
+        return trace
+    cut = trace.finish_reason == "length"
+    parsed = parse_reply(trace.raw, trace.raw_reasoning, style, forced_prefix=forced_prefix, cut=cut)
+    return replace(trace, reasoning=parsed.reasoning, answer=parsed.answer, fault=parsed.fault)

@@ -1,0 +1,85 @@
+"""Who can be sampled: a teacher from its spec, or a model folder with a student's contract; and the engine for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from distill.contract import Contract, prompt_messages
+from distill.engines import Engine
+from distill.engines.local import LocalEngine
+from distill.errors import UsageError
+from distill.files import sha256_of, sha256_tree
+from distill.records import Message, Prompt, Sampling, TeacherIdentity
+from distill.sampling.requests import Subject
+from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec
+
+DECIDING_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
+"""Files of a model folder that decide what it writes; a card or a log beside them does not."""
+
+
+def teacher_identity(spec: TeacherSpec) -> TeacherIdentity:
+    """Who a spec names. A folder is known by the spec's name and its content, so moving it changes nothing, and a
+    server of the same model is the same teacher."""
+    if spec.is_folder:
+        return TeacherIdentity(spec.name, spec.revision or folder_revision(Path(spec.model)), spec.quantization)
+    return TeacherIdentity(spec.model, spec.revision or "unspecified", spec.quantization)
+
+
+def folder_revision(folder: Path) -> str:
+    """16 hex digits over the files of a model folder that decide what it writes."""
+    files = sorted({path for pattern in DECIDING_FILES for path in folder.glob(pattern)})
+    return sha256_of([[path.name, sha256_tree(path)] for path in files])[:16]
+
+
+def teacher_subject(spec: TeacherSpec, sampling: SamplingSpec, max_tokens: int | None, seed: int) -> Subject:
+    """The teacher as a recipe asks it; settings the recipe leaves open are the teacher's own."""
+    instruction: dict[str, str] = {str(kind): text for kind, text in spec.instruction.items()}
+
+    def messages(prompt: Prompt) -> list[Message]:
+        return prompt_messages(prompt.text, prompt.kind, instruction, spec.system)
+
+    return Subject(
+        teacher_identity(spec),
+        messages,
+        spec.reasoning_format,
+        spec.forced_prefix,
+        sampling.over(spec.sampling).sampling(seed),
+        max_tokens or spec.max_tokens,
+    )
+
+
+def model_subject(folder: Path, name: str, contract: Contract, sampling: Sampling, max_tokens: int) -> Subject:
+    """A model folder examined under a student's contract, as if it were a teacher."""
+    return Subject(
+        TeacherIdentity(name, folder_revision(folder)),
+        lambda prompt: contract.messages(prompt.text, prompt.kind),
+        "tags",
+        contract.forced_prefix,
+        sampling,
+        max_tokens,
+    )
+
+
+def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
+    """The engine a recipe asks for. Raises UsageError when it cannot reach this teacher."""
+    if settings.engine == "local":
+        revision = None if spec.is_folder else spec.revision
+        return LocalEngine(spec.model, name=f"local/{spec.name}", batch=settings.concurrency, revision=revision)
+    from distill.engines.openai import OpenAIEngine  # brings in aiohttp
+
+    if settings.url is None:
+        raise UsageError("engine openai needs a url", todo="set generate.url, such as http://localhost:8000/v1")
+    served = settings.served_model or (spec.name if spec.is_folder else spec.model)
+    return OpenAIEngine(
+        url=settings.url,
+        model=served,
+        api_key=os.environ.get(settings.api_key_env),
+        timeout=settings.request_timeout,
+        connections=settings.concurrency,
+    )
+
+
+def in_flight(engine: Engine, concurrency: int) -> int:
+    """Requests to keep in flight: the local engine sorts several batches' worth, a server gets what was asked."""
+    return engine.capacity if isinstance(engine, LocalEngine) else concurrency

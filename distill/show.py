@@ -1,0 +1,110 @@
+"""What there is to see: shipped specs by kind or name, a run's state, its rejected traces. Reads, never writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+
+from distill import specs
+from distill.errors import UsageError
+from distill.rundir import RunDir
+
+Shown = tuple[dict[str, Any], list[str]]
+"""The same as values for a machine and as lines for a reader."""
+
+
+def show(what: str, *, rejected: bool, reason: str | None) -> Shown:
+    """About a kind of spec, one spec, or a run. Raises UsageError when there is nothing of that name."""
+    if what in get_args(specs.SpecKind):
+        return kind_shown(what)  # type: ignore[arg-type]  # just checked
+    if not (Path(what) / "recipe.yaml").is_file():
+        return spec_shown(what)
+    run = RunDir(what)
+    if rejected or reason:
+        traces = list(rejected_traces(run, reason))
+        return {"rejected": traces}, [line for trace in traces for line in rejected_lines(trace)]
+    states = {name: asdict(state) for name, state in run.stages().items()}
+    return {"run": str(run.path), "stages": states}, list(run_lines(run))
+
+
+def kind_shown(kind: specs.SpecKind) -> Shown:
+    loaded: dict[str, Any] = {name: specs.load(kind, name) for name in specs.names(kind)}
+    lines = [f"{name:<24} {spec.description}" for name, spec in loaded.items()]
+    return {kind: {name: spec.description for name, spec in loaded.items()}}, lines
+
+
+def spec_shown(name: str) -> Shown:
+    kinds: tuple[specs.SpecKind, ...] = get_args(specs.SpecKind)
+    found = [kind for kind in kinds if name in specs.names(kind)]
+    if not found:
+        raise UsageError(
+            f"nothing is called '{name}': no spec of that name and no run directory",
+            todo="`distill show teachers` (students, data, recipes) lists specs; a run is given by its folder",
+        )
+    values: dict[str, Any] = {}
+    lines: list[str] = []
+    for kind in found:
+        path, spec = specs.find(kind, name), specs.load(kind, name).model_dump(mode="json")
+        values[kind] = {"path": str(path), "spec": spec}
+        lines += [f"# {kind}: {path}", yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip()]
+    return values, lines
+
+
+def run_lines(run: RunDir) -> Iterator[str]:
+    states = run.stages()
+    yield f"run {run.path}"
+    for name in specs.STAGES:
+        state = states.get(name)
+        if state is None:
+            yield f"  {name}: not started"
+            continue
+        seconds = f", {state.seconds:.0f} s" if state.seconds is not None else ""
+        yield f"  {name}: {state.state}{seconds}"
+        yield from (f"    {line}" for line in state.counts.get("_lines", []))
+        if "error" in state.counts:
+            yield f"    {state.counts['error']}"
+
+
+def closing_lines(run: RunDir, last: str) -> Iterator[str]:
+    """The end of a command: how long each stage took, the lines of its `last` stage, where everything is."""
+    states = [(name, run.stages()[name]) for name in specs.STAGES if name in run.stages()]
+    done = [(name, state) for name, state in states if state.seconds is not None]
+    if done:
+        total = sum(state.seconds or 0.0 for _, state in done)
+        yield ", ".join(f"{name} {state.seconds:.0f} s" for name, state in done) + f", in all {total:.0f} s"
+        yield from dict(done)[last].counts.get("_lines", []) if last in dict(done) else []
+    if run.student.is_dir():
+        yield f"student: {run.student}"
+    yield f"everything else: {run.path} (`distill show {run.path}`)"
+
+
+def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]:
+    """Every trace with a failing or abstaining check: which one it is, its checks and reasons, its text."""
+    import pyarrow.parquet as pq
+
+    if not run.verdicts.is_file():
+        raise UsageError(f"the run {run.path} has no verdicts yet", todo="run `distill filter` first")
+    verdicts = [v for v in pq.read_table(run.verdicts).to_pylist() if v["outcome"] != "pass"]
+    reasons = Counter(verdict["reason"] for verdict in verdicts)
+    if reason is not None and reason not in reasons:
+        raise UsageError(f"no trace was rejected for '{reason}'", todo=f"reasons here: {', '.join(reasons) or 'none'}")
+    wanted: dict[str, dict[str, str]] = {}
+    for verdict in verdicts:
+        if reason is None or verdict["reason"] == reason:
+            wanted.setdefault(verdict["trace_key"], {})[verdict["check"]] = verdict["reason"]
+    for trace in run.ledger().traces():
+        if trace.key in wanted:
+            place = {"trace_key": trace.key, "prompt_id": trace.prompt_id, "sample": trace.sample}
+            yield {**place, "reasons": wanted[trace.key], "raw": trace.raw}
+
+
+def rejected_lines(trace: dict[str, Any]) -> Iterator[str]:
+    """A rejected trace for a reader: key, checks and reasons, and the end of its text."""
+    reasons = ", ".join(f"{check}: {reason}" for check, reason in trace["reasons"].items())
+    yield f"{trace['trace_key'][:12]} sample {trace['sample']} of prompt {trace['prompt_id']}: {reasons}"
+    yield f"    … {' '.join(trace['raw'].split())[-160:]}"

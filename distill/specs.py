@@ -1,0 +1,675 @@
+"""Teacher, student and source specs, and the recipe that joins them: typed, every unknown key refused with its line.
+
+A spec is a YAML file. It is looked up by name in: a path the user gives, the checkout, the installed wheel. Knows
+nothing about how a stage uses its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from distill.contract import TEMPLATES, Contract, ReasoningFormat, Response
+from distill.errors import SpecError, near
+from distill.files import sha256_of
+from distill.records import Kind, Prompt, Reasoning, Sampling, field_names
+
+SpecKind = Literal["teachers", "students", "data", "recipes"]
+
+CHECKS = ("finished", "think_format", "math", "duplicate")
+"""Names of the checks in distill/filter/checks.py; a test holds the two equal."""
+STAGES = ("prompts", "generate", "filter", "train", "evaluate")
+"""The stages of a recipe in their order."""
+
+
+DATA_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
+"""Files that can be named in place of a source spec."""
+
+
+class Strict(BaseModel):
+    """Base of every spec: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SamplingSpec(Strict):
+    """How a sample is drawn; None leaves the server's own default."""
+
+    temperature: float | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = Field(None, gt=0)
+
+    def sampling(self, seed: int | None) -> Sampling:
+        return Sampling(**self.model_dump(), seed=seed)
+
+    def over(self, base: SamplingSpec) -> SamplingSpec:
+        """These settings where they are given, those of `base` elsewhere."""
+        return SamplingSpec(**{**base.model_dump(), **self.model_dump(exclude_none=True)})
+
+
+class TeacherSpec(Strict):
+    """A model that answers: who it is, how it is asked, what form its replies have."""
+
+    name: str
+    description: str = ""
+    model: str
+    """A folder beside this spec (`./tiny-r1`), a Hugging Face id, or the name under which a server knows it."""
+    served: bool = False
+    """The model is known by its name at a server alone, even where a folder of that name lies here."""
+    revision: str | None = None
+    """Commit or version; for a folder it is derived from the files. Part of every trace's identity."""
+    quantization: str | None = None
+    license: str | None = None
+    distillation_terms: str | None = None
+    """What the licence says about training other models on the outputs."""
+    context_length: int = Field(32_768, gt=0)
+    """Tokens that prompt and reply may have together."""
+    reasoning_format: ReasoningFormat = "tags"
+    """`field`: a separate field; `tags`: think tags in the text; `r1-zero`: think and answer tags; `plain`: none."""
+    forced_prefix: str = ""
+    """What the teacher's chat template puts before the reply, such as `<think>\\n`; replies do not repeat it."""
+    system: str | None = None
+    instruction: dict[Kind, str] = {}
+    """Added to the question, by the kind of prompt."""
+    sampling: SamplingSpec = SamplingSpec()
+    max_tokens: int = Field(32_768, gt=0)
+    source: str | None = None
+    """Where the figures above come from."""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the weights lie here, so that the teacher can be known by their content."""
+        return not self.served and Path(self.model).is_dir()
+
+
+class Architecture(Strict):
+    """A dense student built from nothing: sizes of a Qwen2 or Llama model."""
+
+    model_type: Literal["qwen2", "llama"]
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int = Field(gt=0)
+    max_position_embeddings: int = Field(gt=0)
+    rope_theta: float = Field(10_000.0, gt=0)
+    tie_word_embeddings: bool = True
+    initializer_range: float = Field(0.02, gt=0)
+    """Standard deviation of the initial weights."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("num_attention_heads must divide hidden_size, and num_key_value_heads num_attention_heads")
+        return self
+
+
+class StudentSpec(Strict):
+    """A model that learns: a pretrained base, or an architecture with a tokenizer to start from nothing."""
+
+    name: str
+    description: str = ""
+    base: str | None = None
+    """A Hugging Face id or a folder; a relative one lies beside the spec, in the checkout or the working directory."""
+    revision: str | None = None
+    architecture: Architecture | None = None
+    tokenizer: str | None = None
+    """Folder or id of the tokenizer; by default the base's own."""
+    license: str | None = None
+    parameters: int | None = Field(None, gt=0)
+    """Published number of weights; a test builds the model and compares."""
+    template: str
+    """Chat format: one of those in contract.py."""
+    forced_prefix: str = ""
+    """Put behind the assistant's header when serving: `<think>\\n` for a student that always reasons."""
+    thinks: bool = True
+    """Whether the think tags have to be single tokens; missing ones are added, mean-initialised and trained."""
+    pad_token: str | None = None
+    """A token other than every stop token; by default the tokenizer's own."""
+    system: str | None = None
+    instruction: dict[Kind, str] = {}
+    gguf_pre: str | None = None
+    """llama.cpp's name for the tokenizer's pre-tokenizer."""
+    source: str | None = None
+    """Where the figures above come from."""
+
+    @field_validator("template")
+    @classmethod
+    def _known_template(cls, value: str) -> str:
+        if value not in TEMPLATES:
+            raise ValueError(f"unknown template '{value}'{near(value, list(TEMPLATES))}; known: {', '.join(TEMPLATES)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.base is None) == (self.architecture is None):
+            raise ValueError("give either base (pretrained) or architecture (from nothing)")
+        if self.architecture is not None and self.tokenizer is None:
+            raise ValueError("architecture needs a tokenizer")
+        if self.forced_prefix and not self.thinks:
+            raise ValueError("forced_prefix is for a student that thinks; set thinks: true or drop it")
+        if not Response(None, "answer").render(empty_pair=True).startswith(self.forced_prefix):
+            raise ValueError('forced_prefix is not how a response begins; write "<think>\\n" in double quotes')
+        return self
+
+    @property
+    def contract(self) -> Contract:
+        instruction: dict[str, str] = {str(kind): text for kind, text in self.instruction.items()}
+        return Contract(self.template, self.forced_prefix, instruction or None, self.system)
+
+
+class SourceSpec(Strict):
+    """Where prompts come from: a built-in generator or a file, with its columns mapped onto a prompt's fields."""
+
+    name: str
+    description: str = ""
+    generator: Literal["arithmetic"] | None = None
+    steps: tuple[int, int] = (1, 4)
+    """For the generator: fewest and most operations in a problem."""
+    operators: Literal["+-", "+-*"] = "+-*"
+    """For the generator: the operations that occur."""
+    path: str | None = None
+    """A JSONL, Parquet or CSV file; a relative one lies beside the spec or in the working directory."""
+    columns: dict[str, str] = {}
+    """Field of a prompt ← column of the file; fields not named take the column of their own name."""
+    answer_pattern: str | None = None
+    """A regular expression whose first group is the gold answer inside the answer column."""
+    kind: Kind = "math"
+    reasoning: Reasoning = "required"
+    domain: str | None = None
+    license: str | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _known_fields(cls, value: dict[str, str]) -> dict[str, str]:
+        fields = field_names(Prompt)
+        for name in value:
+            if name not in fields:
+                raise ValueError(f"a prompt has no field '{name}'{near(name, fields)}")
+        return value
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _one_group(cls, value: str | None) -> str | None:
+        import re
+
+        if value is not None:
+            try:
+                groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from error
+            if groups < 1:
+                raise ValueError("the pattern needs a group around the gold answer, such as '#### (.+)'")
+        return value
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.generator is not None and self.path is not None:
+            raise ValueError("give either generator or path, not both")
+        if not 1 <= self.steps[0] <= self.steps[1]:
+            raise ValueError("steps are the fewest and the most operations, such as [1, 4]")
+        return self
+
+
+class PromptsPart(Strict):
+    """One source of a recipe's prompts."""
+
+    source: str
+    """Name or path of a source spec."""
+    path: str | None = None
+    """The data file, instead of the spec's own."""
+    split: Literal["train", "validation", "test"] = "train"
+    """For a generator; a file holds one split."""
+    skip: int = Field(0, ge=0)
+    """Leave out this many prompts at the beginning, so that one file can serve training and evaluation."""
+    limit: int | None = Field(None, ge=1)
+    """At most this many prompts after that, in the source's order."""
+    reasoning: Reasoning | None = None
+    """Overrides the source's own."""
+
+    @property
+    def names_a_file(self) -> bool:
+        """Whether `source` is a data file itself instead of a spec."""
+        return Path(self.source).suffix.lower() in DATA_SUFFIXES
+
+
+class GenerateSettings(Strict):
+    """How the teacher is sampled."""
+
+    engine: Literal["local", "openai"] = "local"
+    """`local` runs the model in this process; `openai` asks an OpenAI-compatible server at `url`."""
+    url: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself is never written down."""
+    served_model: str | None = None
+    """The model's name at the server, when it differs from the teacher's."""
+    samples: int = Field(1, ge=1)
+    """Samples per prompt."""
+    sampling: SamplingSpec = SamplingSpec()
+    """Overrides the teacher's own, setting by setting."""
+    max_tokens: int | None = Field(None, gt=0)
+    """Tokens per reply; by default the teacher's own."""
+    concurrency: int = Field(64, ge=1)
+    """Requests in flight; for `local`, rows in a batch."""
+    max_attempts: int = Field(6, ge=1)
+    """Tries per sample before its failure is recorded."""
+    request_timeout: float = Field(3_600.0, gt=0)
+    """Seconds without any byte from the server after which a request counts as failed. A reply comes as a whole: at
+    25 tokens/s, 32,768 tokens take 22 minutes."""
+
+    @model_validator(mode="after")
+    def _url_for_http(self) -> Self:
+        if self.engine == "openai" and not self.url:
+            raise ValueError("engine openai needs url, such as http://localhost:8000/v1")
+        return self
+
+
+class FilterSettings(Strict):
+    """Which checks run and what their verdicts mean for training."""
+
+    checks: tuple[str, ...] = CHECKS
+    keep: Literal["verified", "all"] | tuple[str, ...] = "verified"
+    """`verified`: every check passed. `all`: the reply is whole and well-formed, right or wrong. Or the names of the
+    checks that have to pass."""
+    heldout: float = Field(0.02, ge=0, lt=1)
+    """Share of the prompts whose kept traces measure the loss instead of lowering it."""
+
+    @field_validator("checks", "keep")
+    @classmethod
+    def _known_checks(cls, value: Any) -> Any:
+        for name in value if isinstance(value, tuple) else ():
+            if name not in CHECKS:
+                raise ValueError(f"unknown check '{name}'{near(name, list(CHECKS))}; known: {', '.join(CHECKS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _kept_is_checked(self) -> Self:
+        missing = [name for name in self.required if name not in self.checks]
+        if missing:
+            raise ValueError(f"keep asks for {', '.join(missing)}, which checks does not run")
+        return self
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The checks that have to pass for a trace to be trained on. A cut or malformed one never is."""
+        if self.keep == "verified":
+            return self.checks
+        structural = tuple(name for name in ("finished", "think_format") if name in self.checks)
+        return structural if self.keep == "all" else tuple(dict.fromkeys((*structural, *self.keep)))
+
+
+class TrainSettings(Strict):
+    """Supervised fine-tuning of the student. Defaults: DeepSeek-R1's students (arXiv 2501.12948v2, B.4.3)."""
+
+    epochs: float = Field(2.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    final_learning_rate: float = Field(0.1, ge=0, le=1)
+    """The cosine schedule ends at this share of the learning rate."""
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises; not published for R1, 0.03 as in Open-R1's recipes."""
+    batch_size: int = Field(64, ge=1)
+    """Traces per optimizer step."""
+    micro_batch_tokens: int = Field(16_384, ge=1)
+    """Tokens, padding included, of one forward pass; a step takes as many passes as its traces need."""
+    context_length: int = Field(32_768, ge=16)
+    """Longer traces are left out and counted, never cut."""
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["fp32", "bf16", "mixed"] = "mixed"
+    """`mixed`: fp32 weights, bf16 arithmetic. `bf16`: weights and optimizer in bf16."""
+    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_steps: int | None = Field(None, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class EvaluateSettings(Strict):
+    """Problems nobody trained on, and who is examined on them."""
+
+    prompts: tuple[PromptsPart, ...] = ()
+    samples: int = Field(4, ge=1)
+    """Samples per problem; pass@1 is their mean."""
+    sampling: SamplingSpec = SamplingSpec(temperature=0.6, top_p=0.95)
+    """R1's evaluation settings (arXiv 2501.12948, section 3)."""
+    max_tokens: int = Field(32_768, gt=0)
+    concurrency: int = Field(128, ge=1)
+    models: tuple[Literal["teacher", "untrained", "student"], ...] = ("teacher", "untrained", "student")
+    min_pass_at_1: float | None = Field(None, ge=0, le=1)
+    """The run ends with exit code 3 when the student's pass@1 is below this."""
+
+
+class Recipe(Strict):
+    """The whole way from prompts to an examined student."""
+
+    name: str
+    description: str = ""
+    seed: int = Field(0, ge=0, lt=2**63)
+    teacher: str = ""
+    """Name or path of a teacher spec."""
+    teacher_overrides: dict[str, Any] = {}
+    """Fields of the teacher spec that this recipe sets itself."""
+    student: str = ""
+    """Name or path of a student spec."""
+    student_overrides: dict[str, Any] = {}
+    """Fields of the student spec that this recipe sets itself."""
+    prompts: tuple[PromptsPart, ...] = ()
+    generate: GenerateSettings = GenerateSettings()
+    filter: FilterSettings = FilterSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    quick: bool = False
+    """Take the settings under `quick_settings`: the same way in small, for a first look and for CI."""
+    quick_settings: dict[str, Any] = {}
+    """Dotted key → value, used when `quick` is true."""
+
+    def section_hash(self, stage: str) -> str:
+        """Over everything that decides this stage's own work: the recipe's settings and the specs they name."""
+        return sha256_of(self.decides(stage))
+
+    def decides(self, stage: str) -> dict[str, Any]:
+        """This stage's section, and what the specs it names say now, descriptions aside."""
+        named: dict[str, Strict] = {}
+        for place, part in enumerate(self.parts(stage)):
+            if not part.names_a_file:
+                named[f"source.{place}"] = load("data", part.source)
+        if stage in ("generate", "filter", "evaluate") and self.teacher:
+            named["teacher"] = load("teachers", self.teacher, self.teacher_overrides)
+        if stage in ("train", "evaluate") and self.student:
+            named["student"] = load("students", self.student, self.student_overrides)
+        contents = {kind: spec.model_dump(mode="json", exclude=_DESCRIPTIONS) for kind, spec in named.items()}
+        return {**self.section(stage), "specs": contents}
+
+    def parts(self, stage: str) -> tuple[PromptsPart, ...]:
+        """The prompts that a stage takes from their sources."""
+        return {"prompts": self.prompts, "evaluate": self.evaluate.prompts}.get(stage, ())
+
+    def require(self, stages: Sequence[str]) -> None:
+        """Raises SpecError when a spec that these stages need is not named, does not exist or is wrong."""
+        for stage in stages:
+            self.decides(stage)
+            examined = self.evaluate.models if stage == "evaluate" else ()
+            if not self.teacher and (stage in ("generate", "filter") or "teacher" in examined):
+                raise SpecError(
+                    f"{stage}: the recipe names no teacher", todo="add `teacher: NAME` or --set teacher=NAME"
+                )
+            if not self.student and stage == "train":
+                raise SpecError(
+                    "train: the recipe names no student", todo="add `student: NAME`, or give --student NAME"
+                )
+            if stage == "train":
+                student(self.student, self.student_overrides)
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """The settings that decide one stage's work, as plain JSON: what is compared when a run goes on."""
+        teacher = {"teacher": self.teacher, "teacher_overrides": self.teacher_overrides}
+        student = {"student": self.student, "student_overrides": self.student_overrides}
+        settings = self.model_dump(mode="json")
+        generate = {key: value for key, value in settings["generate"].items() if key in _DECIDES_TRACES}
+        parts: Mapping[str, dict[str, Any]] = {
+            "prompts": {"prompts": settings["prompts"]},
+            "generate": {**teacher, "generate": generate},
+            "filter": {**teacher, "generate": generate, "filter": settings["filter"]},
+            "train": {
+                **student,
+                "train": {k: v for k, v in settings["train"].items() if k not in _ONLY_HOW},
+            },
+            "evaluate": {
+                **teacher,
+                **student,
+                "evaluate": {k: v for k, v in settings["evaluate"].items() if k != "concurrency"},
+            },
+        }
+        return {"seed": self.seed, **parts[stage]}
+
+
+_DESCRIPTIONS = {"description", "license", "distillation_terms", "source"}
+_DECIDES_TRACES = ("samples", "sampling", "max_tokens")
+_ONLY_HOW = ("micro_batch_tokens", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints")
+
+
+# --- finding and loading -------------------------------------------------------------------------------------------
+
+Spec = TypeVar("Spec", bound=Strict)
+
+_MODELS: Mapping[SpecKind, type[Strict]] = {
+    "teachers": TeacherSpec,
+    "students": StudentSpec,
+    "data": SourceSpec,
+    "recipes": Recipe,
+}
+
+
+def spec_roots() -> list[Path]:
+    """Where shipped specs lie: the checkout's top folder, then the wheel's `distill/specs`."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    roots = [checkout] if (checkout / "pyproject.toml").is_file() else []
+    return [*roots, package / "specs"]
+
+
+def names(kind: SpecKind) -> list[str]:
+    """Names of the shipped specs of one kind."""
+    return sorted({path.stem for root in spec_roots() for path in (root / kind).glob("*.yaml")})
+
+
+def find(kind: SpecKind, name: str) -> Path:
+    """The file of a spec: a path as given, else by name. Raises SpecError that lists what exists."""
+    given = Path(name)
+    if given.suffix in (".yaml", ".yml"):
+        if given.is_file():
+            return given
+        raise SpecError(f"there is no file {given}", todo=f"check the path; shipped {kind}: {', '.join(names(kind))}")
+    for root in spec_roots():
+        path = root / kind / f"{name}.yaml"
+        if path.is_file():
+            return path
+    known = names(kind)
+    raise SpecError(
+        f"unknown {_singular(kind)} '{name}'{near(name, known)}",
+        todo=f"give a path to a .yaml file or one of: {', '.join(known)} (`distill show {kind}`)",
+    )
+
+
+def load(kind: SpecKind, name: str, overrides: Mapping[str, Any] | None = None) -> Strict:
+    """The spec of this name or path, `overrides` (dotted key → value) laid over it."""
+    path = find(kind, name)
+    return parse(_MODELS[kind], read(path), str(path), overrides)
+
+
+def teacher(name: str, overrides: Mapping[str, Any] | None = None) -> TeacherSpec:
+    spec = load("teachers", name, overrides)
+    assert isinstance(spec, TeacherSpec)
+    if spec.served:
+        return spec
+    return spec.model_copy(update={"model": resolve_folder(spec.model, find("teachers", name))})
+
+
+def student(name: str, overrides: Mapping[str, Any] | None = None) -> StudentSpec:
+    """The student spec of this name; folders in it resolved."""
+    spec = load("students", name, overrides)
+    assert isinstance(spec, StudentSpec)
+    here = find("students", name)
+    given = {"base": spec.base, "tokenizer": spec.tokenizer}
+    folders = {key: resolve_folder(value, here) for key, value in given.items() if value is not None}
+    return spec.model_copy(update=folders)
+
+
+def source(name: str) -> SourceSpec:
+    spec = load("data", name)
+    assert isinstance(spec, SourceSpec)
+    return spec
+
+
+def recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path. `quick: true`, in the file or the overrides, brings in its quick settings; what the
+    user overrides stands above those."""
+    plain = load("recipes", name, overrides)
+    assert isinstance(plain, Recipe)
+    if not plain.quick:
+        return plain
+    given = dict(overrides or {})
+    quick = load("recipes", name, {**{k: v for k, v in plain.quick_settings.items() if k not in given}, **given})
+    assert isinstance(quick, Recipe)
+    return quick.model_copy(update={"quick_settings": {}})  # they are in: a resolved recipe read again must not change
+
+
+def resolve_folder(value: str, beside: Path) -> str:
+    """A model path as an absolute folder when one is there, else the value itself (a Hub id or a served name).
+
+    Looked up beside the spec file, then in the working directory, then in the checkout.
+    """
+    if value.startswith("/"):
+        return value
+    candidates = [beside.parent / value, Path.cwd() / value, *(root / value for root in spec_roots())]
+    for folder in candidates:
+        if folder.is_dir():
+            return str(folder.resolve())
+    if value.startswith(("./", "../")):
+        what = f"there is no folder {value}"
+        raise SpecError(what, given=str(beside), todo="build or download the model there first")
+    return value
+
+
+def read(path: Path) -> str:
+    """The text of a spec file. Raises SpecError when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 at byte {error.start + 1}", todo="convert the file to UTF-8") from error
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse(model: type[Spec], text: str, where: str, overrides: Mapping[str, Any] | None = None) -> Spec:
+    """A spec from YAML text. Raises SpecError naming `where`, the line and the key of the first thing wrong."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise SpecError(f"{where}{line}: not YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(value, dict):
+        raise SpecError(f"{where}: expected keys and values, found {type(value).__name__}")
+    _refuse_doubled(node, where)
+    for key, replacement in (overrides or {}).items():
+        _set(value, key.split("."), replacement, key)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _explain(error, model, node, where, set(overrides or {})) from error
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def overrides(settings: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` texts of the command line as dotted key → value; the value is read as YAML."""
+    found = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise SpecError(f"--set takes KEY=VALUE, such as train.epochs=2, not '{setting}'")
+        try:
+            found[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise SpecError(f"--set {key}: the value is not YAML: {value}") from error
+    return found
+
+
+def _set(tree: Any, path: list[str], value: Any, key: str) -> None:
+    for part in path[:-1]:
+        tree = tree[_position(tree, part, key)] if isinstance(tree, list) else tree.setdefault(part, {})
+        if not isinstance(tree, dict | list):
+            raise SpecError(f"'{key}': '{part}' is a plain value and has no keys below it")
+    if isinstance(tree, list):
+        tree[_position(tree, path[-1], key)] = value
+    else:
+        tree[path[-1]] = value
+
+
+def _position(items: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise SpecError(f"'{key}': '{part}' is no position in a list of {len(items)} (they start at 0)")
+    return int(part)
+
+
+def _explain(error: ValidationError, model: type[Strict], node: Any, where: str, overridden: set[str]) -> SpecError:
+    first = error.errors()[0]
+    noise = ("literal[", "tuple[", "function-")  # pydantic names the alternative it tried, as if it were a key
+    path = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith(noise))]
+    key = ".".join(map(str, path))
+    line, stands = _line(node, path)
+    by_user = any(key == k or key.startswith(k + ".") or (k.startswith(key + ".") and not stands) for k in overridden)
+    place = "--set" if by_user else f"{where}, line {line}"
+    more = len({tuple(e["loc"][: len(path)]) for e in error.errors()}) - 1
+    also = f" ({more} more after this)" if more > 0 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(model, path[:-1])
+        what = f"unknown key '{key}'{near(str(path[-1]), known)}"
+        return SpecError(f"{place}: {what}{also}", todo=f"known here: {', '.join(known)}" if known else None)
+    if first["type"] == "missing":
+        return SpecError(f"{place}: the key '{key}' is missing{also}")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    given = None if isinstance(first["input"], dict) else repr(first["input"])[:120]
+    return SpecError(f"{place}: {f'{key}: ' if key else ''}{message}{also}", given=given)
+
+
+def _refuse_doubled(node: Any, where: str) -> None:
+    """YAML lets a key stand twice and silently drops the first; here that is an error."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, child in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise SpecError(f"{where}, line {line}: the key '{key.value}' is also in line {seen[key.value]}")
+                seen[key.value] = line
+            _refuse_doubled(child, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _refuse_doubled(child, where)
+
+
+def _line(node: Any, path: Sequence[str | int]) -> tuple[int, bool]:
+    """The 1-based line of the deepest part of `path` that stands in the file, and whether all of it does."""
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in path:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                return line, False
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line, False
+    return line, True
+
+
+def _fields_at(model: type[Strict], path: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        arguments = [annotation, *getattr(annotation, "__args__", ())]
+        nested = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not nested:
+            return []
+        current = nested[0]
+    return list(current.model_fields)
+
+
+def _singular(kind: SpecKind) -> str:
+    return {"teachers": "teacher", "students": "student", "data": "prompt source", "recipes": "recipe"}[kind]

@@ -1,0 +1,32 @@
+"""Verifiers decide whether an answer is right: pass, fail or abstain, each with a short fixed reason.
+
+They see an answer and the gold answer, never a model or a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distill.records import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a check found. `reason` is empty for a plain pass."""
+
+    outcome: Result
+    reason: str = ""
+    score: float | None = None
+
+
+PASS = Outcome("pass")
+BROKEN = ("verifier_crash", "verifier_error")
+"""Reasons of an abstention that tell of the verifier, not of the answer."""
+
+
+def failing(reason: str) -> Outcome:
+    return Outcome("fail", reason)
+
+
+def abstaining(reason: str) -> Outcome:
+    return Outcome("abstain", reason)

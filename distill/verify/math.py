@@ -1,0 +1,133 @@
+"""Is a mathematical answer equal to the gold one? The last box first, then what math-verify finds in the text.
+
+The text given is what follows the reasoning, never the reasoning itself. Knows nothing about processes or limits: a
+hostile answer can keep this busy for ever, which is why `verify.pool` runs it in workers that can be killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from distill.verify import PASS, Outcome, abstaining, failing
+
+_THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
+_TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
+_DECORATION = ("\\$", "$", "\\!", "\\,", "\\left", "\\right")
+_WIDE = ("\\;", "\\ ", "~")
+_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+"""White space that means nothing; between two digits it does: `1 1/2` is not `11/2`."""
+_MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)/(\d+)(?![\d./])")
+_WITH_UNIT = re.compile(
+    r"(?:\\(?:text|mathrm|mbox|textbf)\s*\{)?\s*((?:\\?\$)?\s*-?[\d.,]*\d)\s+([A-Za-z]{3,}(?: [A-Za-z]{2,})*)\.?\s*\}?"
+)
+"""`15 dollars`, with or without LaTeX's text around it: the letters would be read as a product of variables."""
+_READ_PAST = (
+    re.compile(
+        r"(?<!\\)\b(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times)s?\b",
+        re.IGNORECASE,
+    ),
+    re.compile(r"\d\s*(?:\\[,; ]\s*)*\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}[^\w{}^]*\d"),
+    re.compile(r"^\s*(?:[<>≤≥]|\\(?:le|ge|lt|gt|leq|geq)\b)"),
+    re.compile(r"\d_"),
+)
+"""What math-verify leaves out when it reads a number: scale words, a second quantity (`15 \\text{ minutes } 30 …`), an
+inequality sign in front, the base of a numeral. A box with one of them that the gold answer lacks is not compared."""
+LONGEST = 2_000
+"""Characters of an answer's box, or of the end of an answer without one, that are looked at."""
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` with balanced braces, or None."""
+    start = text.rfind("\\boxed{")
+    while start >= 0:
+        depth = 0
+        for position in range(start + len("\\boxed"), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                return text[start + len("\\boxed{") : position]
+        start = text.rfind("\\boxed{", 0, start)
+    return None
+
+
+def literal(text: str) -> str:
+    """A form in which equal answers written the same way are equal texts: no spaces, dollars or thousands commas."""
+    text = undecorated(text).rstrip(".")
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "").replace(" ", "")
+    whole = _TRAILING_ZEROS.fullmatch(text)
+    return whole.group(1) if whole else text
+
+
+def undecorated(text: str) -> str:
+    """`text` without dollar signs, LaTeX's spacing, and spaces other than between digits; commas left in."""
+    for decoration in _DECORATION:
+        text = text.replace(decoration, "")
+    for wide in _WIDE:
+        text = text.replace(wide, " ")
+    return _SPACE.sub("", text.strip())
+
+
+def same_text(answer: str, gold: str) -> bool:
+    """The fast path: whether the last box is literally the gold answer."""
+    boxed = last_boxed(answer)
+    return boxed is not None and literal(boxed) == literal(gold) != ""
+
+
+def check_math(answer: str | None, gold: str | None) -> Outcome:
+    """Pass, `wrong_answer`, `no_answer`, or abstain with `no_gold`, `unparseable_gold` or `ambiguous_answer`."""
+    if not (gold or "").strip():
+        return abstaining("no_gold")
+    if not (answer or "").strip():
+        return failing("no_answer")
+    assert answer is not None
+    assert gold is not None
+    if same_text(answer, gold):
+        return PASS
+    golds = _parse_gold(gold)
+    if not golds:
+        return abstaining("unparseable_gold")
+    boxed = last_boxed(answer)
+    if boxed is not None and any(mark.search(boxed) and not mark.search(gold) for mark in _READ_PAST):
+        return abstaining("ambiguous_answer")
+    found = _parse(answer[-LONGEST:]) if boxed is None else _parse_boxed(boxed)
+    if not found:
+        return failing("no_answer")
+    import math_verify
+
+    return PASS if math_verify.verify(golds, found, timeout_seconds=None) else failing("wrong_answer")
+
+
+def prepare() -> None:
+    """Loads what the first answer would otherwise wait for; the pool calls this before its clock starts."""
+    check_math("\\boxed{\\frac{1}{2}}", "2")
+
+
+def _parse_gold(gold: str) -> list[Any]:
+    text = _number(gold)
+    return _parse(f"${text}$") or _parse(text)
+
+
+def _parse_boxed(boxed: str) -> list[Any]:
+    """Nothing for a box over LONGEST: half an answer is another answer."""
+    return _parse(f"\\boxed{{{_number(boxed)}}}") if len(boxed) <= LONGEST else []
+
+
+def _number(text: str) -> str:
+    """`text` with thousands separators taken out, a mixed number and a unit made plain to a parser of LaTeX."""
+    if _THOUSANDS.fullmatch(undecorated(text)):
+        return literal(text)
+    with_unit = _WITH_UNIT.fullmatch(text)
+    if with_unit:
+        return f"{_number(with_unit[1])} \\text{{ {with_unit[2]}}}"
+    return _MIXED.sub(r"\1\\frac{\2}{\3}", text.strip())
+
+
+def _parse(text: str) -> list[Any]:
+    import math_verify
+
+    # Time limits are the pool's: math-verify's rest on an alarm, which does not interrupt a long multiplication.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every call without a limit
+    found: list[Any] = math_verify.parse(text, parsing_timeout=None)
+    return found

@@ -1,0 +1,90 @@
+"""pass@1 and its uncertainty, checked by hand and against a simulation of whole examinations."""
+
+from __future__ import annotations
+
+import random
+import statistics
+
+import pytest
+
+from distill.evaluate.scoring import Graded, paired_difference, per_problem, score, standard_error
+
+
+def graded(*problems: str, tokens: int = 10) -> list[Graded]:
+    """One text per problem, a letter per sample: r(ight), w(rong), c(ut)."""
+    return [
+        Graded(f"p{number}", letter == "r", letter != "c", tokens)
+        for number, samples in enumerate(problems)
+        for letter in samples
+    ]
+
+
+def test_pass_at_1_is_the_mean_share_of_right_samples() -> None:
+    found = score(graded("rrrr", "rrww", "wwww", "rwcc"))
+    assert found.pass_at_1 == pytest.approx((1 + 0.5 + 0 + 0.25) / 4)
+    assert (found.problems, found.samples) == (4, 16)
+    assert found.unfinished == pytest.approx(2 / 16)
+    assert found.mean_tokens == 10
+
+
+def test_problems_count_alike_however_many_samples_each_has() -> None:
+    assert score(graded("rrrrrrrrrr", "w")).pass_at_1 == pytest.approx(0.5)
+
+
+def test_samples_of_one_problem_are_no_independent_draws() -> None:
+    shares = [1.0, 1.0, 0.0, 0.0]
+    expected = statistics.stdev(shares) / 2
+    assert score(graded("rrrr", "rrrr", "wwww", "wwww")).stderr == pytest.approx(expected)
+    assert score(graded("r" * 400, "r" * 400, "w" * 400, "w" * 400)).stderr == pytest.approx(expected)
+    assert score(graded("rw", "rw", "rw")).stderr == 0
+    assert score(graded("rrw")).stderr == 0, "a single problem tells nothing about others"
+
+
+def test_the_interval_is_95_percent_and_stays_between_0_and_1() -> None:
+    found = score(graded("rrrr", "rrww", "wwww", "rwcc"))
+    low, high = found.interval
+    assert (low, high) == pytest.approx((found.pass_at_1 - 1.96 * found.stderr, found.pass_at_1 + 1.96 * found.stderr))
+    assert score(graded("r", "r", "w")).interval[1] == 1.0
+    assert score(graded("w", "w", "r")).interval[0] == 0.0
+
+
+def test_the_standard_error_is_what_repeated_examinations_show() -> None:
+    rng = random.Random(1)
+
+    def examination() -> list[Graded]:
+        return [
+            Graded(f"p{problem}", rng.random() < chance, True, 1)
+            for problem, chance in enumerate(rng.betavariate(0.5, 0.5) for _ in range(60))
+            for _ in range(4)
+        ]
+
+    found = [score(examination()) for _ in range(400)]
+    spread = statistics.stdev(each.pass_at_1 for each in found)
+    told = statistics.mean(each.stderr for each in found)
+    assert told == pytest.approx(spread, rel=0.15)
+    covered = sum(each.interval[0] <= 0.5 <= each.interval[1] for each in found) / len(found)
+    assert 0.91 <= covered <= 0.98
+
+
+def test_no_samples_have_no_score() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        score([])
+
+
+def test_shares_by_problem() -> None:
+    assert per_problem(graded("rw", "rr", "w")) == {"p0": 0.5, "p1": 1.0, "p2": 0.0}
+
+
+def test_a_paired_difference_is_of_the_same_problems() -> None:
+    a = {"p0": 0.0, "p1": 0.5, "p2": 1.0, "p3": 0.25}
+    b = {"p3": 0.5, "p2": 1.0, "p1": 0.75, "p0": 0.5}
+    mean, error = paired_difference(a, b)
+    assert mean == pytest.approx(0.25)
+    assert error == pytest.approx(statistics.stdev([0.5, 0.25, 0.0, 0.25]) / 2)
+    assert error < standard_error(list(a.values())), "pairing takes out how hard the problems are"
+    assert paired_difference(a, a) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [[], [0.7]])
+def test_the_error_of_less_than_two_values(values: list[float]) -> None:
+    assert standard_error(values) == 0.0

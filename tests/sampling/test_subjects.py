@@ -1,0 +1,102 @@
+"""Who is sampled: identity by content, the recipe's settings over the teacher's own, and the engine for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distill.contract import Contract
+from distill.engines.local import LocalEngine
+from distill.errors import UsageError
+from distill.records import Prompt, Sampling
+from distill.sampling.requests import task_for
+from distill.sampling.subjects import (
+    engine_for,
+    folder_revision,
+    in_flight,
+    model_subject,
+    teacher_identity,
+    teacher_subject,
+)
+from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec
+
+PROMPT = Prompt("2 + 2?", kind="math", answer="4")
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", "weights"), ("tokenizer.json", "[]")):
+        (path / name).write_text(text)
+    return path
+
+
+def test_a_folder_is_known_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    here = folder(tmp_path / "here")
+    before = teacher_identity(TeacherSpec(name="t", model=str(here)))
+    assert before.model == "t"
+    shutil.copytree(here, tmp_path / "there")
+    assert teacher_identity(TeacherSpec(name="t", model=str(tmp_path / "there"))) == before
+    (here / "README.md").write_text("a card decides nothing")
+    assert folder_revision(here) == before.revision
+    (here / "model.safetensors").write_text("other weights")
+    assert folder_revision(here) != before.revision
+
+
+def test_another_name_is_known_as_given() -> None:
+    assert teacher_identity(TeacherSpec(name="r1", model="org/R1", revision="abc", quantization="fp8")).to_json() == {
+        "model": "org/R1",
+        "revision": "abc",
+        "quantization": "fp8",
+    }
+    assert teacher_identity(TeacherSpec(name="r1", model="org/R1")).revision == "unspecified"
+
+
+def test_the_recipe_stands_over_the_teacher_and_leaves_the_rest() -> None:
+    spec = TeacherSpec(
+        name="t",
+        model="org/M",
+        sampling=SamplingSpec(temperature=0.6, top_p=0.95),
+        max_tokens=50,
+        forced_prefix="<think>\n",
+        instruction={"math": "Box it."},
+        system="Be brief.",
+    )
+    subject = teacher_subject(spec, SamplingSpec(temperature=1.0), None, 7)
+    assert subject.sampling == Sampling(temperature=1.0, top_p=0.95, seed=7)
+    assert subject.max_tokens == 50
+    assert teacher_subject(spec, SamplingSpec(), 9, 7).max_tokens == 9
+    assert subject.messages(PROMPT) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "2 + 2?\n\nBox it."},
+    ]
+    assert subject.messages(Prompt("Hello", kind="open"))[-1]["content"] == "Hello"
+    assert subject.forced_prefix == "<think>\n"
+
+
+def test_a_server_of_the_same_model_is_the_same_teacher(tmp_path: Path) -> None:
+    spec = TeacherSpec(name="t", model=str(folder(tmp_path / "m")))
+    served = GenerateSettings(engine="openai", url="http://localhost:1/v1")
+    assert engine_for(spec, served).name != engine_for(spec, GenerateSettings()).name
+    assert task_for(PROMPT, teacher_subject(spec, SamplingSpec(), None, 1), 0).key  # of the subject alone, no engine
+
+
+def test_a_student_is_asked_as_its_contract_says(tmp_path: Path) -> None:
+    contract = Contract("chatml", "<think>\n", {"math": "Box it."}, None)
+    subject = model_subject(folder(tmp_path / "m"), "student", contract, Sampling(temperature=0.6), 20)
+    assert subject.messages(PROMPT) == contract.messages("2 + 2?", "math")
+    assert (subject.reasoning_format, subject.forced_prefix) == ("tags", "<think>\n")
+    assert subject.identity.revision == folder_revision(tmp_path / "m")
+
+
+def test_the_engine_follows_the_settings() -> None:
+    spec = TeacherSpec(name="t", model="org/M")
+    local = engine_for(spec, GenerateSettings(concurrency=5))
+    assert isinstance(local, LocalEngine)
+    assert (local.batch, local.name, in_flight(local, 5)) == (5, "local/t", local.capacity)
+    served = engine_for(spec, GenerateSettings(engine="openai", url="http://localhost:1/v1", concurrency=5))
+    assert in_flight(served, 5) == 5
+    without = GenerateSettings.model_construct(**{**GenerateSettings().model_dump(), "engine": "openai", "url": None})
+    with pytest.raises(UsageError, match="needs a url"):
+        engine_for(spec, without)

@@ -1,0 +1,161 @@
+"""The stages together, in process: the embedded teacher, a student, resuming, and what makes a stage run again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distill import specs
+from distill.errors import GateError, RunError, SpecError
+from distill.pipeline import _harmless, _leaves, plan, run_recipe
+from distill.rundir import RunDir
+
+SMALL = {
+    "prompts.0.limit": 24,
+    "train.epochs": 1,
+    "train.batch_size": 8,
+    "evaluate.prompts.0.limit": 6,
+    "evaluate.samples": 2,
+    "filter.keep": "all",
+    "filter.heldout": 0.2,
+    "evaluate.min_pass_at_1": None,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = RunDir(tmp_path_factory.mktemp("runs") / "small")
+    run_recipe(specs.recipe("quickstart", SMALL), run)
+    return run
+
+
+def test_every_stage_is_done_and_says_what_it_did(finished: RunDir) -> None:
+    stages = finished.stages()
+    assert list(stages) == list(specs.STAGES)
+    assert {state.state for state in stages.values()} == {"done"}
+    counts = stages["filter"].counts
+    assert counts["kept"] + sum(counts["rejected"].values()) == counts["traces"] == 24
+    assert stages["train"].counts["traces"] == counts["train"]
+    assert set(stages["evaluate"].counts) >= {"teacher", "untrained", "student"}
+
+
+def test_hashes_lead_from_stage_to_stage(finished: RunDir) -> None:
+    stages = finished.stages()
+    assert stages["generate"].inputs["prompts.parquet"] == stages["prompts"].outputs["prompts.parquet"]
+    assert stages["filter"].inputs["traces"] == stages["generate"].outputs["traces"]
+    assert stages["train"].inputs["kept"] == stages["filter"].outputs["kept"]
+    assert stages["evaluate"].inputs["student"] == stages["train"].outputs["student"]
+    assert all(state.versions["distill"] and state.recipe_hash for state in stages.values())
+
+
+def test_a_score_says_how_it_was_measured(finished: RunDir) -> None:
+    teacher, student = (json.loads((finished.evaluations / f"{n}.json").read_text()) for n in ("teacher", "student"))
+    assert teacher["conditions"] == student["conditions"]
+    assert student["conditions"]["sampling"]["temperature"] == 0.6
+    assert student["contract"] == json.loads((finished.student / "distill.json").read_text())["contract"]["hash"]
+    assert student["problems"] == 6
+    assert student["samples"] == 12
+
+
+def test_nothing_is_done_twice(finished: RunDir) -> None:
+    before = finished.manifest.read_bytes()
+    run_recipe(specs.recipe("quickstart", SMALL), finished)
+    assert finished.manifest.read_bytes() == before
+
+
+def test_a_changed_output_is_noticed(finished: RunDir) -> None:
+    recipe = specs.recipe("quickstart", SMALL)
+    assert plan(recipe, finished, "train", "train") == {"train": "done"}
+    path = finished.student / "distill.json"
+    original = path.read_bytes()
+    path.write_text("{}")
+    try:
+        assert plan(recipe, finished, "train", "train") == {"train": "to run"}
+    finally:
+        path.write_bytes(original)
+
+
+def test_a_changed_setting_runs_its_stage_again_and_nothing_paid(finished: RunDir) -> None:
+    changed = specs.recipe("quickstart", {**SMALL, "train.learning_rate": 1e-3})
+    assert set(plan(changed, finished, "prompts", "filter").values()) == {"done"}
+    assert plan(changed, finished, "train", "train") == {"train": "to run"}
+    harmless = specs.recipe("quickstart", {**SMALL, "train.checkpoint_minutes": 5, "generate.concurrency": 7})
+    assert plan(harmless, finished, "prompts", "evaluate") == dict.fromkeys(specs.STAGES, "done")
+
+
+def test_another_teacher_sampling_or_prompts_is_refused(finished: RunDir) -> None:
+    for key, value in (("generate.sampling.temperature", 1.0), ("prompts.0.limit", 23), ("seed", 2)):
+        with pytest.raises(RunError, match="another recipe") as caught:
+            run_recipe(specs.recipe("quickstart", {**SMALL, key: value}), finished)
+        assert key in str(caught.value)
+
+
+def test_a_gate_that_does_not_pass_ends_with_code_3(finished: RunDir) -> None:
+    gated = specs.recipe("quickstart", {**SMALL, "evaluate.min_pass_at_1": 1.0})
+    with pytest.raises(GateError, match="below evaluate") as caught:
+        run_recipe(gated, finished)
+    assert caught.value.exit_code == 3
+    with pytest.raises(GateError):  # and does not pass by being started again
+        run_recipe(gated, finished)
+    run_recipe(specs.recipe("quickstart", {**SMALL, "evaluate.min_pass_at_1": 0.0}), finished)
+
+
+def test_a_stage_without_its_input_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="train needs kept"):
+        run_recipe(specs.recipe("quickstart", SMALL), RunDir(tmp_path / "empty"), first="train", last="train")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"student": "tiny-qwn"}, "unknown student 'tiny-qwn'"),
+        ({"student": ""}, "train: the recipe names no student"),
+        ({"teacher": ""}, "generate: the recipe names no teacher"),
+    ],
+)
+def test_a_missing_spec_is_found_before_anything_is_paid_for(
+    tmp_path: Path, settings: dict[str, str], told: str
+) -> None:
+    recipe, run = specs.recipe("quickstart", {**SMALL, **settings}), RunDir(tmp_path / "run")
+    with pytest.raises(SpecError, match=told):
+        plan(recipe, run, "prompts", "evaluate")
+    with pytest.raises(SpecError, match=told):
+        run_recipe(recipe, run)
+    assert not run.path.exists()
+
+
+def test_what_the_stages_asked_for_do_not_need_may_be_missing(tmp_path: Path) -> None:
+    recipe = specs.recipe("quickstart", {**SMALL, "student": ""})
+    assert plan(recipe, RunDir(tmp_path / "run"), "prompts", "filter") == dict.fromkeys(
+        ("prompts", "generate", "filter"), "to run"
+    )
+
+
+def test_leaves_name_what_differs() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+    assert list(_leaves(before, {"a": {"b": 1, "c": [1, 3]}, "d": 1})) == [("a.c.1", 2, 3)]
+    assert list(_leaves(before, {"a": {"b": 2, "c": [1]}, "d": 1})) == [("a.b", 1, 2), ("a.c", [1, 2], [1])]
+
+
+def test_only_what_keeps_every_trace_wanted_is_harmless() -> None:
+    assert _harmless("samples", 2, 4)
+    assert _harmless("limit", 100, None)
+    assert _harmless("max_tokens", 100, 50)
+    assert _harmless("reasoning", "required", "none")
+    assert not _harmless("samples", 4, 2)
+    assert not _harmless("limit", None, 100)
+    assert not _harmless("temperature", 0.6, 0.7)
+
+
+def test_llama_is_one_setting_away(tmp_path: Path, finished: RunDir) -> None:
+    """The same traces, another architecture: nothing is sampled again."""
+    import shutil
+
+    run = RunDir(tmp_path / "llama")
+    left_out = shutil.ignore_patterns("student", "untrained", "evaluations", ".lock")
+    shutil.copytree(finished.path, run.path, ignore=left_out)
+    run_recipe(specs.recipe("quickstart", {**SMALL, "student": "tiny-llama"}), run)
+    assert json.loads((run.student / "config.json").read_text())["model_type"] == "llama"
+    assert run.stages()["generate"].finished == finished.stages()["generate"].finished

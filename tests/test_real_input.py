@@ -1,0 +1,46 @@
+"""The whole way with nothing of ours in it: SmolLM2-135M behind a real vLLM server, GSM8K, a pretrained student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from vllm_server import CHECKOUT, PYTHON_VARIABLE, vllm_python, vllm_server
+
+from distill import specs
+from distill.pipeline import run_recipe
+from distill.rundir import RunDir
+
+MODEL = CHECKOUT / ".cache" / "smollm2"
+GSM8K = str(Path(__file__).parent / "data" / "gsm8k_200.jsonl")
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(vllm_python() is None, reason=f"no vLLM: {PYTHON_VARIABLE} is not set, .venv-vllm is not there"),
+    pytest.mark.skipif(not MODEL.is_dir(), reason="no .cache/smollm2: make smollm2"),
+]
+
+
+def test_gsm8k_from_a_real_server_to_a_trained_student(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    settings = {
+        "quick": True,
+        "prompts.0.path": GSM8K,
+        "evaluate.prompts.0.path": GSM8K,
+        "evaluate.prompts.0.skip": 100,
+    }
+    with vllm_server(MODEL, "smollm2-135m-instruct", tmp_path / "server.log") as url:
+        recipe = specs.recipe("gsm8k-smollm2", {**settings, "generate.url": url})
+        run_recipe(recipe, run, last="filter")
+    run_recipe(recipe, run)  # the teacher is gone and no longer needed
+    traces = list(run.ledger().traces())
+    assert len(traces) == recipe.generate.samples * 10
+    assert {trace.finish_reason for trace in traces} <= {"stop", "length"}
+    assert all(trace.reasoning is None and trace.raw for trace in traces), "a plain teacher: text without think tags"
+    counts = run.stages()["filter"].counts
+    assert counts["kept"] + sum(counts["rejected"].values()) == len(traces)
+    student = json.loads((run.evaluations / "student.json").read_text())
+    assert student["problems"] == 4
+    assert json.loads((run.student / "config.json").read_text())["model_type"] == "llama"

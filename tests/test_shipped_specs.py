@@ -1,0 +1,79 @@
+"""Every shipped spec is real: it loads, names its sources, renders, and a student builds with its published size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import specs
+from distill.contract import OPEN, Response
+from distill.records import Prompt
+from distill.sampling.subjects import teacher_subject
+from distill.train.student import load_student, prepare_tokenizer
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", specs.names("teachers"))
+def test_teacher_asks_without_a_system_prompt_it_does_not_name(name: str) -> None:
+    spec = specs.load("teachers", name)
+    assert isinstance(spec, specs.TeacherSpec)
+    assert spec.name == name
+    assert spec.source
+    subject = teacher_subject(spec, specs.SamplingSpec(), None, 0)
+    messages = subject.messages(Prompt("What is 1 + 1?", kind="math"))
+    assert [m["role"] for m in messages] == (["system", "user"] if spec.system else ["user"])
+    assert messages[-1]["content"].startswith("What is 1 + 1?")
+    assert subject.max_tokens <= spec.context_length
+    assert spec.forced_prefix in ("", f"{OPEN}\n")
+
+
+def students() -> list[Any]:
+    """Those whose base `make smollm2` has to build first are looked at by the slow tests, which come after it."""
+    loaded: dict[str, Any] = {name: specs.load("students", name) for name in specs.names("students")}
+    built = {name: (spec.base or "").startswith(".cache") for name, spec in loaded.items()}
+    return [pytest.param(name, marks=pytest.mark.slow) if later else name for name, later in built.items()]
+
+
+@pytest.mark.parametrize("name", students())
+def test_student_builds_on_the_meta_device_with_its_published_size(name: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    raw: Any = specs.load("students", name)
+    assert raw.name == name
+    assert raw.source
+    needed = raw.tokenizer or raw.base
+    if needed.startswith(".cache") and not (CHECKOUT / needed).is_dir():
+        pytest.skip(f"{needed} is not built (make smollm2)")
+    spec = specs.student(name)
+    tokenizer = prepare_tokenizer(spec)
+    with torch.device("meta"):
+        if spec.base is None:
+            model = load_student(spec, tokenizer, seed=0, dtype=torch.bfloat16)
+        else:
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(spec.base))
+    assert model.num_parameters() == spec.parameters
+    prompt = spec.contract.messages("What is 1 + 1?", "math")
+    reasoning = "One and one." if spec.thinks else None
+    encoded = spec.contract.encode(tokenizer, prompt, Response(reasoning, "2"))
+    assert tokenizer.decode(encoded.ids[encoded.loss_start :]).endswith(f"2{spec.contract.stop}")
+
+
+@pytest.mark.parametrize("name", specs.names("recipes"))
+def test_recipe_names_specs_that_exist(name: str) -> None:
+    recipe = specs.recipe(name)
+    specs.teacher(recipe.teacher, recipe.teacher_overrides)
+    for part in (*recipe.prompts, *recipe.evaluate.prompts):
+        specs.source(part.source)
+    assert recipe.student in specs.names("students")
+    assert all(recipe.section_hash(stage) for stage in specs.STAGES)
+
+
+@pytest.mark.parametrize("name", specs.names("data"))
+def test_source_has_a_licence(name: str) -> None:
+    spec = specs.source(name)
+    assert spec.name == name
+    assert spec.license

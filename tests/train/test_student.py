@@ -1,0 +1,223 @@
+"""The student: its tokenizer serves the contract or is refused, and what is saved is what was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from distill.contract import CLOSE, OPEN, Contract, Response
+from distill.errors import ContractError, SpecError
+from distill.train.student import load_student, prepare_tokenizer, save_student
+from train.material import CONTRACT, spec
+
+CHATML = ("<|im_start|>", "<|im_end|>", "<|pad|>", "<unk>")
+
+
+def word_tokenizer(
+    folder: Path, *, controls: tuple[str, ...] = CHATML, pad: str | None = "<|pad|>", eos: str = "<|im_end|>"
+) -> Path:
+    """A tokenizer of bytes with these control tokens: no think tags, as most bases have it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(controls))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad).save_pretrained(folder)
+    return folder
+
+
+def plain_base(folder: Path, *, rows: int | None = None, tied: bool = True) -> Path:
+    """A small base with the tokenizer above and `rows` vocabulary rows."""
+    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+
+    word_tokenizer(folder)
+    size: int = rows or len(AutoTokenizer.from_pretrained(folder))
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=tied,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def from_base(folder: Path, **changed: Any) -> Any:
+    return spec(architecture=None, base=str(folder), **{"tokenizer": None, "template": "chatml", **changed})
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., tuple[Any, Any, Path]]:
+    def save(student: Any) -> tuple[Any, Any, Path]:
+        tokenizer = prepare_tokenizer(student)
+        model = load_student(student, tokenizer, seed=1, dtype=torch.float32)
+        folder = tmp_path / "student"
+        save_student(model, tokenizer, student.contract, folder, facts={"student": student.name, "base": student.base})
+        return model, tokenizer, folder
+
+    return save
+
+
+# --- saved and loaded ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "llama"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_saved_is_what_everybody_loads(
+    saved: Callable[..., tuple[Any, Any, Path]], model_type: str, tied: bool
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    architecture = {**spec().architecture.model_dump(), "model_type": model_type, "tie_word_embeddings": tied}  # type: ignore[union-attr]
+    model, tokenizer, folder = saved(spec(architecture=architecture))
+    again = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert again.dtype == torch.bfloat16
+    assert again.config.model_type == model_type
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor.to(torch.bfloat16), again.state_dict()[name]), name
+    loaded = AutoTokenizer.from_pretrained(folder)
+    for text in ("x 12+345 = 7, it's\n\n  Äpfel", CONTRACT.render_prompt(CONTRACT.messages("How many?", "math"))):
+        assert loaded.encode(text, add_special_tokens=False) == tokenizer.encode(text, add_special_tokens=False)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert ("lm_head.weight" in file.keys()) is not tied, "tied weights stand in the file once"  # noqa: SIM118
+    assert next(model.parameters()).dtype == torch.float32, "the one in memory goes on as it was"
+
+
+def test_the_saved_template_keeps_the_reasoning_and_starts_the_reply(
+    saved: Callable[..., tuple[Any, Any, Path]],
+) -> None:
+    from transformers import AutoTokenizer
+
+    _, _, folder = saved(spec())
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    text = Response("because", "3").render()
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": "r"},
+    ]
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text + CONTRACT.stop in rendered
+    assert rendered.endswith("<｜User｜>r<｜Assistant｜><think>\n")
+    asked = CONTRACT.messages("q", "math")
+    assert tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True) == CONTRACT.render_prompt(
+        asked
+    )
+
+
+def test_every_place_names_the_same_stop_and_pad_token(saved: Callable[..., tuple[Any, Any, Path]]) -> None:
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+    _, _, folder = saved(spec())
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    config, generation = AutoConfig.from_pretrained(folder), GenerationConfig.from_pretrained(folder)
+    assert tokenizer.eos_token == CONTRACT.stop
+    assert tokenizer.eos_token_id == config.eos_token_id == generation.eos_token_id
+    assert tokenizer.pad_token_id == config.pad_token_id == generation.pad_token_id
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert (generation.do_sample, generation.temperature, generation.top_p) == (True, 0.6, 0.95)
+
+
+def test_the_contract_lies_beside_the_weights(saved: Callable[..., tuple[Any, Any, Path]]) -> None:
+    _, _, folder = saved(spec(instruction={"math": "Box it."}))
+    content = json.loads((folder / "distill.json").read_text(encoding="utf-8"))
+    contract = Contract("deepseek-r1", "<think>\n", {"math": "Box it."})
+    assert content["contract"]["hash"] == contract.hash != CONTRACT.hash
+    assert (content["student"], content["base"]) == ("tiny", None)
+    read = content["contract"]
+    assert Contract(read["template"], read["forced_prefix"], read["instruction"], read["system"]).hash == contract.hash
+
+
+def test_the_same_seed_gives_the_same_student() -> None:
+    student = spec()
+    tokenizer = prepare_tokenizer(student)
+    first, second, other = (
+        load_student(student, tokenizer, seed=seed, dtype=torch.float32).state_dict() for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+# --- think tags ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [None, 320], ids=["exact", "with spare rows"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_missing_think_tags_are_added_and_start_at_the_mean(tmp_path: Path, rows: int | None, tied: bool) -> None:
+    student = from_base(plain_base(tmp_path / "base", rows=rows, tied=tied))
+    tokenizer = prepare_tokenizer(student)
+    known = len(tokenizer) - 2
+    ids = [tokenizer.encode(tag, add_special_tokens=False) for tag in (OPEN, CLOSE)]
+    assert ids == [[known], [known + 1]]
+    assert tokenizer.decode([65, known, known + 1], skip_special_tokens=True).count("think>") == 2, "they are text"
+    model = load_student(student, tokenizer, seed=0, dtype=torch.float32)
+    for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
+        mean = embeddings.weight[:known].mean(0)
+        assert torch.allclose(embeddings.weight[known], mean, atol=1e-5)
+        assert torch.allclose(embeddings.weight[known + 1], mean, atol=1e-5)
+    assert model.get_input_embeddings().num_embeddings == (rows or 320)
+
+
+def test_tags_that_are_there_are_left_alone(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "t", controls=(*CHATML, OPEN, CLOSE))
+    assert len(prepare_tokenizer(spec(folder, template="chatml"))) == 262
+
+
+def test_a_student_that_does_not_think_gets_no_tags(tmp_path: Path) -> None:
+    student = from_base(plain_base(tmp_path / "base", rows=300), thinks=False, forced_prefix="")
+    tokenizer = prepare_tokenizer(student)
+    assert OPEN not in tokenizer.get_vocab()
+    model = load_student(student, tokenizer, seed=0, dtype=torch.float32)
+    assert model.get_input_embeddings().num_embeddings == 300
+
+
+# --- refused ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "changed", "fault"),
+    [
+        ({"pad": "<|im_end|>"}, {}, "the pad token <|im_end|> is the stop token"),
+        ({}, {"pad_token": "<|im_end|>"}, "the pad token <|im_end|> is the stop token"),
+        ({"pad": None}, {}, "there is no pad token"),
+        ({"controls": ("<|pad|>",), "eos": "<|pad|>"}, {}, "<|im_end|> is 10 tokens, not one"),
+    ],
+)
+def test_a_tokenizer_that_cannot_serve_the_contract_is_refused(
+    tmp_path: Path, given: dict[str, Any], changed: dict[str, Any], fault: str
+) -> None:
+    folder = word_tokenizer(tmp_path / "t", **given)
+    with pytest.raises(ContractError, match="cannot serve the template 'chatml'") as caught:
+        prepare_tokenizer(spec(folder, template="chatml", **changed))
+    assert fault in str(caught.value)
+
+
+def test_another_pad_token_may_be_named(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "t", pad="<|im_end|>")
+    assert prepare_tokenizer(spec(folder, template="chatml", pad_token="<|pad|>")).pad_token == "<|pad|>"
+
+
+def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="the tokenizer of student 'tiny' cannot be loaded"):
+        prepare_tokenizer(spec(tmp_path / "nothing"))
+    folder = word_tokenizer(tmp_path / "base")
+    student = from_base(folder)
+    with pytest.raises(SpecError, match="the base of student 'tiny' cannot be loaded"):
+        load_student(student, prepare_tokenizer(student), seed=0, dtype=torch.float32)
+    base = plain_base(tmp_path / "cut")
+    (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(SpecError, match="the base of student 'tiny' cannot be loaded"):
+        load_student(from_base(base), prepare_tokenizer(from_base(base)), seed=0, dtype=torch.float32)

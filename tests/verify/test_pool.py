@@ -1,0 +1,95 @@
+"""The pool: order kept, and no answer, however hostile, that stops the ones behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, islice
+
+import pytest
+
+from distill.verify import PASS, failing
+from distill.verify.pool import Item, VerifierPool
+
+OBEY = "verify.hostile:obey"
+MATH = "distill.verify.math:check_math"
+
+
+def expected(number: int) -> object:
+    return PASS if number % 3 == 0 else failing(f"number_{number}")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_order_is_kept_whatever_the_number_of_workers(workers: int) -> None:
+    with VerifierPool(OBEY, workers=workers) as pool:
+        assert list(pool.map(("judge", number) for number in range(50))) == [expected(n) for n in range(50)]
+        assert list(pool.map([])) == []
+        assert list(pool.map([("judge", 7)])) == [failing("number_7")], "a pool may be used again"
+
+
+def test_a_verifier_that_fails_abstains_and_the_rest_are_judged() -> None:
+    orders = ["judge", "die", "raise", "judge", "hang", "recurse", "eat", "die", "judge"]
+    with VerifierPool(OBEY, workers=2, seconds=1.0) as pool:
+        found = list(pool.map((order, number) for number, order in enumerate(orders)))
+    reasons = {"die": "crash", "raise": "error", "hang": "timeout", "recurse": "limit", "eat": "limit"}
+    for number, (order, outcome) in enumerate(zip(orders, found, strict=True)):
+        if order == "judge":
+            assert outcome == expected(number)
+        else:
+            assert (outcome.outcome, outcome.reason) == ("abstain", f"verifier_{reasons[order]}")
+
+
+def test_a_verifier_that_cannot_be_loaded_abstains() -> None:
+    with VerifierPool("verify.hostile:no_such_function", workers=1) as pool:
+        assert [found.reason for found in pool.map([("judge", 1)])] == ["verifier_crash"]
+
+
+def test_items_are_taken_lazily() -> None:
+    taken: list[int] = []
+
+    def endless() -> Iterator[Item]:
+        for number in count():
+            taken.append(number)
+            yield "judge", number
+
+    with VerifierPool(OBEY, workers=1) as pool:
+        assert list(islice(pool.map(endless()), 5)) == [expected(n) for n in range(5)]
+    assert len(taken) < 20
+
+
+def test_hostile_answers_neither_hang_nor_pass_and_those_behind_them_are_judged() -> None:
+    bracketed = r"\boxed{" + "{" * 5_000 + "7" + "}" * 5_000 + "}"  # whoever sees through it may call it right
+    hostile = [
+        r"\boxed{9^{9^{9^9}}}",
+        r"\boxed{(((9^9)^9)^9)^9 \cdot 8^{8^8}}",
+        bracketed,
+        r"\boxed{" * 3_000,
+        r"\boxed{" + "7" * 1_000_000 + "}",
+        "7" * 1_000_000,
+        r"\boxed{7" + "\ud83d}",
+        "\udcff" * 100,
+        r"\boxed{\frac{1}{\frac{1}{\frac{1}{0}}}}",
+        r"\boxed{" + r"\frac{1}{" * 300 + "7" + "}" * 300 + "}",
+        r"\boxed{factorial(factorial(factorial(20)))}",
+        r"\boxed{20!!!!!!}",
+        r"\boxed{__import__('os').system('touch /tmp/pwned')}",
+        "\x00\x1b[31m",
+    ]
+    items = [pair for text in hostile for pair in ((text, "7"), (r"\boxed{7}", "7"), (r"\boxed{8}", "7"))]
+    with VerifierPool(MATH, workers=2, seconds=2.0) as pool:
+        found = list(pool.map(items))
+    assert [outcome.outcome for outcome in found[1::3]] == ["pass"] * len(hostile)
+    assert [outcome.reason for outcome in found[2::3]] == ["wrong_answer"] * len(hostile)
+    assert all(
+        outcome.outcome != "pass" for text, outcome in zip(hostile, found[0::3], strict=True) if text != bracketed
+    )
+    assert found[0].reason == "verifier_timeout"
+
+
+def test_the_number_of_workers_changes_no_outcome() -> None:
+    items = [(rf"\boxed{{{n % 5}}} of {n}", "3") for n in range(30)]
+    outcomes = []
+    for workers in (1, 3):
+        with VerifierPool(MATH, workers=workers) as pool:
+            outcomes.append(list(pool.map(items)))
+    assert outcomes[0] == outcomes[1]
+    assert sum(outcome == PASS for outcome in outcomes[0]) == 6
