@@ -46,6 +46,40 @@ def answers(folder: Path, requests: list[Request], *, batch: int = 4) -> list[Re
     return with_engine(folder, ask, batch=batch)
 
 
+@pytest.mark.parametrize(
+    ("has", "device", "dtype"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, "cpu", "auto"),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, "cpu", "auto"),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False, "avx2": True}, "cpu", "float32"),
+        ({"architecture": "arm64", "bf16": True}, "cpu", "auto"),
+        ({"architecture": "arm64", "bf16": False}, "cpu", "float32"),
+        ({"architecture": "x86_64", "avx512_bf16": False}, "cuda", "auto"),
+    ],
+)
+def test_a_cpu_that_emulates_bfloat16_computes_in_float32(
+    has: dict[str, Any], device: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert local_module.compute_dtype(device) == dtype
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_the_model_is_loaded_in_that_type(
+    native: bool, dtype: torch.dtype, model_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bfloat16"
+    shutil.copytree(model_folder("qwen2"), folder)
+    tiny_model("qwen2").to(torch.bfloat16).save_pretrained(folder)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    async def loaded(engine: LocalEngine) -> torch.dtype:
+        return next(engine._model.parameters()).dtype  # type: ignore[no-any-return]
+
+    assert with_engine(folder, loaded) == dtype
+
+
 @pytest.mark.parametrize(("architecture", "count"), [("qwen2", 40), ("deepseek_v3", 8)])
 def test_many_at_once_are_answered_each_with_its_own(model_folder: Folder, architecture: str, count: int) -> None:
     requests = [request("word " * (i % 9 + 1), seed=i, tokens=i % 7 + 3) for i in range(count)]
