@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distill.errors import DiskFullError, LockedError
+from distill.errors import DiskFullError, InputError, LockedError, RunError
 
 
 def now() -> str:
@@ -82,6 +82,17 @@ def _is_disk_full(error: Exception, path: Path) -> bool:
 
 
 @contextmanager
+def reading(path: Path, todo: str) -> Iterator[None]:
+    """Turns any failure to read a file that distill wrote itself into a RunError that names it and what to do."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, InputError) as error:
+        raise RunError(f"{path.name} cannot be read", given=f"{path}: {str(error)[:200]}", todo=todo) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, durably, when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +148,10 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR)
+"""Where no folder can be made or written: read-only, another's, or a file."""
+
+
 class FileLock:
     """An advisory lock that dies with its process; the file names the holder for whoever comes second."""
 
@@ -145,9 +160,18 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> FileLock:
-        """Raises LockedError at once when another process holds it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        """Raises LockedError at once when another process holds it, RunError where nothing can be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno not in NO_PLACE:
+                raise
+            raise RunError(
+                f"nothing can be written to this {self.what}: {(error.strerror or str(error)).lower()}",
+                given=str(self.path.parent),
+                todo="give another --out, or make that place a folder that you may write to",
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

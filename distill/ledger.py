@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import threading
 import time
 import zlib
@@ -20,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distill.errors import InputError, RunError
-from distill.files import FileLock, disk_full_is_clear, fsync_folder, replacing
+from distill.errors import DiskFullError, InputError, RunError
+from distill.files import FileLock, disk_full_is_clear, fsync_folder, reading, replacing
 from distill.records import Trace
 
 COMMIT_RECORDS = 64
@@ -29,6 +30,11 @@ COMMIT_SECONDS = 0.5
 SEAL_BYTES = 64 * 2**20
 """An open segment is sealed once it has grown past this, and when the writer closes."""
 READ_ROWS = 2_048
+RESERVE_BYTES = 32 * 2**20
+"""Space kept for the replies in flight when the disk fills: 256 of them at 128 KB, the size of 32K tokens."""
+RESERVE_SHARE = 4
+"""On a nearly full disk the reserve takes at most this part of what is left."""
+MEND = "restore it from a copy, or move it to quarantine/ beside it; its traces are then sampled again"
 
 _PART = re.compile(r"part-(\d{5})\.parquet")
 _OPEN = re.compile(r"open-(\d{5})\.log")
@@ -99,7 +105,7 @@ class LedgerReader:
 
         for source in self._sources():
             if isinstance(source, Path):
-                with _readable(source), pq.ParquetFile(source, page_checksum_verification=True) as file:
+                with reading(source, MEND), pq.ParquetFile(source, page_checksum_verification=True) as file:
                     for batch in file.iter_batches(READ_ROWS):
                         yield from (Trace.from_json(row) for row in batch.to_pylist())
             else:
@@ -114,7 +120,7 @@ class LedgerReader:
         names = ["key", "revision", "finish_reason"]
         for source in self._sources():
             if isinstance(source, Path):
-                with _readable(source), pq.ParquetFile(source, page_checksum_verification=True) as file:
+                with reading(source, MEND), pq.ParquetFile(source, page_checksum_verification=True) as file:
                     table = file.read(names)
                     columns = [table.column(name).to_pylist() for name in names]
                 for key, revision, finish_reason in zip(*columns, strict=True):
@@ -167,10 +173,13 @@ class Ledger(LedgerReader):
         self._file: int | None = None
         self._size = 0
         self._failure: BaseException | None = None
+        self._full: DiskFullError | None = None
         self._closing = threading.Event()
         self._on_recovery = on_recovery or (lambda recovery: None)
+        self._reserve = folder / ".reserve"
         try:
             self._recover()
+            self._keep_reserve()
             self._index = super().index()
             numbers = [_number(path) for path in (*self.parts(), *self.segments())]
             self._number = max(numbers, default=-1) + 1
@@ -215,7 +224,8 @@ class Ledger(LedgerReader):
     def append(self, trace: Trace) -> None:
         """Takes a record over; it counts once committed, at the latest after COMMIT_SECONDS.
 
-        Raises the failure of an earlier background commit, DiskFullError above all; the records stay buffered.
+        Raises the failure of an earlier commit, DiskFullError above all: whoever samples has to stop then. What is
+        appended all the same is saved in the space that was kept for it, and stays buffered only once that is full too.
         Raises InputError for a record that could be written but never read or sealed, and does not take it.
         """
         Trace.from_json(trace.to_json())
@@ -225,35 +235,72 @@ class Ledger(LedgerReader):
             if not self._buffer:
                 self._buffered_since = time.monotonic()
             self._buffer.append(trace)
-            if self._failure is not None or len(self._buffer) >= COMMIT_RECORDS:
+            if self._failure is not None or self._full is not None or len(self._buffer) >= COMMIT_RECORDS:
                 self.commit()
+            if self._full is not None:
+                raise self._full
 
     def commit(self) -> None:
-        """Writes and fsyncs the buffer. After a failure the segment ends where it was durable, the buffer stays."""
+        """Writes and fsyncs the buffer; on a full disk in the space kept for it.
+
+        After a failure the segment ends with the last whole record that was durable, and the rest stays buffered.
+        """
         with self._guard:
-            if not self._buffer:
-                return
-            segment = self._segment()
-            data = b"".join(encode_line(trace.to_json()) for trace in self._buffer)
             try:
-                with disk_full_is_clear(segment):
-                    _write_all(self._descriptor(segment), data)
-                    os.fsync(self._descriptor(segment))
-            except OSError as failure:
-                self._failure = failure
-                if self._file is not None:
-                    os.ftruncate(self._file, self._size)
-                raise
-            self._failure = None
-            self._size += len(data)
-            for trace in self._buffer:
-                _note(self._index, trace.key, Entry(trace.revision, trace.finish_reason))
-            self._buffer.clear()
+                self._write_buffer()
+            except DiskFullError as full:
+                if not self._reserve.exists():
+                    raise
+                self._full = full
+                self._reserve.unlink()
+                self._write_buffer()
             if self._size >= SEAL_BYTES:
                 self._seal()
 
+    def _write_buffer(self) -> None:
+        if not self._buffer:
+            return
+        segment = self._segment()
+        lines = [encode_line(trace.to_json()) for trace in self._buffer]
+        try:
+            with disk_full_is_clear(segment):
+                _write_all(self._descriptor(segment), b"".join(lines))
+                os.fsync(self._descriptor(segment))
+        except OSError as failure:
+            self._failure = failure
+            if self._file is not None:
+                self._keep_whole(lines)
+            raise
+        self._failure = None
+        self._count(lines)
+
+    def _keep_whole(self, lines: list[bytes]) -> None:
+        """Of a group that was written in part, what is whole and durable counts; the segment ends there."""
+        assert self._file is not None
+        there, whole = os.fstat(self._file).st_size - self._size, []
+        for line in lines:
+            there -= len(line)
+            if there < 0:
+                break
+            whole.append(line)
+        os.ftruncate(self._file, self._size + sum(map(len, whole)))
+        try:
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+        else:
+            self._count(whole)
+
+    def _count(self, lines: list[bytes]) -> None:
+        """The first records of the buffer are durable as these lines."""
+        self._size += sum(map(len, lines))
+        for trace in self._buffer[: len(lines)]:
+            _note(self._index, trace.key, Entry(trace.revision, trace.finish_reason))
+        del self._buffer[: len(lines)]
+
     def close(self) -> None:
-        """Commits, seals and gives the lock back. Raises DiskFullError when the last records could not be saved."""
+        """Commits, seals and gives the lock and the kept space back. Raises DiskFullError when the last records could
+        not be saved."""
         with self._guard:
             self._closing.set()
         self._timer.join()
@@ -264,6 +311,7 @@ class Ledger(LedgerReader):
         finally:
             with self._guard:
                 self._close_file()
+                self._reserve.unlink(missing_ok=True)
             self._lock.release()
 
     # --- inside ------------------------------------------------------------------------------------------------
@@ -275,6 +323,13 @@ class Ledger(LedgerReader):
                 if due and self._failure is None:
                     with contextlib.suppress(OSError):  # kept in _failure: the next append or close raises it
                         self.commit()
+
+    def _keep_reserve(self) -> None:
+        """Takes space that is given back when the disk fills, so that what was in flight then can still be saved."""
+        size = min(RESERVE_BYTES, shutil.disk_usage(self.folder).free // RESERVE_SHARE)
+        with contextlib.suppress(OSError), self._reserve.open("wb") as file:  # without room there is no reserve either
+            if size > 0:
+                os.posix_fallocate(file.fileno(), 0, size)
 
     def _segment(self) -> Path:
         return self.folder / f"open-{self._number:05d}.log"
@@ -399,23 +454,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-class _readable:  # noqa: N801  # reads as a sentence at its use: with _readable(part)
-    """Turns any failure to read a sealed part into a RunError that names it."""
-
-    def __init__(self, part: Path) -> None:
-        self.part = part
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        import pyarrow as pa
-
-        if isinstance(error, pa.ArrowException | OSError | KeyError | InputError):
-            raise RunError(
-                "a sealed part of the ledger cannot be read",
-                given=f"{self.part}: {str(error)[:200]}",
-                todo="restore it from a copy, or move it to quarantine/ beside it; its traces are then sampled again",
-            ) from error

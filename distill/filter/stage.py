@@ -17,8 +17,8 @@ from distill.progress import bar
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import tasks_by_key
-from distill.sampling.subjects import teacher_subject
+from distill.sampling.requests import Subject, tasks_by_key
+from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import FilterSettings, Recipe
 from distill.verify import BROKEN, Outcome
 from distill.verify.pool import VerifierPool
@@ -42,7 +42,7 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     wanted = tasks_by_key(read_prompts(run.prompts), subject, recipe.generate.samples)
     pairs = paired(wanted, run.ledger().traces())
     if not pairs:
-        raise RunError("there are no traces to filter", given=str(run.traces), todo="run `distill generate` first")
+        raise nothing_to_filter(run, subject)
     with bar("filter", len(pairs)) as update:
         judged = []
         for number, item in enumerate(judge(pairs, recipe.filter.checks), start=1):
@@ -55,6 +55,16 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     write_kept(run.kept, train, heldout)
     broken = sum(outcome.reason in BROKEN for item in judged for outcome in item.outcomes.values())
     return _report(run, rejections, train, heldout, broken)
+
+
+def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
+    """Why there is none: nothing sampled yet, nothing but failures, or all of it by another recipe."""
+    entries = run.ledger().index().values()
+    bought = sum(entry.answered for entry in entries)
+    if bought:
+        return foreign(bought, run.traces, subject)
+    what = f"all {len(entries)} samples failed" if entries else "there are no traces to filter"
+    return RunError(what, given=str(run.traces), todo="run `distill generate` " + ("again" if entries else "first"))
 
 
 def paired(wanted: Mapping[str, Prompt], traces: Iterable[Trace]) -> list[tuple[Prompt, Trace]]:
@@ -98,13 +108,16 @@ def rejection(item: Judged, settings: FilterSettings) -> str | None:
 
 
 def split_by_prompt(kept: list[Judged], share: float, seed: int) -> tuple[list[Judged], list[Judged]]:
-    """(train, heldout): a prompt's traces stay together, and a prompt keeps its side when others come or go."""
+    """(train, heldout): a prompt's traces stay together, and a prompt keeps its side when others come or go.
+
+    Where chance would hold out everything, as it can with a handful of prompts, nothing is held out.
+    """
     train: list[Judged] = []
     heldout: list[Judged] = []
     for item in kept:
         draw = int(sha256_of([seed, item.prompt.question])[:8], 16) / 2**32
         (heldout if draw < share else train).append(item)
-    return train, heldout
+    return (train, heldout) if train else (heldout, [])
 
 
 def write_verdicts(path: Path, judged: list[Judged]) -> None:

@@ -12,10 +12,13 @@ from distill.sampling.requests import derive
 
 
 def reparse(recipe: specs.Recipe, run: RunDir) -> tuple[int, int]:
-    """(traces looked at, traces changed). A change is a new revision; what was there before stays."""
+    """(traces looked at, traces changed). A change is a new revision; what was there before stays.
+
+    Whoever calls holds the run's lock.
+    """
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     looked = changed = 0
-    with run.lock(), Ledger(run.traces) as ledger:
+    with Ledger(run.traces) as ledger:
         for trace in list(ledger.traces()):
             looked += 1
             derived = derive(trace, teacher.reasoning_format, teacher.forced_prefix)

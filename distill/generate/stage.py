@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from distill import specs
-from distill.errors import InputError, RunError
+from distill.errors import InputError
 from distill.ledger import Ledger, Recovery
 from distill.progress import bar, say
 from distill.prompts.stage import read_prompts
@@ -14,7 +14,7 @@ from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject, tasks_by_key, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
-from distill.sampling.subjects import engine_for, in_flight, teacher_subject
+from distill.sampling.subjects import engine_for, foreign, in_flight, teacher_subject
 
 
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
@@ -42,20 +42,16 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
 
 
 def refuse_foreign(ledger: Ledger, prompts: list[Prompt], subject: Subject, samples: int) -> None:
-    """Raises RunError when the ledger holds traces and not one of them belongs to this recipe.
+    """Raises RunError when the ledger holds answers and not one of them belongs to this recipe.
 
     Such a run was made by another teacher, sampling or set of prompts; going on would buy everything again.
     """
-    index = ledger.index()
-    if not index:
+    bought = {key for key, entry in ledger.index().items() if entry.answered}
+    if not bought:
         return
-    missing = sum(1 for _ in wanted(prompts, subject, samples, index))
+    missing = sum(1 for _ in wanted(prompts, subject, samples, bought))
     if missing == len(prompts) * samples:
-        raise RunError(
-            f"none of the {len(index)} traces in this run belongs to this recipe: it would all be bought again",
-            given=f"{ledger.folder}, for teacher {subject.identity.model} at revision {subject.identity.revision}",
-            todo="use another --out for a changed teacher, sampling or prompts",
-        )
+        raise foreign(len(bought), ledger.folder, subject)
 
 
 def _remark(progress: Progress) -> str:
@@ -77,10 +73,12 @@ def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageRepo
             "answered": progress.answered,
             "retries": progress.retries,
             "completion_tokens": progress.completion_tokens,
+            "errors": dict(progress.errors.most_common(10)),
         },
     }
     line = f"{counts['answered']} of {len(keys)} samples, {found['length']} cut at the token limit"
-    failed = (f"{found['error']} samples failed; the same command tries them again",) if found["error"] else ()
+    failed = [f"{found['error']} samples failed; the same command tries them again"] if found["error"] else []
+    failed += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
     return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
 
 

@@ -11,13 +11,15 @@ import contextlib
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from distill.engines import AttemptError, Engine, RefusedError
-from distill.errors import DistillError, Interrupted
+from distill.errors import DistillError, EndpointError, Interrupted
 from distill.ledger import Ledger
+from distill.progress import say
 from distill.sampling.requests import Subject, Task, answered, failed
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
@@ -28,6 +30,8 @@ GRACE_SECONDS = 30.0
 """After the first Ctrl-C: how long requests in flight may still finish."""
 FAILURES_IN_A_ROW = 50
 """So many samples given up on, with none answered in between, and the endpoint counts as broken."""
+FAILURES_AT_THE_END = 5
+"""The same where a job ends with them: a server that died near the end must not pass for a few odd prompts."""
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Progress:
     failed: int = 0
     retries: int = 0
     completion_tokens: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """What was said of the samples that failed, and how often."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -98,6 +104,7 @@ class _Sampler:
         self.limits, self.progress, self.watch = limits, progress, watch
         self.stop = asyncio.Event()
         self.interrupts = 0
+        self.in_flight = 0
         self.failures_in_a_row = 0
         self.fatal: DistillError | None = None
 
@@ -117,21 +124,24 @@ class _Sampler:
                 f"interrupted with {self.progress.done} of {self.progress.total} samples saved",
                 todo="start the same command again; it goes on where this one stopped",
             )
+        nothing = self.progress.failed and not self.progress.answered and not self.progress.already
+        if nothing or self.failures_in_a_row >= FAILURES_AT_THE_END:
+            raise self._broken(self.progress.failed if nothing else self.failures_in_a_row)
         return self.progress
 
     async def _finish(self, workers: list[asyncio.Task[None]]) -> None:
         """Waits for the workers; after a stop they get a grace period, after a second Ctrl-C none."""
-        everything: asyncio.Future[Any] = asyncio.gather(*workers)
+        # what a worker raises is looked at in the end: a gather would complain of its own when they are cancelled
+        ended: asyncio.Future[Any] = asyncio.create_task(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))
         stopped: asyncio.Future[Any] = asyncio.create_task(self.stop.wait())
         try:
-            await asyncio.wait({everything, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
             deadline = time.monotonic() + GRACE_SECONDS
-            while not everything.done() and time.monotonic() < deadline and self.interrupts < 2:
-                await asyncio.wait({everything}, timeout=0.1)
+            while not ended.done() and time.monotonic() < deadline and self.interrupts < 2:
+                await asyncio.wait({ended}, timeout=0.1)
         finally:
-            stopped.cancel()
-            for worker in workers:
-                worker.cancel()
+            for waiting in (stopped, ended, *workers):
+                waiting.cancel()
             results = await asyncio.gather(*workers, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
@@ -142,12 +152,15 @@ class _Sampler:
             task = next(self.tasks, None)
             if task is None:
                 return
+            self.in_flight += 1
             try:
                 await self._sample_one(task)
             except DistillError as error:
                 self.fatal = self.fatal or error
                 self.stop.set()
                 return
+            finally:
+                self.in_flight -= 1
 
     async def _sample_one(self, task: Task) -> None:
         attempt = 0
@@ -177,16 +190,21 @@ class _Sampler:
         revision = self.ledger.next_revision(task.key)
         self.ledger.append(failed(task, self.subject, self.engine.name, error.what, revision, attempts))
         self.progress.failed += 1
+        self.progress.errors[error.what] += 1
         self.watch(self.progress)
         if isinstance(error, RefusedError) and self.progress.done > self.progress.failed:
             return  # it answers others: this one is at fault, not the endpoint
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW:
-            raise DistillError(
-                f"{FAILURES_IN_A_ROW} samples in a row failed; the endpoint looks broken",
-                given=error.what,
-                todo="mend the endpoint and start the same command again; failed samples are tried again",
-            ) from error
+            raise self._broken(FAILURES_IN_A_ROW) from error
+
+    def _broken(self, count: int) -> EndpointError:
+        ((what, _),) = self.progress.errors.most_common(1)
+        return EndpointError(
+            f"{count} samples in a row failed; the endpoint looks broken",
+            given=what,
+            todo="mend the endpoint and start the same command again; failed samples are tried again",
+        )
 
     async def _pause(self, attempt: int, retry_after: float | None) -> bool:
         """Waits before the next attempt; True when sampling was stopped meanwhile."""
@@ -203,6 +221,11 @@ class _Sampler:
         def interrupt() -> None:
             self.interrupts += 1
             self.stop.set()
+            if self.interrupts == 1:
+                say(
+                    f"stopping: requests in flight ({self.in_flight}) may finish within {GRACE_SECONDS:.0f} s; "
+                    "Ctrl-C again leaves at once and loses them"
+                )
 
         handled = []
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -216,8 +216,13 @@ def test_nothing_kept_is_an_honest_end(tmp_path: Path, recipe: specs.Recipe) -> 
 def test_no_traces_is_an_error(tmp_path: Path, recipe: specs.Recipe) -> None:
     asked = prompts()
     failures = [failed(task_for(p, subject(recipe), 0), subject(recipe), "here", "HTTP 500", 0, 3) for p in asked]
-    for given in ([], failures):
-        with pytest.raises(RunError, match="no traces to filter"):
+    foreign = [replace(trace, key=f"{number:064x}") for number, trace in enumerate(traces(recipe, asked)[:3])]
+    for given, told in (
+        ([], "no traces to filter"),
+        (failures, f"all {len(failures)} samples failed"),
+        (foreign, "none of the 3 traces in this run belongs to this recipe"),
+    ):
+        with pytest.raises(RunError, match=told):
             filtered(tmp_path / f"run{len(given)}", recipe, given=given)
 
 
@@ -279,6 +284,8 @@ def test_a_prompt_lies_wholly_on_one_side_and_stays_there(recipe: specs.Recipe) 
     assert {item.prompt.id for item in fewer_out} <= sides[1]
     assert {item.prompt.id for item in split_by_prompt(items, 0.25, 2)[1]} != sides[1]
     assert split_by_prompt(items, 0.0, 1) == (items, [])
+    alone = next(item for item in items if item.prompt.id in sides[1])
+    assert split_by_prompt([alone], 0.25, 1) == ([alone], []), "a single prompt is there to be learned"
 
 
 # --- would a broken check be seen? -----------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import pytest
 
 from distill import specs
 from distill.engines import Reply
-from distill.errors import LockedError
 from distill.generate.reparse import reparse
 from distill.ledger import LedgerReader, write_all
 from distill.records import Prompt, Trace
@@ -77,9 +76,3 @@ def test_twice_changes_once_and_back_again_is_a_third_revision(tmp_path: Path, r
     again = counting(run)[0]
     assert again.revision == 2
     assert replace(again, revision=0, created=first[0].created) == first[0]
-
-
-def test_a_run_that_is_being_written_is_left_alone(tmp_path: Path, run: RunDir) -> None:
-    with run.lock(), pytest.raises(LockedError):
-        reparse(recipe(tmp_path, reasoning_format="tags"), run)
-    assert counting(run)[0].revision == 0

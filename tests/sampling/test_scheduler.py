@@ -103,6 +103,29 @@ def test_pauses_double_and_the_servers_wish_is_honoured(tmp_path: Path, monkeypa
     assert pauses[5] == 17.0
 
 
+def test_a_job_of_which_nothing_was_answered_is_a_failure(tmp_path: Path) -> None:
+    refused = Scripted({f"question {n}": [RefusedError("bad key word")] for n in range(3)})
+    with pytest.raises(EndpointError, match="3 samples in a row failed") as caught:
+        draw(tmp_path, refused, 3)
+    assert caught.value.given == "bad key word"
+    assert len(by_prompt(tmp_path)) == 3, "and all of it is recorded"
+
+
+@pytest.mark.parametrize(("dead", "broken"), [(4, False), (5, True)])
+def test_a_server_that_dies_near_the_end_does_not_pass_for_a_few_odd_prompts(
+    tmp_path: Path, dead: int, broken: bool
+) -> None:
+    gone = {f"question {n}": [AttemptError("connection refused")] * 3 for n in range(10 - dead, 10)}
+    if broken:
+        with pytest.raises(EndpointError, match="5 samples in a row failed; the endpoint looks broken"):
+            draw(tmp_path, Scripted(gone), 10, in_flight=1)
+    else:
+        progress = draw(tmp_path, Scripted(gone), 10, in_flight=1)
+        assert (progress.answered, dict(progress.errors)) == (6, {"connection refused": 4})
+    again = draw(tmp_path, Scripted(), 10)
+    assert again.answered == dead, "what failed is asked again, the rest is there"
+
+
 # --- order and laziness ----------------------------------------------------------------------------------------------
 
 
@@ -224,7 +247,7 @@ def test_a_stop_while_waiting_to_try_again_leaves_the_sample_wanted(
 
 def job(folder: Path, seconds: float, count: int = 40) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "sampling.scripted", str(folder), str(count), "2", str(seconds)]
-    return subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_answers(process: subprocess.Popen[str], count: int) -> None:
@@ -243,8 +266,11 @@ def test_ctrl_c_saves_what_is_in_flight_and_the_next_run_completes(tmp_path: Pat
     process = job(tmp_path, 0.2)
     wait_for_answers(process, 5)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED
+    assert errors == (
+        "stopping: requests in flight (4) may finish within 20 s; Ctrl-C again leaves at once and loses them\n"
+    )
     told = [line for line in output.splitlines() if not line.isdigit()]
     saved = {trace.key for trace in LedgerReader(tmp_path).traces()}
     assert told[0] == f"interrupted with {len(saved)} of 80 samples saved"
@@ -280,8 +306,10 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         signalled += 1
         with contextlib.suppress(subprocess.TimeoutExpired):
             slow.wait(timeout=0.5)
-    slow.communicate(timeout=60)
+    _, errors = slow.communicate(timeout=60)
     assert slow.returncode == INTERRUPTED
+    assert "Traceback" not in errors
+    assert "exception was never retrieved" not in errors
     assert signalled < 30, "the grace period was not waited out"
     assert {trace.key for trace in LedgerReader(tmp_path).traces()} == expected_keys()
 
