@@ -96,9 +96,16 @@ def generate(
     from distill import compose
 
     chosen = compose.generate_recipe(
-        prompts, teacher, model=model, samples=samples, limit=limit, max_tokens=max_tokens, settings=settings or []
+        prompts,
+        teacher,
+        model=model,
+        samples=samples,
+        limit=limit,
+        max_tokens=max_tokens,
+        settings=settings or [],
+        out=out,
     )
-    place = compose.run_dir(out, chosen.name)
+    place = compose.run_dir(out, Path(prompts).stem)
     _run(chosen, place, as_json, last="generate")
 
 
@@ -166,7 +173,7 @@ def evaluate(
             )
         place = RunDir(subject)
         chosen = compose.evaluation_recipe(benchmark, samples, limit, settings or [], pipeline.recipe_of(place))
-        _run(chosen, place, as_json, first="evaluate", last="evaluate")
+        _run(chosen, place, as_json, first="evaluate", last="evaluate", adopting=False)
         return
     chosen = compose.evaluation_recipe(benchmark, samples, limit, settings or [])
     result = stage.examine_alone(subject, model, chosen, out or Path("evaluations"))
@@ -189,17 +196,20 @@ def compare(
 
 
 @app.command()
-def reparse(run: Run, as_json: Json = False) -> None:
+def reparse(run: Run, settings: Settings = None, as_json: Json = False) -> None:
     """Derive reasoning and answer again from the raw replies, after the teacher's spec was corrected.
 
-    Example: distill reparse runs/mine
+    Example: distill reparse runs/mine --set teacher_overrides.reasoning_format=plain
     """
+    from distill import compose, pipeline
     from distill.generate.reparse import reparse as reparse_run
-    from distill.pipeline import recipe_of
     from distill.rundir import RunDir
 
     place = RunDir(run)
-    looked, changed = reparse_run(recipe_of(place), place)
+    chosen = compose.changed_recipe(place, settings or [])
+    with place.lock():
+        pipeline.adopt(chosen, place)
+        looked, changed = reparse_run(chosen, place)
     _print({"traces": looked, "changed": changed}, [f"{changed} of {looked} traces read differently now"], as_json)
 
 

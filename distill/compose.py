@@ -11,6 +11,9 @@ from distill.errors import UsageError
 from distill.pipeline import recipe_of
 from distill.rundir import RunDir
 
+LATER = ("student", "student_overrides", "filter", "train", "evaluate")
+"""Keys of a recipe for the stages after sampling."""
+
 
 def run_dir(out: Path | None, recipe_name: str) -> RunDir:
     """The run directory asked for, by default runs/NAME."""
@@ -26,10 +29,12 @@ def generate_recipe(
     limit: int | None,
     max_tokens: int | None,
     settings: Sequence[str],
+    out: Path | None = None,
 ) -> specs.Recipe:
     """A recipe that samples one source from one teacher: a spec, or the URL of an OpenAI-compatible server.
 
-    Raises UsageError for a URL without a model name, SpecError for unknown names and settings.
+    A run that is there keeps what it had for the stages after: its student, its keep rule and the like. Raises
+    UsageError for a URL without a model name, SpecError for unknown names and settings.
     """
     text: dict[str, Any] = {
         "name": Path(prompts).stem,
@@ -38,7 +43,8 @@ def generate_recipe(
     }
     if teacher.startswith(("http://", "https://")):
         if model is None:
-            raise UsageError("a URL needs --model NAME, the model's name at that server", given=teacher)
+            given = teacher.rpartition("@")[2]  # a login stays unsaid
+            raise UsageError("a URL needs --model NAME, the model's name at that server", given=given)
         text["teacher"] = "openai-compatible"
         text["teacher_overrides"] = {"model": model}
         text["generate"] |= {"engine": "openai", "url": teacher}
@@ -51,6 +57,10 @@ def generate_recipe(
             text["generate"] |= {"engine": "openai", "url": "http://localhost:8000/v1"}
     import yaml
 
+    place = run_dir(out, text["name"])
+    if place.recipe.is_file():
+        earlier = yaml.safe_load(specs.dump(recipe_of(place)))
+        text = {**{key: earlier[key] for key in ("name", *LATER)}, **{k: v for k, v in text.items() if k != "name"}}
     return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))
 
 

@@ -12,15 +12,15 @@ from distill.errors import GateError, Interrupted, RunError, UsageError
 from distill.files import now, sha256_file, write_text
 from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
-from distill.specs import STAGES, Recipe, dump, parse, read
+from distill.specs import STAGES, Recipe, dump, folder_revision, parse, read
 
 PAID = ("prompts", "generate")
 """Stages whose results cost money: once traces are there, settings that would leave some of them out are refused."""
 GROWING = ("samples", "limit")
 """Settings that may rise: what is there stays wanted."""
-DATA = "data/"
-"""Begins the names of inputs that lie outside the run."""
-BESIDE_IDENTITY = ("max_tokens", "reasoning")
+DATA, MODELS = "data/", "models/"
+"""Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
+BESIDE_IDENTITY = ("max_tokens", "reasoning", "reasoning_format", "context_length", "license", "distillation_terms")
 """Settings that are no part of a trace's identity."""
 
 
@@ -29,7 +29,7 @@ class Stage:
     """How a stage is run, and which paths of a run it reads. Those outside of it are its sources' data files."""
 
     run: Callable[[Recipe, RunDir], StageReport]
-    reads: Callable[[RunDir], Sequence[Path]]
+    reads: Callable[[Recipe, RunDir], Sequence[Path]]
 
 
 def stages() -> dict[str, Stage]:
@@ -41,18 +41,26 @@ def stages() -> dict[str, Stage]:
     from distill.train import stage as train
 
     return {
-        "prompts": Stage(prompts.run, lambda run: ()),
-        "generate": Stage(generate.run, lambda run: (run.prompts,)),
-        "filter": Stage(filtering.run, lambda run: (run.prompts, run.traces)),
-        "train": Stage(train.run, lambda run: (run.kept,)),
-        "evaluate": Stage(evaluate.run, lambda run: (run.student,)),
+        "prompts": Stage(prompts.run, lambda recipe, run: ()),
+        "generate": Stage(generate.run, lambda recipe, run: (run.prompts,)),
+        "filter": Stage(filtering.run, lambda recipe, run: (run.prompts, run.traces)),
+        "train": Stage(train.run, lambda recipe, run: (run.kept,)),
+        "evaluate": Stage(evaluate.run, evaluate.reads),
     }
 
 
 def run_recipe(
-    recipe: Recipe, run: RunDir, *, first: str = STAGES[0], last: str = STAGES[-1], force: bool = False
+    recipe: Recipe,
+    run: RunDir,
+    *,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    force: bool = False,
+    adopting: bool = True,
 ) -> None:
     """Runs the stages from `first` to `last` that are not done yet; `force` runs `first` again in any case.
+
+    Without `adopting` the run keeps its own recipe: this one is for a single look at it.
 
     Raises RunError for a run made by another recipe, GateError when all is done but a gate did not pass, and whatever
     a stage raises; finished stages stay finished.
@@ -60,7 +68,8 @@ def run_recipe(
     names = _between(first, last)
     recipe.require(names)  # before anything is paid for
     with run.lock():
-        adopt(recipe, run)
+        if adopting:
+            adopt(recipe, run)
         failed: list[str] = []
         for name in names:
             failed += _run_stage(name, recipe, run, force=force and name == first)
@@ -80,7 +89,7 @@ def adopt(recipe: Recipe, run: RunDir) -> None:
             for path, before, after in _leaves(earlier.section(name), recipe.section(name))
             if not _harmless(path.rpartition(".")[2], before, after)
         ]
-        if lost and run.ledger().index():
+        if lost and any(entry.answered for entry in run.ledger().index().values()):
             raise RunError(
                 f"the run {run.path} was made by another recipe, and its traces would not count for this one",
                 given="; ".join(dict.fromkeys(lost)),
@@ -141,13 +150,13 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
             say(f"  {line}")
         return list(state.counts.get("_failed_gates", []))
     stage = stages()[name]
-    missing = [path for path in stage.reads(run) if not path.exists()]
+    missing = [path for path in stage.reads(recipe, run) if not path.exists()]
     if missing:
         raise RunError(
             f"{name} needs {missing[0].name}, which is not in {run.path} yet", todo="run the stages before it"
         )
     started = time.monotonic()
-    inputs = {**run.hashes(*stage.reads(run)), **_data_hashes(name, recipe)}
+    inputs = {**run.hashes(*stage.reads(recipe, run)), **_outside_hashes(name, recipe)}
     state = run.start_stage(name, recipe.section_hash(name), recipe.decides(name), recipe.seed, inputs)
     try:
         report = stage.run(recipe, run)
@@ -165,16 +174,19 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
     return list(report.failed_gates)
 
 
-def _data_hashes(name: str, recipe: Recipe) -> dict[str, str]:
-    """`data/NUMBER-FILE` → sha256, for the data files that a stage takes prompts from and that exist."""
+def _outside_hashes(name: str, recipe: Recipe) -> dict[str, str]:
+    """`data/NUMBER-FILE` → sha256 of the data files that a stage takes prompts from, `models/NAME` → revision of the
+    model folders that it loads, for those that exist."""
     from distill.prompts.sources import data_files
 
-    files = data_files(recipe.parts(name))
-    return {f"{DATA}{place}-{file.name}": sha256_file(file) for place, file in files.items()}
+    files = {f"{DATA}{n}-{file.name}": sha256_file(file) for n, file in data_files(recipe.parts(name)).items()}
+    folders = recipe.model_folders(name).items()
+    return {**files, **{f"{MODELS}{what}": folder_revision(folder) for what, folder in folders}}
 
 
 def _finish(run: RunDir, name: str, state: StageState, started: float, counts: dict[str, Any]) -> None:
-    state.counts, state.finished, state.seconds = counts, now(), round(time.monotonic() - started, 2)
+    state.counts, state.finished = counts, now()
+    state.seconds = round((state.seconds or 0.0) + time.monotonic() - started, 2)
     run.write_stage(name, state)
 
 
@@ -183,8 +195,9 @@ def _is_done(name: str, recipe: Recipe, run: RunDir) -> bool:
     state = run.stages().get(name)
     if state is None or state.state != "done" or state.recipe_hash != recipe.section_hash(name):
         return False
-    data = _data_hashes(name, recipe)
-    gone = {key: value for key, value in state.inputs.items() if key.startswith(DATA) and key not in data}
-    inputs = {**run.hashes(*stages()[name].reads(run)), **data, **gone}  # a data file that is gone has not changed
+    outside = _outside_hashes(name, recipe)
+    beyond = {key: value for key, value in state.inputs.items() if key.startswith((DATA, MODELS))}
+    gone = {key: value for key, value in beyond.items() if key not in outside}  # what is gone has not changed
+    inputs = {**run.hashes(*stages()[name].reads(recipe, run)), **outside, **gone}
     outputs = run.hashes(*(run.path / path for path in state.outputs))
     return inputs == state.inputs and outputs == state.outputs

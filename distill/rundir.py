@@ -31,6 +31,9 @@ class StageState:
     seed: int
     finished: str | None = None
     seconds: float | None = None
+    """Of all starts together; what a start that was killed had taken is not known."""
+    starts: int = 1
+    """How often this very work was started: more than once after an interruption or a failure."""
     counts: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -98,7 +101,12 @@ class RunDir:
                     given=str(self.manifest),
                     todo="upgrade distill",
                 )
-            return {name: StageState(**state) for name, state in content["stages"].items()}
+            found = {name: StageState(**state) for name, state in content["stages"].items()}
+            for name, state in found.items():
+                for part in ("settings", "counts", "inputs", "outputs"):
+                    if not isinstance(getattr(state, part), dict):
+                        raise ValueError(f"{name}.{part} is no object")
+            return found
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             given = f"{self.manifest}: {error}"
             raise RunError("the manifest cannot be read", given=given, todo="restore it from a copy") from error
@@ -111,7 +119,19 @@ class RunDir:
     def start_stage(
         self, name: str, recipe_hash: str, settings: dict[str, Any], seed: int, inputs: Mapping[str, str]
     ) -> StageState:
+        """A stage begins, or goes on: the seconds of earlier starts count while settings and inputs are the same."""
         state = StageState("running", now(), recipe_hash, settings, seed, inputs=dict(inputs), versions=versions())
+        before = self.stages().get(name)
+        if (
+            before is not None
+            and before.state != "done"
+            and (before.recipe_hash, before.inputs)
+            == (
+                recipe_hash,
+                state.inputs,
+            )
+        ):
+            state.seconds, state.starts = before.seconds, before.starts + 1
         self.write_stage(name, state)
         return state
 

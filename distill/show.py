@@ -12,7 +12,8 @@ import yaml
 
 from distill import specs
 from distill.errors import UsageError
-from distill.rundir import RunDir
+from distill.files import reading
+from distill.rundir import RunDir, StageState
 
 Shown = tuple[dict[str, Any], list[str]]
 """The same as values for a machine and as lines for a reader."""
@@ -63,7 +64,7 @@ def run_lines(run: RunDir) -> Iterator[str]:
         if state is None:
             yield f"  {name}: not started"
             continue
-        seconds = f", {state.seconds:.0f} s" if state.seconds is not None else ""
+        seconds = f", {_spent(state)}" if state.seconds is not None else ""
         yield f"  {name}: {state.state}{seconds}"
         yield from (f"    {line}" for line in state.counts.get("_lines", []))
         if "error" in state.counts:
@@ -76,11 +77,16 @@ def closing_lines(run: RunDir, last: str) -> Iterator[str]:
     done = [(name, state) for name, state in states if state.seconds is not None]
     if done:
         total = sum(state.seconds or 0.0 for _, state in done)
-        yield ", ".join(f"{name} {state.seconds:.0f} s" for name, state in done) + f", in all {total:.0f} s"
+        yield ", ".join(f"{name} {_spent(state)}" for name, state in done) + f", in all {total:.0f} s"
         yield from dict(done)[last].counts.get("_lines", []) if last in dict(done) else []
     if run.student.is_dir():
         yield f"student: {run.student}"
     yield f"everything else: {run.path} (`distill show {run.path}`)"
+
+
+def _spent(state: StageState) -> str:
+    again = f" in {state.starts} starts" if state.starts > 1 else ""
+    return f"{state.seconds:.0f} s{again}"
 
 
 def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]:
@@ -89,7 +95,8 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
 
     if not run.verdicts.is_file():
         raise UsageError(f"the run {run.path} has no verdicts yet", todo="run `distill filter` first")
-    verdicts = [v for v in pq.read_table(run.verdicts).to_pylist() if v["outcome"] != "pass"]
+    with reading(run.verdicts, f"make it again: `distill filter {run.path}`"):
+        verdicts = [v for v in pq.read_table(run.verdicts).to_pylist() if v["outcome"] != "pass"]
     reasons = Counter(verdict["reason"] for verdict in verdicts)
     if reason is not None and reason not in reasons:
         raise UsageError(f"no trace was rejected for '{reason}'", todo=f"reasons here: {', '.join(reasons) or 'none'}")

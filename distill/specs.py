@@ -6,22 +6,27 @@ nothing about how a stage uses its settings.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from distill.contract import TEMPLATES, Contract, ReasoningFormat, Response
 from distill.errors import SpecError, near
-from distill.files import sha256_of
+from distill.files import sha256_file, sha256_of
 from distill.records import Kind, Prompt, Reasoning, Sampling, field_names
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
 CHECKS = ("finished", "think_format", "math", "duplicate")
 """Names of the checks in distill/filter/checks.py; a test holds the two equal."""
+HIDDEN = "hidden"
+"""Type of a validation error whose input must not be shown."""
 STAGES = ("prompts", "generate", "filter", "train", "evaluate")
 """The stages of a recipe in their order."""
 
@@ -33,7 +38,7 @@ DATA_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
 class Strict(BaseModel):
     """Base of every spec: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SamplingSpec(Strict):
@@ -86,8 +91,8 @@ class TeacherSpec(Strict):
 
     @property
     def is_folder(self) -> bool:
-        """Whether the weights lie here, so that the teacher can be known by their content."""
-        return not self.served and Path(self.model).is_dir()
+        """Whether the weights lie here, where `teacher()` found them, so that they are known by their content."""
+        return not self.served and Path(self.model).is_absolute() and Path(self.model).is_dir()
 
 
 class Architecture(Strict):
@@ -265,6 +270,16 @@ class GenerateSettings(Strict):
     """Seconds without any byte from the server after which a request counts as failed. A reply comes as a whole: at
     25 tokens/s, 32,768 tokens take 22 minutes."""
 
+    @field_validator("url")
+    @classmethod
+    def _no_secret_in_url(cls, value: str | None) -> str | None:
+        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
+            raise PydanticCustomError(
+                HIDDEN, "the url holds a login, which would be written into the run; put a key into the variable that "
+                "generate.api_key_env names"
+            )  # fmt: skip
+        return value
+
     @model_validator(mode="after")
     def _url_for_http(self) -> Self:
         if self.engine == "openai" and not self.url:
@@ -324,7 +339,8 @@ class TrainSettings(Strict):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16", "mixed"] = "mixed"
-    """`mixed`: fp32 weights, bf16 arithmetic. `bf16`: weights and optimizer in bf16."""
+    """`mixed`: fp32 weights, bf16 arithmetic. `bf16`: weights and optimizer in bf16, for half the memory; an update
+    below half a unit in a weight's last place (1/512 to 1/256 of it) is lost, and at rates of 1e-4 most are."""
     checkpoint_minutes: float = Field(10.0, gt=0)
     checkpoint_steps: int | None = Field(None, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
@@ -389,6 +405,23 @@ class Recipe(Strict):
     def parts(self, stage: str) -> tuple[PromptsPart, ...]:
         """The prompts that a stage takes from their sources."""
         return {"prompts": self.prompts, "evaluate": self.evaluate.prompts}.get(stage, ())
+
+    def model_folders(self, stage: str) -> dict[str, Path]:
+        """`teacher`, `base`, `tokenizer` → the folder that a stage loads its model from; Hub ids and folders that are
+        not there are left out."""
+        places: dict[str, str | None] = {}
+        asks_teacher = stage in ("generate", "filter") or (stage == "evaluate" and "teacher" in self.evaluate.models)
+        if asks_teacher and self.teacher:
+            spec = load("teachers", self.teacher, self.teacher_overrides)
+            assert isinstance(spec, TeacherSpec)
+            with contextlib.suppress(SpecError):  # it is gone, which changes nothing about what it said
+                places["teacher"] = _teacher_folder(spec, find("teachers", self.teacher))
+        if stage == "train" and self.student:
+            learner = load("students", self.student, self.student_overrides)
+            assert isinstance(learner, StudentSpec)
+            here = find("students", self.student)
+            places["base"], places["tokenizer"] = _folder_of(learner.base, here), _folder_of(learner.tokenizer, here)
+        return {name: Path(folder) for name, folder in places.items() if folder is not None}
 
     def require(self, stages: Sequence[str]) -> None:
         """Raises SpecError when a spec that these stages need is not named, does not exist or is wrong."""
@@ -486,9 +519,23 @@ def load(kind: SpecKind, name: str, overrides: Mapping[str, Any] | None = None) 
 def teacher(name: str, overrides: Mapping[str, Any] | None = None) -> TeacherSpec:
     spec = load("teachers", name, overrides)
     assert isinstance(spec, TeacherSpec)
+    folder = _teacher_folder(spec, find("teachers", name))
+    return spec.model_copy(update={"model": folder}) if folder is not None else spec
+
+
+def _teacher_folder(spec: TeacherSpec, file: Path) -> str | None:
+    """The folder of a teacher's weights, None for a Hub id or a served name.
+
+    Such a name is a folder only beside the spec: who a teacher is, and so every trace's identity, must not depend on
+    what lies in the working directory. Raises SpecError when a path in so many words leads nowhere.
+    """
     if spec.served:
-        return spec
-    return spec.model_copy(update={"model": resolve_folder(spec.model, find("teachers", name))})
+        return None
+    if spec.model.startswith(("./", "../", "/")):
+        folder = resolve_folder(spec.model, file)
+        return folder if Path(folder).is_dir() else None
+    beside = file.parent / spec.model
+    return str(beside.resolve()) if beside.is_dir() else None
 
 
 def student(name: str, overrides: Mapping[str, Any] | None = None) -> StudentSpec:
@@ -525,16 +572,35 @@ def resolve_folder(value: str, beside: Path) -> str:
 
     Looked up beside the spec file, then in the working directory, then in the checkout.
     """
-    if value.startswith("/"):
-        return value
-    candidates = [beside.parent / value, Path.cwd() / value, *(root / value for root in spec_roots())]
-    for folder in candidates:
-        if folder.is_dir():
-            return str(folder.resolve())
-    if value.startswith(("./", "../")):
+    folder = _folder_of(value, beside)
+    if folder is None and value.startswith(("./", "../")):
         what = f"there is no folder {value}"
         raise SpecError(what, given=str(beside), todo="build or download the model there first")
-    return value
+    return folder or value
+
+
+def _folder_of(value: str | None, beside: Path) -> str | None:
+    """The absolute folder that a model path names, None when it is something else or not there."""
+    candidates = [beside.parent / (value or ""), Path.cwd() / (value or ""), *(r / (value or "") for r in spec_roots())]
+    found = (str(folder.resolve()) for folder in candidates if folder.is_dir())
+    return next(found, None) if value else None
+
+
+DECIDING_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
+"""Files of a model folder that decide what it writes; a card or a log beside them does not."""
+
+
+def folder_revision(folder: Path) -> str:
+    """16 hex digits over the files of a model folder that decide what it writes."""
+    files = sorted({path for pattern in DECIDING_FILES for path in folder.glob(pattern)})
+    hashes = [[path.name, _hash_once(path, path.stat().st_size, path.stat().st_mtime_ns)] for path in files]
+    return sha256_of(hashes)[:16]
+
+
+@functools.lru_cache(maxsize=4_096)
+def _hash_once(path: Path, size: int, modified: int) -> str:
+    """A file's sha256, computed again only when its size or time says that it changed: weights take minutes."""
+    return sha256_file(path)
 
 
 def read(path: Path) -> str:
@@ -620,12 +686,16 @@ def _explain(error: ValidationError, model: type[Strict], node: Any, where: str,
     if first["type"] == "missing":
         return SpecError(f"{place}: the key '{key}' is missing{also}")
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    given = None if isinstance(first["input"], dict) else repr(first["input"])[:120]
+    hidden = isinstance(first["input"], dict) or first["type"] == HIDDEN
+    given = None if hidden else repr(first["input"])[:120]
     return SpecError(f"{place}: {f'{key}: ' if key else ''}{message}{also}", given=given)
 
 
-def _refuse_doubled(node: Any, where: str) -> None:
-    """YAML lets a key stand twice and silently drops the first; here that is an error."""
+def _refuse_doubled(node: Any, where: str, above: tuple[int, ...] = ()) -> None:
+    """YAML lets a key stand twice, dropping the first, and an alias inside itself; here both are errors."""
+    if id(node) in above:
+        raise SpecError(f"{where}, line {node.start_mark.line + 1}: this part contains itself by an alias")
+    above = (*above, id(node))
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, child in node.value:
@@ -634,10 +704,10 @@ def _refuse_doubled(node: Any, where: str) -> None:
                 if key.value in seen:
                     raise SpecError(f"{where}, line {line}: the key '{key.value}' is also in line {seen[key.value]}")
                 seen[key.value] = line
-            _refuse_doubled(child, where)
+            _refuse_doubled(child, where, above)
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            _refuse_doubled(child, where)
+            _refuse_doubled(child, where, above)
 
 
 def _line(node: Any, path: Sequence[str | int]) -> tuple[int, bool]:

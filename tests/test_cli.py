@@ -158,6 +158,46 @@ def test_an_edited_file_is_read_again_and_only_what_is_new_is_paid_for(tmp_path:
     assert "prompts: done before" in generate(file, teacher, run).stderr, "a file that is gone has not changed"
 
 
+def test_sampling_more_leaves_the_rest_of_the_recipe_alone(tmp_path: Path, teacher: HttpTeacher) -> None:
+    file, run = questions(tmp_path / "q.jsonl"), tmp_path / "run"
+    assert generate(file, teacher, run, "--limit", "3").returncode == 0
+    assert distill("filter", run, "--set", "filter.keep=all", "--set", "student=tiny-qwen").returncode == 0
+    assert generate(file, teacher, run).returncode == 0
+    recipe = (run / "recipe.yaml").read_text()
+    assert "keep: all" in recipe
+    assert "student: tiny-qwen" in recipe
+    assert "6 of 6 traces kept" in distill("filter", run).stderr
+
+
+def test_a_single_examination_leaves_the_recipe_alone(tmp_path: Path) -> None:
+    with HttpTeacher(right, model="m") as teacher:
+        file, run = questions(tmp_path / "q.jsonl"), tmp_path / "run"
+        heldout = tmp_path / "heldout.jsonl"
+        heldout.write_text('{"question": "What is 40 + 40?", "answer": "80"}\n')
+        assert generate(file, teacher, run).returncode == 0
+        before = (run / "recipe.yaml").read_bytes()
+        only_teacher = ("--set", "evaluate.models=[teacher]", "--set", "evaluate.max_tokens=100")
+        fails(distill("evaluate", run, "--benchmark", tmp_path / "typo.jsonl", *only_teacher), 1, "there is no file")
+        assert (run / "recipe.yaml").read_bytes() == before
+        done = distill("evaluate", run, "--benchmark", heldout, *only_teacher, "--json")
+        assert done.returncode == 0, "a run without a student has a teacher to examine: " + done.stderr
+        assert json.loads(done.stdout)["stages"]["evaluate"]["counts"]["teacher"]["pass_at_1"] == 1.0
+        assert (run / "recipe.yaml").read_bytes() == before
+
+
+def test_a_wrong_reasoning_format_is_corrected_without_sampling_again(tmp_path: Path) -> None:
+    with HttpTeacher(lambda question: Said(f"<think>\nwell\n</think>\n\n{right(question).text}")) as teacher:
+        file, run = questions(tmp_path / "q.jsonl"), tmp_path / "run"
+        wrong = ("--set", "teacher_overrides.reasoning_format=plain")
+        assert generate(file, teacher, run, *wrong).returncode == 0
+        assert "6 leaked_tag" in distill("filter", run).stderr
+        told = distill("reparse", run, "--set", "teacher_overrides.reasoning_format=tags")
+        assert "6 of 6 traces read differently now" in told.stdout
+        assert "6 of 6 traces kept" in distill("filter", run).stderr
+        assert generate(file, teacher, run).returncode == 0, "also by the command line without the mistake"
+        assert len(teacher.chats) == 6
+
+
 def test_json_everywhere(tmp_path: Path, teacher: HttpTeacher) -> None:
     generate(questions(tmp_path / "q.jsonl"), teacher, tmp_path / "run")
     distill("filter", tmp_path / "run")
@@ -238,6 +278,32 @@ def test_ctrl_c_saves_says_how_to_go_on_and_the_same_command_does(tmp_path: Path
         assert len(teacher.chats) == 40
 
 
+def test_a_second_ctrl_c_leaves_at_once_and_says_so_plainly(tmp_path: Path) -> None:
+    import signal
+
+    with HttpTeacher(right, latency=60) as teacher:
+        options = ("--prompts", questions(tmp_path / "q.jsonl"), "--teacher", teacher.url, "--model", teacher.model)
+        running = subprocess.Popen(
+            [sys.executable, "-m", "distill.cli", "generate", *map(str, options), "--out", str(tmp_path / "run")],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while len(teacher.requests) < 7:  # the list of models, and six chats that hang
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        assert running.stderr is not None
+        told = ""
+        while "Ctrl-C again" not in told:
+            told = running.stderr.readline()
+            assert told, "it ended without a word"
+        running.send_signal(signal.SIGINT)
+        _, rest = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "requests in flight (6)" in told
+    assert rest.startswith("distill: interrupted with 0 of 6 samples saved")
+    assert "Traceback" not in rest
+
+
 # --- bad input: a clear message, the right exit code, nothing lost -------------------------------------------------
 
 
@@ -287,6 +353,36 @@ def test_options_that_would_be_ignored_are_refused(tmp_path: Path, teacher: Http
     fails(distill("evaluate", tmp_path / "run", "--benchmark", file, "--out", "x"), 2, "--model and --out are for")
 
 
+def test_damaged_files_of_a_run_are_named(tmp_path: Path, teacher: HttpTeacher) -> None:
+    run = tmp_path / "run"
+    assert generate(questions(tmp_path / "q.jsonl"), teacher, run).returncode == 0
+    assert distill("filter", run).returncode == 0
+    verdicts = (run / "verdicts.parquet").read_bytes()
+    for damaged in (verdicts[:300], (run / "prompts.parquet").read_bytes()):
+        (run / "verdicts.parquet").write_bytes(damaged)
+        fails(distill("show", run, "--rejected"), 1, "verdicts.parquet cannot be read", "distill filter")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["filter"]["counts"] = None
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    fails(distill("show", run), 1, "manifest cannot be read", "filter.counts is no object")
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path, teacher: HttpTeacher) -> None:
+    file = questions(tmp_path / "q.jsonl")
+    fails(generate(file, teacher, file), 1, "nothing can be written to this run", str(file), "another --out")
+    fails(generate(file, teacher, Path("/proc/run")), 1, "/proc/run")
+
+
+def test_a_login_in_the_url_is_refused(tmp_path: Path, teacher: HttpTeacher) -> None:
+    file, url = questions(tmp_path / "q.jsonl"), teacher.url.replace("://", "://me:sekret@")
+    for model in (("--model", teacher.model), ()):
+        result = distill("generate", "--prompts", file, "--teacher", url, *model, "--out", tmp_path / "run")
+        fails(result, 2)
+        assert "sekret" not in result.stderr
+    fails(distill("evaluate", url, "--model", teacher.model, "--benchmark", file, "--out", tmp_path), 1, "a login")
+    assert not (tmp_path / "run").exists()
+
+
 def test_missing_file(tmp_path: Path, teacher: HttpTeacher) -> None:
     fails(generate(tmp_path / "none.jsonl", teacher, tmp_path / "run"), 1, "there is no file", "none.jsonl")
     fails(distill("run", tmp_path / "none.yaml"), 2, "there is no file")
@@ -334,11 +430,35 @@ def test_failed_requests_are_kept_as_such_and_tried_again(tmp_path: Path) -> Non
     assert len([t for t in RunDir(tmp_path / "run").ledger().traces() if t.finish_reason == "stop"]) == 6
 
 
+def test_an_endpoint_that_fails_every_request_is_a_failure_with_its_cause(tmp_path: Path) -> None:
+    with HttpTeacher(right, faults=lambda number, seen: Fault("status", 400, message="no such option")) as teacher:
+        result = generate(questions(tmp_path / "q.jsonl"), teacher, tmp_path / "run")
+        fails(result, 1, "6 samples in a row failed", "no such option", "start the same command again")
+        fails(distill("filter", tmp_path / "run"), 1, "all 6 samples failed")
+    with HttpTeacher(right) as teacher:  # nothing was bought, so the recipe may still be corrected
+        changed = generate(questions(tmp_path / "q.jsonl"), teacher, tmp_path / "run", "--set", "seed=5")
+        assert changed.returncode == 0, changed.stderr
+
+
+def test_a_few_failures_are_told_with_their_cause(tmp_path: Path) -> None:
+    odd = lambda number, seen: Fault("status", 400, message="too odd") if "3 + 3" in seen.question else None  # noqa: E731
+    with HttpTeacher(right, faults=odd) as teacher:
+        result = generate(questions(tmp_path / "q.jsonl"), teacher, tmp_path / "run")
+    assert result.returncode == 0
+    assert "1 × the server answers 400: too odd" in result.stderr
+
+
 def test_second_process_on_the_same_run(tmp_path: Path, teacher: HttpTeacher) -> None:
     file = questions(tmp_path / "q.jsonl")
     with RunDir(tmp_path / "run").lock():
         fails(generate(file, teacher, tmp_path / "run"), 1, "another process", f"process {os.getpid()}")
     assert not teacher.chats
+    assert generate(file, teacher, tmp_path / "run").returncode == 0
+    before = (tmp_path / "run/recipe.yaml").read_bytes()
+    with RunDir(tmp_path / "run").lock():
+        changed = ("--set", "teacher_overrides.reasoning_format=plain")
+        fails(distill("reparse", tmp_path / "run", *changed), 1, "another process")
+    assert (tmp_path / "run/recipe.yaml").read_bytes() == before
 
 
 def test_run_made_by_another_recipe(tmp_path: Path, teacher: HttpTeacher) -> None:
@@ -353,19 +473,20 @@ def test_run_made_by_another_recipe(tmp_path: Path, teacher: HttpTeacher) -> Non
 
 def test_full_disk(tmp_path: Path, tiny_disk: Path) -> None:
     """The disk fills while traces come in: exit 1, what was saved stays, and with space again the run completes."""
-    noise = "".join(chr(97 + (n * n) % 23) for n in range(6_000))
+    noise = "".join(chr(97 + (n * n) % 23) for n in range(3_000))
     long = lambda question: Said(right(question).text, reasoning=f"{noise} {question}")  # noqa: E731
-    file = questions(tmp_path / "q.jsonl", 60)
-    with HttpTeacher(long) as teacher:
-        options = ("--set", "generate.concurrency=4", "--max-tokens", "4000")
+    file = questions(tmp_path / "q.jsonl", 100)
+    with HttpTeacher(long, latency=0.2) as teacher:
+        options = ("--set", "generate.concurrency=2", "--max-tokens", "4000")
         full = generate(file, teacher, tiny_disk / "run", *options)
         fails(full, 1, "the disk is full")
         saved = {trace.key for trace in RunDir(tiny_disk / "run").ledger().traces()}
         subprocess.run(["mount", "-o", "remount,size=8m", tiny_disk], check=True)
         paid = len(teacher.chats)
+        assert 20 < paid == len(saved) < 100, "every reply that was paid for is there"
         again = generate(file, teacher, tiny_disk / "run", *options)
         assert again.returncode == 0, again.stderr
-        assert len(teacher.chats) - paid == 60 - len(saved)
+        assert len(teacher.chats) - paid == 100 - len(saved)
     kept = {trace.key for trace in RunDir(tiny_disk / "run").ledger().traces()}
-    assert len(kept) == 60
+    assert len(kept) == 100
     assert saved <= kept

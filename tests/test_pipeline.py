@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from distill import specs
+from distill import pipeline, specs
 from distill.errors import GateError, RunError, SpecError
 from distill.pipeline import _harmless, _leaves, plan, run_recipe
-from distill.rundir import RunDir
+from distill.rundir import RunDir, StageReport
+from distill.show import closing_lines
 
 SMALL = {
     "prompts.0.limit": 24,
@@ -78,11 +80,71 @@ def test_a_changed_output_is_noticed(finished: RunDir) -> None:
 
 
 def test_a_changed_setting_runs_its_stage_again_and_nothing_paid(finished: RunDir) -> None:
-    changed = specs.recipe("quickstart", {**SMALL, "train.learning_rate": 1e-3})
+    changed = specs.recipe("quickstart", {**SMALL, "train.learning_rate": 3e-4})
     assert set(plan(changed, finished, "prompts", "filter").values()) == {"done"}
     assert plan(changed, finished, "train", "train") == {"train": "to run"}
     harmless = specs.recipe("quickstart", {**SMALL, "train.checkpoint_minutes": 5, "generate.concurrency": 7})
     assert plan(harmless, finished, "prompts", "evaluate") == dict.fromkeys(specs.STAGES, "done")
+
+
+def test_other_weights_in_the_same_place_are_another_teacher(finished: RunDir, tmp_path: Path) -> None:
+    """The spec's text stays the same when `make teacher` builds new weights; what was sampled is not theirs."""
+    shutil.copytree(specs.teacher("tiny-r1").model, tmp_path / "tiny-r1")
+    spec = tmp_path / "mine.yaml"
+    spec.write_text(specs.read(specs.find("teachers", "tiny-r1")).replace("name: tiny-r1", "name: mine"))
+    recipe = specs.recipe("quickstart", {**SMALL, "teacher": str(spec), "prompts.0.limit": 3})
+    run = RunDir(tmp_path / "run")
+    run_recipe(recipe, run, last="filter")
+    assert set(plan(recipe, run, "prompts", "filter").values()) == {"done"}
+    generation = tmp_path / "tiny-r1" / "generation_config.json"
+    generation.write_text(generation.read_text() + "\n")
+    assert plan(recipe, run, "prompts", "filter") == {"prompts": "done", "generate": "to run", "filter": "to run"}
+    for stage in ("generate", "filter"):
+        with pytest.raises(RunError, match="none of the 3 traces in this run belongs to this recipe"):
+            run_recipe(recipe, run, first=stage, last=stage)
+    shutil.rmtree(tmp_path / "tiny-r1")
+    assert run.stages()["prompts"].state == "done"
+
+
+def test_another_base_or_tokenizer_is_another_training(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(specs.student("tiny-qwen").tokenizer or "", tokenizer)
+    settings = {**SMALL, "student_overrides": {"tokenizer": str(tokenizer)}}
+    recipe, run = specs.recipe("quickstart", settings), RunDir(tmp_path / "run")
+    before = pipeline._outside_hashes("train", recipe)
+    assert list(before) == ["models/tokenizer"]
+    (tokenizer / "tokenizer.json").write_text((tokenizer / "tokenizer.json").read_text() + "\n")
+    assert pipeline._outside_hashes("train", recipe) != before
+    assert pipeline._outside_hashes("filter", recipe).keys() == {"models/teacher"}
+    assert not run.path.exists()
+
+
+def test_the_seconds_of_all_starts_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run, clock = specs.recipe("quickstart", {**SMALL, "prompts.0.limit": 2}), RunDir(tmp_path / "run"), [0.0]
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: clock[0])
+    outcomes = [RuntimeError("power cut"), RuntimeError("again"), None]
+
+    def slow(recipe: specs.Recipe, run: RunDir) -> StageReport:
+        clock[0] += 100
+        outcome = outcomes.pop(0)
+        if outcome is not None:
+            raise outcome
+        run.path.mkdir(exist_ok=True)
+        run.prompts.write_bytes(b"")
+        return StageReport({}, (run.prompts,))
+
+    monkeypatch.setattr(pipeline, "stages", lambda: {"prompts": pipeline.Stage(slow, lambda recipe, run: ())})
+    for expected in (100.0, 200.0):
+        with pytest.raises(RuntimeError):
+            run_recipe(recipe, run, last="prompts")
+        assert run.stages()["prompts"].seconds == expected
+    run_recipe(recipe, run, last="prompts")
+    state = run.stages()["prompts"]
+    assert (state.seconds, state.starts, state.state) == (300.0, 3, "done")
+    assert "prompts 300 s in 3 starts, in all 300 s" in next(iter(closing_lines(run, "prompts")))
+    outcomes.append(None)
+    run_recipe(recipe, run, last="prompts", force=True)
+    assert run.stages()["prompts"].seconds == 100.0, "a finished stage that is run again begins anew"
 
 
 def test_another_teacher_sampling_or_prompts_is_refused(finished: RunDir) -> None:
@@ -144,6 +206,8 @@ def test_only_what_keeps_every_trace_wanted_is_harmless() -> None:
     assert _harmless("limit", 100, None)
     assert _harmless("max_tokens", 100, 50)
     assert _harmless("reasoning", "required", "none")
+    assert _harmless("reasoning_format", "tags", "plain"), "what was received stays, `distill reparse` reads it anew"
+    assert not _harmless("source", "gsm8k", "arithmetic")
     assert not _harmless("samples", 4, 2)
     assert not _harmless("limit", None, 100)
     assert not _harmless("temperature", 0.6, 0.7)
@@ -151,8 +215,6 @@ def test_only_what_keeps_every_trace_wanted_is_harmless() -> None:
 
 def test_llama_is_one_setting_away(tmp_path: Path, finished: RunDir) -> None:
     """The same traces, another architecture: nothing is sampled again."""
-    import shutil
-
     run = RunDir(tmp_path / "llama")
     left_out = shutil.ignore_patterns("student", "untrained", "evaluations", ".lock")
     shutil.copytree(finished.path, run.path, ignore=left_out)

@@ -150,6 +150,27 @@ def test_a_mistake_in_a_recipe_names_line_and_key(text: str, message: str) -> No
     assert refused(Recipe, text).startswith((f"file.yaml, {message}", f"file.yaml: {message}"))
 
 
+def test_a_login_in_a_url_is_refused_and_not_repeated() -> None:
+    with_url = RECIPE.replace("  samples: 4", "  engine: openai\n  url: http://me:sekret@host/v1")
+    told = refused(Recipe, with_url)
+    assert told.startswith("file.yaml, line 11: generate.url: the url holds a login")
+    assert "sekret" not in told
+    parse(Recipe, with_url.replace("me:sekret@host", "host:8000/a@b"), "f")
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_numbers_are_finite(value: str) -> None:
+    changes = overrides([f"generate.sampling.presence_penalty={value}"])
+    assert "should be a finite number" in refused(Recipe, RECIPE, changes)
+
+
+def test_an_alias_inside_itself_is_named() -> None:
+    told = refused(Recipe, "name: r\ngenerate: &all\n  samples: 2\n  sampling: *all\n")
+    assert told == "file.yaml, line 2: this part contains itself by an alias"
+    twice = "name: r\nteacher_overrides: &same {revision: x}\nstudent_overrides: *same\n"
+    assert parse(Recipe, twice, "f").student_overrides == {"revision": "x"}
+
+
 def test_a_mistake_shows_what_was_given_what_is_known_and_how_many_follow() -> None:
     assert "given: 'four'" in refused(Recipe, RECIPE.replace("samples: 4", "samples: four"))
     unknown = refused(Recipe, RECIPE.replace("limit: 100", "limits: 100"))
@@ -380,6 +401,39 @@ def test_folders_beside_a_spec_are_resolved_wherever_one_stands(
     here = shipped / "checkout" / "teachers" / "tiny-r1.yaml"
     assert specs.resolve_folder("deepseek-ai/DeepSeek-R1", here) == "deepseek-ai/DeepSeek-R1"
     assert specs.resolve_folder("/nowhere", here) == "/nowhere"
+
+
+def test_who_a_teacher_is_does_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Hub id stays one where a folder of that name happens to lie; beside the spec it is meant."""
+    spec = tmp_path / "specs" / "big.yaml"
+    spec.parent.mkdir()
+    spec.write_text("name: big\nmodel: org/Big\n")
+    (tmp_path / "org" / "Big").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "specs"):
+        monkeypatch.chdir(place)
+        assert (specs.teacher(str(spec)).model, specs.teacher(str(spec)).is_folder) == ("org/Big", False)
+    (spec.parent / "org" / "Big").mkdir(parents=True)
+    found = specs.teacher(str(spec))
+    assert (found.model, found.is_folder) == (str(spec.parent / "org" / "Big"), True)
+    monkeypatch.chdir(tmp_path)
+    spec.write_text("name: big\nmodel: ./org/Big\n")
+    assert specs.teacher(str(spec)).model == str(spec.parent / "org" / "Big")
+    assert specs.teacher("deepseek-r1").served, "R1's weights lie at a server, whatever is downloaded here"
+
+
+def test_the_model_folders_of_a_stage_are_those_it_loads(tmp_path: Path) -> None:
+    recipe = parse(Recipe, RECIPE, "f")
+    teacher = Path(specs.teacher("tiny-r1").model)
+    assert recipe.model_folders("generate") == recipe.model_folders("filter") == {"teacher": teacher}
+    assert recipe.model_folders("train") == {"tokenizer": teacher}
+    assert recipe.model_folders("evaluate") == {"teacher": teacher}
+    student_alone = parse(Recipe, RECIPE + "evaluate: {models: [student]}\n", "f")
+    assert student_alone.model_folders("evaluate") == student_alone.model_folders("prompts") == {}
+    gone = tmp_path / "gone.yaml"
+    gone.write_text("name: gone\nmodel: ./not-there\n")
+    assert parse(Recipe, f"name: r\nteacher: {gone}\n", "f").model_folders("filter") == {}
 
 
 # --- what decides a stage --------------------------------------------------------------------------------------------

@@ -127,7 +127,10 @@ def _uniforms(row: Row) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Sampling settings of a batch as [rows] tensors. Neutral: temperature 1, top_p 1, top_k vocabulary, min_p 0."""
+    """Sampling settings of a batch as [rows] tensors. Neutral: temperature 1, top_p 1, top_k vocabulary, min_p 0.
+
+    In vLLM's order (vllm/v1/sample/sampler.py): min-p and top-k first, then top-p of the mass that those leave.
+    """
 
     temperature: torch.Tensor
     top_p: torch.Tensor
@@ -169,23 +172,26 @@ class Draw:
 
         width = min(CANDIDATES, probabilities.shape[-1])
         top, ids = probabilities.topk(width, dim=-1)
-        if width < probabilities.shape[-1] and not self._within(top):
+        if width < probabilities.shape[-1] and not self._within(top, probabilities):
             top, ids = probabilities.sort(dim=-1, descending=True)
         top = top.double()
-        before = top.cumsum(-1) - top
         rank = torch.arange(top.shape[-1], device=top.device)
-        allowed = (
-            (before < self.top_p[:, None]) & (rank < self.top_k[:, None]) & (top >= self.min_p[:, None] * top[:, :1])
-        )
+        allowed = (rank < self.top_k[:, None]) & (top >= self.min_p[:, None] * top[:, :1])
+        left = torch.where(self._unlimited(probabilities), 1.0, (top * allowed).sum(-1))
+        allowed &= top.cumsum(-1) - top < (self.top_p * left)[:, None]
         allowed[:, 0] = True
         mass = (top * allowed).cumsum(-1)
         target = (uniforms * mass[:, -1]).unsqueeze(-1)
         place = torch.searchsorted(mass, target, right=True).clamp(max=top.shape[-1] - 1)
         return ids.gather(-1, place).squeeze(-1)
 
-    def _within(self, top: torch.Tensor) -> bool:
+    def _unlimited(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """[rows] whether neither top-k nor min-p takes anything away, so that top-p is of the whole mass."""
+        return (self.top_k >= probabilities.shape[-1]) & (self.min_p == 0)
+
+    def _within(self, top: torch.Tensor, probabilities: torch.Tensor) -> bool:
         """Whether the settings of every row leave nothing beyond these likeliest candidates."""
-        enough = top.double().sum(-1) >= self.top_p
+        enough = self._unlimited(probabilities) & (top.double().sum(-1) >= self.top_p)
         by_rank = self.top_k <= top.shape[-1]
         by_share = top[:, -1].double() < self.min_p * top[:, 0].double()
         return bool((enough | by_rank | by_share).all())

@@ -186,8 +186,7 @@ class LocalEngine:
 def compute_dtype(device: str) -> str:
     """ "auto" (the checkpoint's own) where bfloat16 is computed in hardware, else "float32".
 
-    On a CPU that only emulates bfloat16, tiny-r1 samples three times as fast in float32 (docs/results.md); the weights
-    take twice the memory.
+    A CPU that only emulates bfloat16 converts at every product: float32 is faster there, for twice the memory.
     """
     import torch
 

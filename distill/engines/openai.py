@@ -6,7 +6,6 @@ think tags. The key and the password in a URL stay in here: no message, log line
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import email.utils
 import json
@@ -16,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from distill.engines import AttemptError, RefusedError, Reply, Request
 from distill.errors import DistillError, EndpointError, near
@@ -75,7 +74,7 @@ class OpenAIEngine:
         """Opens the connection pool and looks for the model. Raises EndpointError when no request could succeed;
         a server without /models passes."""
         await self.close()
-        self._session = self._open(self._checked_url())
+        self._session = self._open(self._checked_url().hostname)
         try:
             await self._look_for_model()
         except BaseException:
@@ -108,21 +107,23 @@ class OpenAIEngine:
             valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
             valid = False
+        if valid and parts.username is not None:
+            what, todo = "the url holds a login", "put a key into the variable that generate.api_key_env names"
+            raise EndpointError(what, given=self._shown, todo=todo)
         if not valid or not self._key.isprintable():
             what = "the API key holds characters that no key has" if valid else "this is no URL of a server"
             todo = "check the variable that generate.api_key_env names" if valid else "write it as http://HOST:PORT/v1"
             raise EndpointError(what, given=self._shown, todo=todo)
         return parts
 
-    def _open(self, parts: SplitResult) -> aiohttp.ClientSession:
+    def _open(self, host: str | None) -> aiohttp.ClientSession:
         import aiohttp
 
-        credentials = _credentials(self._key, parts)
         return aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self._timeout),
             connector=aiohttp.TCPConnector(limit=self._connections),
-            headers={"Authorization": credentials} if credentials else {},
-            trust_env=parts.hostname not in LOOPBACK,  # a proxy of the environment never leads back to this machine
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            trust_env=host not in LOOPBACK,  # a proxy of the environment never leads back to this machine
         )
 
     async def _look_for_model(self) -> None:
@@ -167,8 +168,7 @@ class OpenAIEngine:
         if self._session is None:
             raise RuntimeError("the engine is not started")
         address = urlsplit(self._url)
-        host = address.netloc.rpartition("@")[2]
-        place = address._replace(netloc=host, path=address.path.rstrip("/") + path, fragment="").geturl()
+        place = address._replace(path=address.path.rstrip("/") + path, fragment="").geturl()
         try:
             async with self._session.request(method, place, json=body, allow_redirects=False) as response:
                 return _Answer(response.status, response.headers.get("Retry-After"), await response.read())
@@ -202,11 +202,8 @@ class OpenAIEngine:
         return scheme + slashes + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
 
     def _redacted(self, text: str) -> str:
-        """`text`, should the server quote a secret, without it."""
-        login = urlsplit(self._url).password or ""
-        for secret in (self._key, login, unquote(login)):
-            text = text.replace(secret, "***") if secret else text
-        return text
+        """`text`, should the server quote the key, without it."""
+        return text.replace(self._key, "***") if self._key else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +215,6 @@ class _Answer:
 
 class _Unreachable(DistillError):
     """No answer at all; `what` says why, without an address."""
-
-
-def _credentials(key: str, address: SplitResult) -> str | None:
-    """The Authorization header: the key if there is one, else the login in the address."""
-    if key:
-        return f"Bearer {key}"
-    if not address.username:
-        return None
-    login = f"{unquote(address.username)}:{unquote(address.password or '')}"
-    return "Basic " + base64.b64encode(login.encode()).decode()
 
 
 def request_body(request: Request, model: str) -> dict[str, Any]:

@@ -37,8 +37,16 @@ class Score:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95% by the normal approximation, cut to [0, 1]."""
-        return max(0.0, self.pass_at_1 - 1.96 * self.stderr), min(1.0, self.pass_at_1 + 1.96 * self.stderr)
+        """95% by Wilson's formula (doi:10.1080/01621459.1927.10502953), which stays between 0 and 1 and says something
+        at both ends too: 0 right of 300 problems is compatible with 1%.
+
+        It is one of single draws; so many of them as would have this standard error stand in for the problems.
+        """
+        p, z2 = self.pass_at_1, 1.96**2
+        draws = p * (1 - p) / self.stderr**2 if self.stderr else self.problems
+        middle = (p + z2 / (2 * draws)) / (1 + z2 / draws)
+        half = math.sqrt(z2 * p * (1 - p) / draws + z2**2 / (4 * draws**2)) / (1 + z2 / draws)
+        return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def per_problem(graded: Iterable[Graded]) -> dict[str, float]:

@@ -63,6 +63,12 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     return StageReport(counts, (run.evaluations,), tuple(table(list(scores.items()))), tuple(gates))
 
 
+def reads(recipe: specs.Recipe, run: RunDir) -> list[Path]:
+    """The models of the run that a recipe wants examined; the teacher is none of them."""
+    folders = {"untrained": run.untrained, "student": run.student}
+    return [folder for name, folder in folders.items() if name in recipe.evaluate.models]
+
+
 _SHOWN = ("problems", "samples", "pass_at_1", "stderr", "unfinished", "mean_tokens", "seconds")
 
 
@@ -132,6 +138,7 @@ def grade(pairs: list[tuple[Prompt, Trace]], max_tokens: int) -> list[Graded]:
     for (prompt, trace), outcome in zip(pairs, outcomes, strict=True):
         tokens = trace.completion_tokens
         finished = trace.finish_reason == "stop" and (tokens or 0) <= max_tokens
+        tokens = min(tokens, max_tokens) if tokens is not None else None  # it may be from an earlier, larger limit
         right = outcome.outcome == "pass" and finished
         graded.append(Graded(prompt.id, right, finished, tokens, abstained=outcome.outcome == "abstain"))
     return graded
@@ -233,7 +240,8 @@ def examine_alone(where: str, model: str | None, recipe: specs.Recipe, out: Path
         examinee = _folder(Path(where), _name_of(Path(where).resolve()), recipe)
     else:
         raise UsageError(f"{where} is no run, no model folder and no URL", todo="check the path")
-    problems = evaluation_problems(recipe, ())
+    around = RunDir(Path(where).resolve().parent)  # a student inside a run must not meet what it was trained on
+    problems = evaluation_problems(recipe, read_prompts(around.prompts) if around.prompts.is_file() else ())
     return examine(examinee, problems, settings.samples, out, benchmark=_benchmark_name(recipe))
 
 

@@ -44,7 +44,7 @@ def read_prompts(path: Path, spec: specs.SourceSpec) -> Iterator[Prompt]:
     empty = True
     for number, row in rows(path):
         empty = False
-        where = f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
+        where = f"{path}, {_unit(path)} {number}"
         try:
             yield _prompt(row, spec, pattern)
         except InputError as error:
@@ -52,6 +52,20 @@ def read_prompts(path: Path, spec: specs.SourceSpec) -> Iterator[Prompt]:
             raise InputError(f"{where}: {error.what}", given=given, todo=error.todo) from error
     if empty:
         raise InputError(f"{path} holds no rows", todo="give a file with at least one question")
+
+
+def place_of(prompt: Prompt, parts: Sequence[specs.PromptsPart]) -> str | None:
+    """`FILE, line N` of the first row with this prompt's question; None for one that no file holds."""
+    for place, path in data_files(parts).items():
+        column = _spec_for(parts[place]).columns.get("question", "question")
+        for number, row in rows(path):
+            if row.get(column) == prompt.question:
+                return f"{path}, {_unit(path)} {number}"
+    return None
+
+
+def _unit(path: Path) -> str:
+    return "row" if path.suffix == ".parquet" else "line"
 
 
 def data_files(parts: Sequence[specs.PromptsPart]) -> dict[int, Path]:
@@ -85,7 +99,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
                 raise InputError(
                     f"{path}, line {number}: not UTF-8 at byte {error.start + 1}", todo="convert the file to UTF-8"
                 ) from error
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{path}, line {number}: not JSON: {error}",
                     given=repr(line[:80].decode("utf-8", "replace")),
@@ -100,14 +114,28 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    first = 1
     try:
         with pq.ParquetFile(path) as file:
-            number = itertools.count(1)
             for batch in file.iter_batches(1_024):
-                for row in batch.to_pylist():
-                    yield next(number), row
+                yield from enumerate(_rows_of(batch, path, first), start=first)
+                first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {str(error)[:200]}") from error
+
+
+def _rows_of(batch: Any, path: Path, first: int) -> list[Row]:
+    """Raises InputError naming the first row whose text is not UTF-8: Parquet itself does not look."""
+    try:
+        found: list[Row] = batch.to_pylist()
+        return found
+    except UnicodeDecodeError as error:
+        for place in range(batch.num_rows):
+            try:
+                batch.slice(place, 1).to_pylist()
+            except UnicodeDecodeError:
+                raise InputError(f"{path}, row {first + place}: not UTF-8", todo="convert the text to UTF-8") from error
+        raise
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Row]]:

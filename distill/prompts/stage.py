@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from distill.errors import InputError
-from distill.files import replacing
-from distill.prompts.sources import prompts_of
+from distill.files import reading, replacing
+from distill.prompts.sources import place_of, prompts_of
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.specs import PromptsPart, Recipe
@@ -23,9 +23,15 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
         raise InputError("the recipe names no prompts", todo="add `prompts: [{source: arithmetic, limit: 100}]` to it")
     counts: Counter[str] = Counter()
     prompts = list(unique(collect(recipe.prompts, recipe.seed), counts))
+    if not prompts:
+        raise InputError(
+            "there are no prompts left",
+            given=", ".join(f"{part.source}, skip {part.skip}" for part in recipe.prompts),
+            todo="lower prompts.0.skip, or give a file with more rows",
+        )
     evaluation_problems(recipe, prompts)  # a mistake there should show before anything is paid for
     if "math" in recipe.filter.checks:
-        require_gold(prompts)
+        require_gold(prompts, recipe.prompts)
     if "math" in recipe.filter.required:
         require_verifier(prompt for prompt in prompts if prompt.kind != "open")
     write_prompts(run.prompts, prompts)
@@ -67,7 +73,7 @@ def evaluation_problems(recipe: Recipe, prompts: Iterable[Prompt]) -> list[Promp
             given=", ".join(f"{part.source}, skip {part.skip}" for part in recipe.evaluate.prompts),
             todo="lower evaluate.prompts.0.skip, or give a file with more rows",
         )
-    require_gold(problems)
+    require_gold(problems, recipe.evaluate.prompts)
     require_verifier(problems)
     questions = {" ".join(prompt.text.split()) for prompt in prompts}
     common = [problem for problem in problems if " ".join(problem.text.split()) in questions]
@@ -80,15 +86,17 @@ def evaluation_problems(recipe: Recipe, prompts: Iterable[Prompt]) -> list[Promp
     return problems
 
 
-def require_gold(prompts: Iterable[Prompt]) -> None:
-    """Raises InputError for the first prompt that a verifier could never judge."""
+def require_gold(prompts: Iterable[Prompt], parts: Sequence[PromptsPart] = ()) -> None:
+    """Raises InputError for the first prompt that a verifier could never judge; `parts` tell where it stands."""
     lacking = [prompt for prompt in prompts if prompt.kind in NEEDS_GOLD and not (prompt.answer or "").strip()]
     if lacking:
         first = lacking[0]
         raise InputError(
-            f"{len(lacking)} prompts of kind {first.kind} have no gold answer, the first with id '{first.id}'",
+            f"{len(lacking)} prompts of kind {first.kind} have no gold answer, the first: "
+            f"{place_of(first, parts) or first.id}",
             given=repr(first.question[:80]),
-            todo="add the answers, or set `kind: open` in the source spec and take `math` out of filter.checks",
+            todo="add the answers (field `answer`); to sample without verifying, give these rows `kind: open` and "
+            "--set 'filter.checks=[finished,think_format,duplicate]'",
         )
 
 
@@ -114,6 +122,7 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
     """The prompts that an earlier stage wrote, in order."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    again = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
+    with reading(path, again), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1_024):
             yield from (Prompt.from_json(row) for row in batch.to_pylist())

@@ -8,14 +8,10 @@ from pathlib import Path
 from distill.contract import Contract, prompt_messages
 from distill.engines import Engine
 from distill.engines.local import LocalEngine
-from distill.errors import UsageError
-from distill.files import sha256_of, sha256_tree
+from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
 from distill.sampling.requests import Subject
-from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec
-
-DECIDING_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*.json", "chat_template.jinja")
-"""Files of a model folder that decide what it writes; a card or a log beside them does not."""
+from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec, folder_revision
 
 
 def teacher_identity(spec: TeacherSpec) -> TeacherIdentity:
@@ -24,12 +20,6 @@ def teacher_identity(spec: TeacherSpec) -> TeacherIdentity:
     if spec.is_folder:
         return TeacherIdentity(spec.name, spec.revision or folder_revision(Path(spec.model)), spec.quantization)
     return TeacherIdentity(spec.model, spec.revision or "unspecified", spec.quantization)
-
-
-def folder_revision(folder: Path) -> str:
-    """16 hex digits over the files of a model folder that decide what it writes."""
-    files = sorted({path for pattern in DECIDING_FILES for path in folder.glob(pattern)})
-    return sha256_of([[path.name, sha256_tree(path)] for path in files])[:16]
 
 
 def teacher_subject(spec: TeacherSpec, sampling: SamplingSpec, max_tokens: int | None, seed: int) -> Subject:
@@ -58,6 +48,15 @@ def model_subject(folder: Path, name: str, contract: Contract, sampling: Samplin
         contract.forced_prefix,
         sampling,
         max_tokens,
+    )
+
+
+def foreign(count: int, folder: Path, subject: Subject) -> RunError:
+    """The error for a ledger whose answers all belong to another teacher, sampling or set of prompts."""
+    return RunError(
+        f"none of the {count} traces in this run belongs to this recipe: it would all be bought again",
+        given=f"{folder}, for teacher {subject.identity.model} at revision {subject.identity.revision}",
+        todo="use another --out for a changed teacher, sampling or prompts",
     )
 
 

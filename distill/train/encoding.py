@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.contract import Contract, Encoded, parse_canonical
 from distill.errors import RunError
+from distill.files import reading
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,9 @@ def encode_kept(
         raise RunError(f"there are no kept traces ({split})", given=str(folder), todo="run `distill filter` first")
     examples, too_long, longest = [], 0, 0
     for file in files:
-        for row in pq.read_table(file).to_pylist():
+        with reading(file, "make it again with `distill filter RUN`"):
+            rows = pq.read_table(file, columns=["trace_id", "kind", "messages"]).to_pylist()
+        for row in rows:
             question, reply = (message["content"] for message in row["messages"])
             messages = contract.messages(question, row["kind"])
             encoded = contract.encode(tokenizer, messages, parse_canonical(reply))

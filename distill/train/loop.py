@@ -109,7 +109,7 @@ class _Loop:
                 done = step + 1
                 if done % LOG_STEPS == 0 or done == self.steps:
                     rate = tokens / (time.monotonic() - started)
-                    lr = learning_rate(step, self.steps, self.job.settings)
+                    lr = self.optimizer.param_groups[0]["lr"]
                     self.log(
                         {"step": done, "steps": self.steps, "loss": loss, "lr": lr, "norm": norm, "tokens_per_s": rate}
                     )
@@ -143,7 +143,8 @@ class _Loop:
             raise TrainingError(
                 f"the loss is not a number at step {step + 1}",
                 given="traces " + ", ".join(example.trace_id[:12] for example in batch[:8]),
-                todo="lower train.learning_rate, or use train.precision: fp32; the last checkpoint is kept",
+                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
+                "from the beginning",
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,7 +183,6 @@ class _Loop:
     def _resume(self) -> tuple[int, float]:
         found = checkpoints.newest(self.job.checkpoints, self.job.name)
         if found is None:
-            checkpoints.remove_all(self.job.checkpoints)
             return 0, 0.0
         path, position = found
         checkpoints.load(path, self.model, self.optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from distill import __version__, specs
@@ -26,7 +27,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     model: Any = load_student(spec, tokenizer, seed=recipe.seed, dtype=dtype)
     context = min(settings.context_length, model.config.max_position_embeddings)
     examples, census = encode_kept(run.kept, "train", tokenizer, contract, context)
-    heldout, _ = encode_kept(run.kept, "heldout", tokenizer, contract, context)
+    heldout, heldout_census = encode_kept(run.kept, "heldout", tokenizer, contract, context)
     if not examples:
         raise TrainingError(
             "there is nothing to train on",
@@ -35,14 +36,19 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
             else f"no kept traces in {run.kept}",
             todo="look at the rejections with `distill show RUN --rejected`, or change filter.keep",
         )
-    if census.too_long:
-        say(f"train: {census.too_long} traces exceed {context} tokens and are left out; none is cut")
+    too_long = census.too_long + heldout_census.too_long
+    if too_long:
+        of_heldout = f", {heldout_census.too_long} of them held out" if heldout_census.too_long else ""
+        say(f"train: {too_long} traces exceed {context} tokens and are left out{of_heldout}; none is cut")
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     model.set_attn_implementation(attention_for(model.device.type, census))
     with replacing_folder(run.untrained) as folder:
         save_student(model, tokenizer, contract, folder, facts={"student": spec.name, "trained": False})
-    name = sha256_of([recipe.section_hash("train"), run.hashes(run.kept)])
-    job = Job(name, examples, heldout, settings, tokenizer.pad_token_id, recipe.seed, run.checkpoints)
+    folders = {what: specs.folder_revision(folder) for what, folder in recipe.model_folders("train").items()}
+    name = sha256_of([recipe.section_hash("train"), run.hashes(run.kept), folders])
+    checkpoints_here = run.checkpoints / name[:12]
+    _tell_of_others(run.checkpoints, checkpoints_here)
+    job = Job(name, examples, heldout, settings, tokenizer.pad_token_id, recipe.seed, checkpoints_here)
     result = _train(model, job, run)
     facts = {
         "student": spec.name,
@@ -57,7 +63,17 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     with replacing_folder(run.student) as folder:
         save_student(model, tokenizer, contract, folder, facts=facts)
     checkpoints.remove_all(run.checkpoints)
-    return _report(run, model, census, result)
+    return _report(run, model, census, heldout_census, result)
+
+
+def _tell_of_others(folder: Path, own: Path) -> None:
+    """An interrupted training with other settings, data or student keeps its checkpoints until one has ended."""
+    others = sorted({path.parent.name for path in folder.glob("*/step-*")} - {own.name})
+    if others:
+        say(
+            f"train: this is another training than the interrupted {', '.join(others)} in {folder} and begins anew; "
+            "those are kept until it has ended"
+        )
 
 
 SHORT_TRACES = 192
@@ -82,10 +98,12 @@ def _train(model: Any, job: Job, run: RunDir) -> Result:
         return train(model, job, log)
 
 
-def _report(run: RunDir, model: Any, census: Census, result: Result) -> StageReport:
+def _report(run: RunDir, model: Any, census: Census, heldout_census: Census, result: Result) -> StageReport:
     counts = {
         "traces": census.fitting,
         "too_long": census.too_long,
+        "heldout": heldout_census.fitting,
+        "heldout_too_long": heldout_census.too_long,
         "tokens": census.tokens,
         "longest": census.longest,
         "parameters": model.num_parameters(),

@@ -141,24 +141,22 @@ def test_the_same_seed_draws_the_same_and_another_does_not(model: Any) -> None:
 
 
 def exact(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """The truncated distribution by definition, token by token: no use of the code under test."""
-    temperature = 1.0 if sampling.temperature is None else sampling.temperature
-    probabilities = torch.softmax(logits.double() / temperature, -1)
-    order = probabilities.argsort(descending=True).tolist()
-    kept, mass = [], 0.0
-    for rank, token in enumerate(order):
-        share = float(probabilities[token])
-        if sampling.top_k is not None and rank >= sampling.top_k:
-            break
-        if sampling.top_p is not None and mass >= sampling.top_p:
-            break
-        if sampling.min_p is not None and share < sampling.min_p * float(probabilities[order[0]]):
-            break
-        kept.append(token)
-        mass += share
-    truncated = torch.zeros_like(probabilities)
-    truncated[kept] = probabilities[kept]
-    return truncated / truncated.sum()
+    """The truncated distribution by transformers' own warpers, in vLLM's order: no use of the code under test."""
+    from transformers.generation import logits_process as warpers
+
+    chain: list[Any] = []
+    if sampling.temperature is not None:
+        chain.append(warpers.TemperatureLogitsWarper(sampling.temperature))
+    if sampling.min_p is not None:
+        chain.append(warpers.MinPLogitsWarper(sampling.min_p))
+    if sampling.top_k is not None:
+        chain.append(warpers.TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p is not None:
+        chain.append(warpers.TopPLogitsWarper(sampling.top_p))
+    scores = logits.double()[None]
+    for warper in chain:
+        scores = warper(torch.zeros(1, 1, dtype=torch.long), scores)
+    return torch.softmax(scores, -1)[0]
 
 
 def drawn(logits: torch.Tensor, sampling: Sampling, count: int) -> torch.Tensor:
@@ -186,6 +184,8 @@ SETTINGS = [
     Sampling(min_p=0.2),
     Sampling(min_p=1.0),
     Sampling(temperature=1.3, top_p=0.9, top_k=11, min_p=0.05),
+    Sampling(top_p=0.5, top_k=3),
+    Sampling(top_p=0.6, min_p=0.3),
 ]
 
 
@@ -204,7 +204,14 @@ def test_tokens_follow_the_truncated_distribution(sampling: Sampling, vocabulary
 def test_a_nucleus_wider_than_the_candidates_is_not_cut(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "CANDIDATES", candidates)
     logits = torch.linspace(1, 0, 300)  # nearly flat
-    for sampling in (Sampling(), Sampling(top_p=0.9), Sampling(top_k=200), Sampling(min_p=0.5)):
+    for sampling in (
+        Sampling(),
+        Sampling(top_p=0.9),
+        Sampling(top_k=200),
+        Sampling(min_p=0.5),
+        Sampling(top_k=200, top_p=0.8),
+        Sampling(min_p=0.5, top_p=0.8),
+    ):
         wanted, found = exact(logits, sampling), drawn(logits, sampling, 1_000)
         assert int((wanted > 0).sum()) > candidates
         assert float((found - wanted).abs().max()) <= 1.01 / 1_000

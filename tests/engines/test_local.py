@@ -134,6 +134,32 @@ def test_too_long_a_prompt_is_refused_and_a_reply_ends_with_the_context(model_fo
     assert third.prompt_tokens + third.completion_tokens <= 256
 
 
+def test_a_reply_without_an_end_is_cut_where_the_context_is(
+    model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_module, "stop_ids", lambda model, tokenizer: [])
+    monkeypatch.setattr(local_module.LocalEngine, "_reply", lambda self, waiting, ids: (waiting, len(ids)))
+    ((waiting, count),) = answers(model_folder("qwen2"), [request("short", tokens=5_000)])
+    assert len(waiting.ids) + count == 256
+
+
+def test_batches_are_of_prompts_of_similar_length(model_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[list[int]] = []
+    inner = local_module.generate
+
+    def noting(model: Any, rows: Any, *more: Any, **named: Any) -> Any:
+        widths.append([len(row.prompt) for row in rows])
+        return inner(model, rows, *more, **named)
+
+    monkeypatch.setattr(local_module, "generate", noting)
+    monkeypatch.setattr(local_module, "GATHER_SECONDS", 1.0)
+    mixed = [request("word " * (1 + 7 * (place % 2) + place % 3), tokens=2, seed=place) for place in range(16)]
+    answers(model_folder("qwen2"), mixed)
+    assert [len(found) for found in widths] == [4] * 4
+    in_order = [width for found in widths for width in found]
+    assert in_order == sorted(in_order), "all that wait are sorted, then cut into batches"
+
+
 @pytest.mark.parametrize("name", ["presence_penalty", "frequency_penalty", "repetition_penalty"])
 def test_settings_it_would_ignore_are_refused(model_folder: Folder, name: str) -> None:
     with pytest.raises(EndpointError, match=f"the local engine has no {name}"):

@@ -76,6 +76,18 @@ def test_temperature_zero_gives_one_text_and_seeds_decide_otherwise(url: str) ->
     assert hot[0].text == hot[1].text != hot[2].text
 
 
+def test_many_long_prompts_at_once_each_with_its_seed(url: str) -> None:
+    """More tokens than vLLM prefills in one step: it must not do one of them in parts (see vllm_server)."""
+    long = "one two three four five six seven eight nine ten " * 40
+    asked = [
+        Request(str(n), [{"role": "user", "content": f"{n} {long}"}], Sampling(temperature=1.0), 4, n)
+        for n in range(16)
+    ]
+    found = replies(url, *asked)
+    assert sum(reply.prompt_tokens or 0 for reply in found) > 2 * 2_048
+    assert all(reply.completion_tokens for reply in found)
+
+
 def test_the_settings_of_vllm_have_their_effect(url: str) -> None:
     """top_k stands where vLLM looks for it: with 1 even a hot sample is greedy."""
     greedy, narrowed = replies(

@@ -41,11 +41,20 @@ def test_samples_of_one_problem_are_no_independent_draws() -> None:
 
 
 def test_the_interval_is_95_percent_and_stays_between_0_and_1() -> None:
-    found = score(graded("rrrr", "rrww", "wwww", "rwcc"))
-    low, high = found.interval
-    assert (low, high) == pytest.approx((found.pass_at_1 - 1.96 * found.stderr, found.pass_at_1 + 1.96 * found.stderr))
-    assert score(graded("r", "r", "w")).interval[1] == 1.0
-    assert score(graded("w", "w", "r")).interval[0] == 0.0
+    many = score(graded(*["rrrr", "rrww", "wwww", "rwcc"] * 100))
+    assert many.interval == pytest.approx(
+        (many.pass_at_1 - 1.96 * many.stderr, many.pass_at_1 + 1.96 * many.stderr), abs=2e-3
+    )
+    for problems in (["r", "r", "w"], ["w", "w", "r"], ["r"], ["w"], ["rw", "rw"]):
+        low, high = score(graded(*problems)).interval
+        assert 0 <= low <= score(graded(*problems)).pass_at_1 <= high <= 1
+
+
+def test_none_or_all_right_is_no_certainty() -> None:
+    """Of n draws without a success the upper end is z²/(n + z²): 3.8 of 303.8 for n = 300."""
+    none, all_right = score(graded(*["wwww"] * 300)), score(graded(*["rrrr"] * 300))
+    assert none.interval == pytest.approx((0.0, 3.8416 / 303.8416))
+    assert all_right.interval == pytest.approx((1 - 3.8416 / 303.8416, 1.0))
 
 
 def test_the_standard_error_is_what_repeated_examinations_show() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,17 @@ def test_a_reply_cut_by_the_context_is_not_drawn_again(tmp_path: Path, tokens: i
     assert len(higher.asked) == 16, "a higher limit may show more"
 
 
+def test_a_lower_limit_cuts_the_samples_that_are_there(tmp_path: Path) -> None:
+    """Drawn under 100 tokens, 10 to 13 of them long: under 11 the longer ones would have been cut there."""
+    examined(tmp_path, Student((4, 4, 4, 4)))
+    engine = Student()
+    result = examined(tmp_path, engine, max_tokens=11)
+    assert engine.asked == []
+    assert (result["pass_at_1"], result["unfinished"]) == (0.5, 0.5)
+    assert result["per_problem"] == {"p0": 1.0, "p1": 1.0, "p2": 0.0, "p3": 0.0}
+    assert result["mean_tokens"] == pytest.approx((10 + 11 + 11 + 11) / 4)
+
+
 def test_samples_of_unknown_length_tell_nothing_about_a_lower_limit(tmp_path: Path) -> None:
     class Uncounted(Student):
         async def complete(self, request: Request) -> Reply:
@@ -267,6 +279,34 @@ def test_a_gate_that_did_not_pass_is_told(
     assert len(report.failed_gates) == failed
     assert report.counts["student"]["pass_at_1"] == pytest.approx(0.5625)
     assert any("56.2%" in line and "4 × 4" in line for line in report.lines)
+
+
+def a_student(folder: Path, model_folder: Callable[[str], Path]) -> Path:
+    shutil.copytree(model_folder("qwen2"), folder)
+    contract = {"template": "deepseek-r1", "forced_prefix": "<think>\n", "instruction": {}, "system": None}
+    (folder / "distill.json").write_text(json.dumps({"contract": contract}))
+    return folder
+
+
+def test_a_folder_is_examined_with_the_recipes_seed_and_within_its_context(
+    tmp_path: Path, model_folder: Callable[[str], Path]
+) -> None:
+    folder = a_student(tmp_path / "student", model_folder)
+    examinee = stage._folder(folder, "s", recipe(tmp_path).model_copy(update={"seed": 8}))
+    assert (examinee.subject.sampling.seed, examinee.subject.sampling.temperature) == (8, 0.6)
+    assert examinee.subject.max_tokens == 256, "of the 32,768 asked for"
+    shorter = stage._folder(folder, "s", recipe(tmp_path, max_tokens=40))
+    assert shorter.subject.max_tokens == 40
+
+
+def test_a_student_in_a_run_is_not_examined_on_what_it_was_trained_on(
+    tmp_path: Path, model_folder: Callable[[str], Path]
+) -> None:
+    run = RunDir(tmp_path / "run")
+    write_prompts(run.prompts, [Prompt("What is 2?", kind="math", answer="2")])
+    folder = a_student(run.student, model_folder)
+    with pytest.raises(InputError, match="1 of 4 problems of the evaluation are prompts of this run as well"):
+        stage.examine_alone(str(folder), None, recipe(tmp_path), tmp_path / "out")
 
 
 def test_a_students_folder_is_named_after_its_run(tmp_path: Path) -> None:

@@ -234,6 +234,23 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
     assert "not a readable Parquet file" in mistake(path)
 
 
+def test_text_in_a_parquet_file_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    raw = pa.array([b"one", b"caf\xe9", b"three"], pa.binary())
+    broken = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": broken, "answer": ["1", "2", "3"]}), path)
+    assert "a.parquet, row 2: not UTF-8" in mistake(path)
+
+
+def test_json_without_end_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "one", "answer": "1"}\n' + "[" * 100_000 + "\n")
+    assert "a.jsonl, line 2: not JSON" in mistake(path)
+
+
 # --- from a recipe ---------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from distill.errors import InputError
+from distill.errors import InputError, RunError
 from distill.prompts import stage
 from distill.prompts.stage import read_prompts, require_gold, unique, write_prompts
 from distill.records import CodeTest, Prompt
@@ -70,10 +70,28 @@ def test_a_missing_gold_answer_is_refused_where_a_verifier_needs_it(tmp_path: Pa
     run = RunDir(tmp_path / "run")
     with pytest.raises(InputError, match="2 prompts of kind math have no gold answer") as caught:
         stage.run(recipe(tmp_path, *rows), run)
+    assert f"the first: {tmp_path / 'rows.jsonl'}, line 2" in str(caught.value)
     assert "'two'" in str(caught.value)
     assert "filter.checks" in str(caught.value)
     unverified = FilterSettings(checks=("finished", "think_format"))
     assert stage.run(recipe(tmp_path, *rows, filter=unverified), run).counts["prompts"] == 3
+
+
+def test_no_prompts_left_is_an_error(tmp_path: Path) -> None:
+    asked = recipe(tmp_path, {"question": "one", "answer": "1"})
+    beyond = (asked.prompts[0].model_copy(update={"skip": 5}),)
+    with pytest.raises(InputError, match="there are no prompts left") as caught:
+        stage.run(asked.model_copy(update={"prompts": beyond}), RunDir(tmp_path / "run"))
+    assert "skip 5" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really"])
+def test_a_damaged_file_of_the_run_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "prompts.parquet"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"prompts\.parquet cannot be read") as caught:
+        list(read_prompts(path))
+    assert "run the prompts stage again" in str(caught.value)
 
 
 def test_no_problems_left_to_evaluate_on_is_an_error(tmp_path: Path) -> None:

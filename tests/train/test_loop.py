@@ -166,6 +166,50 @@ def test_the_rate_of_short_jobs(steps: int) -> None:
     assert steps == 1 or rates[-1] == pytest.approx(0.1)
 
 
+def test_every_step_is_made_with_the_rate_of_the_schedule(tmp_path: Path) -> None:
+    log, settings = Log(), changed(epochs=5, warmup=0.2, final_learning_rate=0.1)
+    train(model(), job(tmp_path, settings=settings), log)
+    told = [values["lr"] for values in log if "loss" in values]
+    assert told == pytest.approx([learning_rate(step, 20, settings) for step in range(20)])
+    assert (max(told), told[-1]) == pytest.approx((1e-3, 1e-4))
+
+
+@pytest.mark.parametrize("clip", [1e9, 0.05])
+def test_a_step_is_adamw_with_clipping_and_decay_on_matrices_alone(tmp_path: Path, clip: float) -> None:
+    """Against the update written out by hand, from gradients of torch's own. The first step of AdamW moves each weight
+    by the rate in the direction of its gradient, so clipping only shows in the second."""
+    settings = changed(epochs=2, weight_decay=0.3, max_grad_norm=clip, learning_rate=1e-2, warmup=0)
+    batch = examples(4)
+    trained, by_hand_too = model(), model()
+    train(trained, job(tmp_path, train=batch, heldout=[], settings=settings), Log())
+    running = _Loop(by_hand_too, job(tmp_path / "b", train=batch, heldout=[], settings=settings), Log())
+    state = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in by_hand_too.named_parameters()}
+    for step in (1, 2):
+        by_hand_too.zero_grad()
+        (running._summed_loss(batch) / sum(example.loss_tokens for example in batch)).backward()
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in by_hand_too.parameters()))
+        rate = learning_rate(step - 1, 2, settings)
+        with torch.no_grad():
+            for name, parameter in by_hand_too.named_parameters():
+                gradient = parameter.grad * min(1.0, clip / float(norm))
+                first, second = state[name]
+                first.lerp_(gradient, 1 - loop.BETAS[0])
+                second.lerp_(gradient**2, 1 - loop.BETAS[1])
+                if parameter.ndim > 1:
+                    parameter.mul_(1 - rate * 0.3)
+                scale = torch.sqrt(second / (1 - loop.BETAS[1] ** step)) + loop.EPSILON
+                parameter.sub_(rate * first / (1 - loop.BETAS[0] ** step) / scale)
+    assert torch.allclose(weights(trained), weights(by_hand_too), atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("mixed", torch.bfloat16), ("fp32", torch.float32)])
+def test_mixed_precision_computes_in_bfloat16(tmp_path: Path, precision: Any, dtype: torch.dtype) -> None:
+    student, seen = model(), []
+    student.model.layers[0].mlp.down_proj.register_forward_hook(lambda _m, _i, output: seen.append(output.dtype))
+    _Loop(student, job(tmp_path, settings=changed(precision=precision)), Log()).loss_of(examples(2))
+    assert set(seen) == {dtype}
+
+
 # --- stopping and going on -------------------------------------------------------------------------------------------
 
 
@@ -234,7 +278,6 @@ def test_a_checkpoint_of_another_job_does_not_count(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(model(), job(tmp_path, name="one"), Log(step_3=lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert train(model(), job(tmp_path, name="other"), Log()).resumed_at == 0
-    assert not list(tmp_path.glob("step-*")), "and makes room"
 
 
 # --- what stops it for good ------------------------------------------------------------------------------------------
