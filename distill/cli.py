@@ -163,6 +163,7 @@ def evaluate(
     """
     from distill import compose, pipeline
     from distill.evaluate import stage
+    from distill.examine.scores import table
     from distill.rundir import RunDir
 
     if (Path(subject) / "recipe.yaml").is_file():
@@ -177,7 +178,48 @@ def evaluate(
         return
     chosen = compose.evaluation_recipe(benchmark, samples, limit, settings or [])
     result = stage.examine_alone(subject, model, chosen, out or Path("evaluations"))
-    _print(result, stage.table([(result["name"], result)]), as_json)
+    _print(result, table([(result["name"], result)]), as_json)
+
+
+@app.command()
+def quantize(
+    subject: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run, or a student's folder.")],
+    scheme: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="SCHEME", help="nf4, int8, gguf:bf16, gguf:q8_0 or gguf:q4_k_m; repeatable."),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Problems (default: the run's own; none for a MODEL).")
+    ] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Samples per problem.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(help="At most this many problems.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where a MODEL's files go (default: quantized).")
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Make a student's files smaller, examine each with the program it is for, and refuse what lost too much.
+
+    Example: distill quantize runs/quickstart --scheme nf4 --scheme gguf:q4_k_m
+    """
+    from distill import compose, pipeline
+    from distill.quantize import stage
+    from distill.rundir import RunDir
+
+    inside = (Path(subject) / "recipe.yaml").is_file()
+    base = pipeline.recipe_of(RunDir(subject)) if inside else None
+    chosen = compose.quantize_recipe(scheme or [], benchmark, samples, limit, settings or [], base)
+    if inside:
+        if out is not None:
+            raise errors.UsageError("--out is for a model folder; a run's files lie in the run")
+        _run(chosen, RunDir(subject), as_json, first="quantize", last="quantize", adopting=benchmark is None)
+        return
+    results = stage.quantize_alone(Path(subject), chosen, out or Path("quantized"))
+    _print({"files": results}, stage.table(results), as_json)
+    failed = [f"{name}: {reason}" for name, result in results.items() for reason in result["gates"]]
+    if failed:
+        raise errors.GateError("a gate did not pass: " + "; ".join(failed), todo="do not use these files")
 
 
 @app.command()
@@ -190,7 +232,7 @@ def compare(
 
     Example: distill compare runs/a/evaluations/student.json runs/b/evaluations/student.json
     """
-    from distill.evaluate.stage import compare as compare_scores
+    from distill.examine.scores import compare as compare_scores
 
     _print(*compare_scores(a, b), as_json)
 
@@ -231,7 +273,7 @@ def show(
     _print(*shown(what, rejected=rejected, reason=reason), as_json)
 
 
-def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str = "evaluate", **how: Any) -> None:
+def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str, **how: Any) -> None:
     """Runs stages and prints how they ended, also when a gate did not pass."""
     from distill import pipeline
     from distill.show import closing_lines

@@ -11,7 +11,7 @@ from distill.errors import UsageError
 from distill.pipeline import recipe_of
 from distill.rundir import RunDir
 
-LATER = ("student", "student_overrides", "filter", "train", "evaluate")
+LATER = ("student", "student_overrides", "filter", "train", "evaluate", "quantize")
 """Keys of a recipe for the stages after sampling."""
 
 
@@ -89,4 +89,26 @@ def evaluation_recipe(
             part["limit"] = limit
     if samples is not None:
         text["evaluate"]["samples"] = samples
+    return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))
+
+
+def quantize_recipe(
+    schemes: Sequence[str],
+    benchmark: str | None,
+    samples: int | None,
+    limit: int | None,
+    settings: Sequence[str],
+    base: specs.Recipe | None = None,
+) -> specs.Recipe:
+    """Settings of a quantization: those of a run, or plain ones, with schemes, problems and samples as asked."""
+    import yaml
+
+    text: dict[str, Any] = yaml.safe_load(specs.dump(base)) if base else {"name": "quantization"}
+    part = text.setdefault("quantize", {})
+    if schemes:
+        part["schemes"] = list(schemes)
+    if benchmark is not None:
+        text.setdefault("evaluate", {})["prompts"] = [{"source": benchmark, "split": "test"}]
+    part |= {} if samples is None else {"samples": samples}
+    part |= {} if limit is None else {"limit": limit}
     return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))

@@ -254,12 +254,39 @@ def _compiled(source: str) -> jinja2.Template:
     import jinja2
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    def refuse(message: str) -> None:
-        raise ContractError(f"the chat template refuses the messages: {message}")
-
     environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined)
-    environment.globals["raise_exception"] = refuse
+    environment.globals["raise_exception"] = _refuse
     return environment.from_string(source)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled_foreign(source: str) -> jinja2.Template:
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _refuse
+    return environment.from_string(source)
+
+
+def _refuse(message: str) -> None:
+    raise ContractError(f"the chat template refuses the messages: {message}")
+
+
+def render_template(source: str, messages: Sequence[Message], *, bos: str = "", eos: str = "") -> str:
+    """The prompt that any model's chat template makes of messages, under the conventions of transformers.
+
+    Raises ContractError when the template is broken or refuses the messages.
+    """
+    import jinja2
+
+    try:
+        return _compiled_foreign(source).render(
+            messages=list(messages), add_generation_prompt=True, bos_token=bos, eos_token=eos
+        )
+    except jinja2.TemplateError as error:
+        raise ContractError(f"the chat template cannot be rendered: {error}") from error
 
 
 # --- a student's contract ----------------------------------------------------------------------------------------

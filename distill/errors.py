@@ -33,6 +33,10 @@ class UsageError(DistillError, ValueError):
     exit_code = USAGE
 
 
+class MissingError(DistillError, ImportError):
+    """Something that has to be installed first; names the exact command."""
+
+
 class SpecError(DistillError, ValueError):
     """A recipe or spec with an unknown key, a wrong type or an impossible combination; names file and line."""
 
@@ -77,6 +81,15 @@ class Interrupted(DistillError):
     """Stopped by the user after saving; the same command continues. No KeyboardInterrupt: that one has not saved."""
 
     exit_code = INTERRUPTED
+
+
+def missing_extra(what: str, extra: str) -> MissingError:
+    """The error for an optional part of distill that is not installed; `what` says who needs which library."""
+    return MissingError(
+        f"{what}, which is not installed",
+        todo=f"pip install 'distill[{extra}]', or in a checkout: "
+        f".venv/bin/python -m pip install -c constraints.txt -e '.[{extra}]'",
+    )
 
 
 def near(name: str, known: list[str]) -> str:

@@ -38,6 +38,7 @@ def stages() -> dict[str, Stage]:
     from distill.filter import stage as filtering
     from distill.generate import stage as generate
     from distill.prompts import stage as prompts
+    from distill.quantize import stage as quantize
     from distill.train import stage as train
 
     return {
@@ -46,6 +47,7 @@ def stages() -> dict[str, Stage]:
         "filter": Stage(filtering.run, lambda recipe, run: (run.prompts, run.traces)),
         "train": Stage(train.run, lambda recipe, run: (run.kept,)),
         "evaluate": Stage(evaluate.run, evaluate.reads),
+        "quantize": Stage(quantize.run, quantize.reads),
     }
 
 

@@ -70,6 +70,8 @@ class RunDir:
         self.untrained = self.path / "untrained"
         self.checkpoints = self.path / "checkpoints"
         self.evaluations = self.path / "evaluations"
+        self.quantized = self.path / "quantized"
+        self.report = self.path / "report.html"
         self.metrics = self.path / "metrics.jsonl"
         self.logs = self.path / "logs"
 
@@ -149,7 +151,7 @@ class RunDir:
 def versions() -> dict[str, str]:
     """Versions of what decides results: distill, Python and the libraries that are installed."""
     found = {"distill": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "tokenizers", "math-verify", "pyarrow"):
+    for name in ("torch", "transformers", "tokenizers", "math-verify", "pyarrow", "bitsandbytes", "llama-cpp-python"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

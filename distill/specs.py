@@ -27,8 +27,10 @@ CHECKS = ("finished", "think_format", "math", "duplicate")
 """Names of the checks in distill/filter/checks.py; a test holds the two equal."""
 HIDDEN = "hidden"
 """Type of a validation error whose input must not be shown."""
-STAGES = ("prompts", "generate", "filter", "train", "evaluate")
+STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize")
 """The stages of a recipe in their order."""
+SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
+"""Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""
 
 
 DATA_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
@@ -361,8 +363,32 @@ class EvaluateSettings(Strict):
     """The run ends with exit code 3 when the student's pass@1 is below this."""
 
 
+class QuantizeSettings(Strict):
+    """Smaller files of the student, each examined by the program it is for, and how much it may lose."""
+
+    schemes: tuple[str, ...] = ()
+    """`nf4` and `int8` (bitsandbytes, for transformers), `gguf:bf16`, `gguf:q8_0`, `gguf:q4_k_m` (llama.cpp)."""
+    limit: int | None = Field(200, ge=1)
+    """At most this many of evaluate.prompts' problems."""
+    samples: int = Field(2, ge=1)
+    """Samples per problem."""
+    min_difference: float | None = Field(-0.05, ge=-1, le=0)
+    """A gate: the lower end of the 95% interval of (file − student in bf16), paired by problem, is at least this."""
+    min_four_bit_share: float | None = Field(0.8, ge=0, le=1)
+    """A gate for 4-bit schemes: at least this share of the weights really is of a 4-bit type. llama.cpp falls back to
+    larger types where columns are no multiple of 256."""
+
+    @field_validator("schemes")
+    @classmethod
+    def _known_schemes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in SCHEMES:
+                raise ValueError(f"unknown scheme '{name}'{near(name, list(SCHEMES))}; known: {', '.join(SCHEMES)}")
+        return tuple(dict.fromkeys(value))
+
+
 class Recipe(Strict):
-    """The whole way from prompts to an examined student."""
+    """The whole way from prompts to an examined student and its quantized files."""
 
     name: str
     description: str = ""
@@ -380,10 +406,16 @@ class Recipe(Strict):
     filter: FilterSettings = FilterSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
     quick: bool = False
     """Take the settings under `quick_settings`: the same way in small, for a first look and for CI."""
     quick_settings: dict[str, Any] = {}
     """Dotted key → value, used when `quick` is true."""
+
+    @property
+    def benchmark(self) -> str:
+        """The name of the problems that models are examined on."""
+        return "+".join(f"{Path(part.source).stem}:{part.split}" for part in self.evaluate.prompts)
 
     def section_hash(self, stage: str) -> str:
         """Over everything that decides this stage's own work: the recipe's settings and the specs they name."""
@@ -397,14 +429,15 @@ class Recipe(Strict):
                 named[f"source.{place}"] = load("data", part.source)
         if stage in ("generate", "filter", "evaluate") and self.teacher:
             named["teacher"] = load("teachers", self.teacher, self.teacher_overrides)
-        if stage in ("train", "evaluate") and self.student:
+        if stage in ("train", "evaluate", "quantize") and self.student:
             named["student"] = load("students", self.student, self.student_overrides)
         contents = {kind: spec.model_dump(mode="json", exclude=_DESCRIPTIONS) for kind, spec in named.items()}
         return {**self.section(stage), "specs": contents}
 
     def parts(self, stage: str) -> tuple[PromptsPart, ...]:
         """The prompts that a stage takes from their sources."""
-        return {"prompts": self.prompts, "evaluate": self.evaluate.prompts}.get(stage, ())
+        problems = self.evaluate.prompts
+        return {"prompts": self.prompts, "evaluate": problems, "quantize": problems}.get(stage, ())
 
     def model_folders(self, stage: str) -> dict[str, Path]:
         """`teacher`, `base`, `tokenizer` → the folder that a stage loads its model from; Hub ids and folders that are
@@ -438,6 +471,11 @@ class Recipe(Strict):
                 )
             if stage == "train":
                 student(self.student, self.student_overrides)
+            if stage == "quantize" and self.quantize.schemes and not self.evaluate.prompts:
+                raise SpecError(
+                    "quantize: the recipe names no problems, so nobody could tell what a file has lost",
+                    todo="add evaluate.prompts to it",
+                )
 
     def section(self, stage: str) -> dict[str, Any]:
         """The settings that decide one stage's work, as plain JSON: what is compared when a run goes on."""
@@ -458,6 +496,12 @@ class Recipe(Strict):
                 **student,
                 "evaluate": {k: v for k, v in settings["evaluate"].items() if k != "concurrency"},
             },
+            "quantize": {
+                **student,
+                "quantize": settings["quantize"],
+                "evaluate": {key: settings["evaluate"][key] for key in ("prompts", "sampling", "max_tokens")},
+            },
+            "report": {},
         }
         return {"seed": self.seed, **parts[stage]}
 

@@ -73,7 +73,7 @@ class _Batch:
         self.finished = [False] * len(rows)
         self.new: list[list[int]] = [[] for _ in rows]
         self.draw = Draw.of(rows, mask.device)
-        self.uniforms = torch.nn.utils.rnn.pad_sequence([_uniforms(row) for row in rows], batch_first=True).to(
+        self.uniforms = torch.nn.utils.rnn.pad_sequence([uniforms_of(row) for row in rows], batch_first=True).to(
             mask.device
         )
         self.count = 0
@@ -116,7 +116,7 @@ class _Batch:
             self.cache.batch_select_indices(rest)
 
 
-def _uniforms(row: Row) -> torch.Tensor:
+def uniforms_of(row: Row) -> torch.Tensor:
     """[max_tokens] float64 in [0, 1) from the row's own seed; without one, from torch's global state."""
     import torch
 

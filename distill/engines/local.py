@@ -1,75 +1,31 @@
 """Runs a Hugging Face causal language model in this process and answers many requests in batches.
 
-Requests are sorted by prompt length, so that rows of one batch end at about the same time. Knows nothing about
-teachers, students, or think tags beyond counting the tokens before a closing one.
+Knows nothing about teachers, students, or think tags beyond counting the tokens before a closing one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import queue
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
 from distill.contract import CLOSE
-from distill.engines import EndpointError, RefusedError, Reply, Request
+from distill.engines import EndpointError, Reply, Request
+from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Row, generate
 from distill.progress import quiet_transformers
-from distill.records import Sampling, storable
-
-SORT_WINDOW = 8
-"""Batches' worth of requests taken in at a time and sorted by length."""
-GATHER_SECONDS = 0.02
-"""How long a batch that is not full waits for further requests."""
+from distill.records import storable
 
 
-@dataclass(slots=True)
-class _Waiting:
-    request: Request
-    ids: list[int]
-    max_tokens: int
-    """What was asked for, or what the model's context leaves."""
-    done: asyncio.Future[Reply]
-    loop: asyncio.AbstractEventLoop
-
-    def resolve(self, reply: Reply) -> None:
-        self._settle(lambda: self.done.set_result(reply))
-
-    def reject(self, error: BaseException) -> None:
-        self._settle(lambda: self.done.set_exception(error))
-
-    def cancel(self) -> None:
-        """Does nothing to one that has its reply."""
-        self.loop.call_soon_threadsafe(self.done.cancel)
-
-    def _settle(self, how: Callable[[], None]) -> None:
-        self.loop.call_soon_threadsafe(lambda: None if self.done.done() else how())
-
-
-class LocalEngine:
+class LocalEngine(BatchEngine):
     """The Engine of a model folder or Hub id, on the best device there is; `batch` is in rows."""
 
     def __init__(self, model: str, *, name: str = "local", batch: int = 64, revision: str | None = None) -> None:
-        self.name, self.model_path, self.batch, self.revision = name, model, batch, revision
-        self.capacity = batch * SORT_WINDOW
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._worker: threading.Thread | None = None
-        self._closing = False
+        super().__init__(name, batch)
+        self.model_path, self.revision = model, revision
         self._model: Any = None
 
-    async def start(self) -> None:
-        """Loads the model. Raises EndpointError when there is none or it cannot chat."""
-        await asyncio.to_thread(self._load)
-        self._worker = threading.Thread(target=self._serve, name=f"engine-{self.name}", daemon=True)
-        self._worker.start()
-
-    async def complete(self, request: Request) -> Reply:
-        refuse_penalties(request.sampling)
+    def encode(self, request: Request) -> list[int]:
         try:
             text = self._tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:  # such as a template that knows no system role
@@ -78,24 +34,13 @@ class LocalEngine:
                 given=", ".join(message["role"] for message in request.messages),
                 todo="take what it refuses out of the teacher spec, such as its system prompt",
             ) from error
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
-        room = self._context - len(ids)
-        if room < 1:
-            raise RefusedError(f"a prompt of {len(ids)} tokens leaves no room in the model's {self._context}")
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(request, ids, min(request.max_tokens, room), loop.create_future(), loop)
-        self._queue.put(waiting)
-        return await waiting.done
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
-    async def close(self) -> None:
-        """Stops after the current step; whoever still waits is cancelled."""
-        self._closing = True
-        self._queue.put(None)
-        if self._worker is not None:
-            await asyncio.to_thread(self._worker.join)
+    def unload(self) -> None:
         self._model = None
 
-    def _load(self) -> None:
+    def load(self) -> None:
         import torch
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -120,55 +65,17 @@ class LocalEngine:
                 f"the tokenizer of {self.model_path} has no chat template", todo="use a model that can chat"
             )
         self._model = model.to(device).eval()
-        self._context: int = config.max_position_embeddings
+        self.context = config.max_position_embeddings
         self._stops = stop_ids(model, self._tokenizer)
         self._pad: int = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._stops[0]
         self._close_id: int | None = self._tokenizer.get_vocab().get(CLOSE)
 
-    def _serve(self) -> None:
-        """The worker thread: gathers requests, sorts them, runs the shortest batch, again and again."""
-        pool: list[_Waiting] = []
-        while self._gather(pool):
-            pool.sort(key=lambda waiting: len(waiting.ids))
-            batch, pool = pool[: self.batch], pool[self.batch :]
-            try:
-                self._answer(batch)
-            except Exception as error:  # noqa: BLE001  # whatever the model raised belongs to those who wait for this batch
-                for waiting in batch:
-                    waiting.reject(
-                        EndpointError("the model failed while generating", given=f"{type(error).__name__}: {error}")
-                    )
-        with contextlib.suppress(queue.Empty):
-            while True:  # close() puts its None behind all who came before it
-                left = self._queue.get_nowait()
-                pool += [left] if left is not None else []
-        for waiting in pool:
-            waiting.cancel()
-
-    def _gather(self, pool: list[_Waiting]) -> bool:
-        """Adds what waits to the pool, blocking while there is nothing to do. False once the engine closes."""
-        while not self._closing:
-            try:
-                while len(pool) < self.capacity:
-                    waiting = self._queue.get(timeout=GATHER_SECONDS if pool else None)
-                    if waiting is None:
-                        return False
-                    pool.append(waiting)
-            except queue.Empty:
-                pass
-            pool[:] = [waiting for waiting in pool if not waiting.done.cancelled()]
-            if pool:
-                return True
-        return False
-
-    def _answer(self, batch: list[_Waiting]) -> None:
+    def answer(self, batch: list[Waiting]) -> None:
         rows = [Row(w.ids, w.max_tokens, w.request.sampling, w.request.seed) for w in batch]
-        for index, ids in generate(self._model, rows, self._stops, self._pad, cancelled=lambda: self._closing):
+        for index, ids in generate(self._model, rows, self._stops, self._pad, cancelled=lambda: self.closing):
             batch[index].resolve(self._reply(batch[index], ids))
-        for waiting in batch:
-            waiting.cancel()
 
-    def _reply(self, waiting: _Waiting, ids: list[int]) -> Reply:
+    def _reply(self, waiting: Waiting, ids: list[int]) -> Reply:
         stopped = ids[-1] in self._stops
         text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
         closed = self._close_id is not None and self._close_id in ids
@@ -192,15 +99,6 @@ def compute_dtype(device: str) -> str:
 
     has = torch.cpu.get_capabilities()
     return "auto" if device != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "float32"
-
-
-def refuse_penalties(sampling: Sampling) -> None:
-    """The local engine has temperature, top-p, top-k and min-p; a setting it would ignore is refused instead."""
-    for name in ("presence_penalty", "frequency_penalty", "repetition_penalty"):
-        if getattr(sampling, name) is not None:
-            raise EndpointError(
-                f"the local engine has no {name}", todo="drop the setting, or use a server: generate.engine: openai"
-            )
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

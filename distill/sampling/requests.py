@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from distill.contract import ReasoningFormat, parse_reply
 from distill.engines import Reply, Request
-from distill.files import now
+from distill.files import now, sha256_of
 from distill.records import (
     Message,
     Prompt,
@@ -34,6 +34,9 @@ class Subject:
     forced_prefix: str
     sampling: Sampling
     max_tokens: int
+    common_numbers: bool = False
+    """The same question and sample index gets the same seed whoever answers: common random numbers, which take much
+    of the chance out of the difference of two models (Glasserman and Yao, doi:10.1287/mnsc.38.6.884)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ def task_for(prompt: Prompt, subject: Subject, sample: int) -> Task:
     messages = subject.messages(prompt)
     asked = asked_hash(messages, subject.forced_prefix)
     key = trace_key(asked, sample, subject.identity, subject.sampling)
-    request = Request(key, messages, subject.sampling, subject.max_tokens, request_seed(subject.sampling, key))
+    drawn_by = sha256_of([asked, sample]) if subject.common_numbers else key
+    request = Request(key, messages, subject.sampling, subject.max_tokens, request_seed(subject.sampling, drawn_by))
     return Task(key, asked, prompt.id, sample, request)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distill.contract import Contract, prompt_messages
 from distill.engines import Engine
+from distill.engines.batching import BatchEngine
 from distill.engines.local import LocalEngine
 from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
@@ -39,15 +40,16 @@ def teacher_subject(spec: TeacherSpec, sampling: SamplingSpec, max_tokens: int |
     )
 
 
-def model_subject(folder: Path, name: str, contract: Contract, sampling: Sampling, max_tokens: int) -> Subject:
-    """A model folder examined under a student's contract, as if it were a teacher."""
+def model_subject(identity: TeacherIdentity, contract: Contract, sampling: Sampling, max_tokens: int) -> Subject:
+    """A model examined under a student's contract, as if it were a teacher."""
     return Subject(
-        TeacherIdentity(name, folder_revision(folder)),
+        identity,
         lambda prompt: contract.messages(prompt.text, prompt.kind),
         "tags",
         contract.forced_prefix,
         sampling,
         max_tokens,
+        common_numbers=True,
     )
 
 
@@ -80,5 +82,6 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
 
 
 def in_flight(engine: Engine, concurrency: int) -> int:
-    """Requests to keep in flight: the local engine sorts several batches' worth, a server gets what was asked."""
-    return engine.capacity if isinstance(engine, LocalEngine) else concurrency
+    """Requests to keep in flight: an engine in this process sorts several batches' worth, a server gets what was
+    asked."""
+    return engine.capacity if isinstance(engine, BatchEngine) else concurrency

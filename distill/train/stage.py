@@ -54,6 +54,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
         "student": spec.name,
         "base": spec.base,
         "license": spec.license,
+        "gguf_pre": spec.gguf_pre,
         "teacher": recipe.teacher,
         "recipe": recipe.name,
         "settings": recipe.section_hash("train"),

