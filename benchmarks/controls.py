@@ -19,6 +19,7 @@ from typing import Any
 
 from distill import specs
 from distill.evaluate import stage as evaluate
+from distill.examine.scores import table
 from distill.pipeline import run_recipe
 from distill.rundir import RunDir
 from distill.train import stage as train
@@ -92,7 +93,7 @@ def main() -> None:
     scores = {"verified": student_score(base)}
     scores.update(controls(base, options.out))
     scores.update(other_seeds(options.out, options.seeds))
-    print("\n".join(evaluate.table(list(scores.items()))))
+    print("\n".join(table(list(scores.items()))))
     if scores[WRONG]["pass_at_1"] >= WRONG_PROMPTS_CEILING:
         raise SystemExit(f"wrong prompts should end below {WRONG_PROMPTS_CEILING:.0%}")
 

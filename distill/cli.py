@@ -275,16 +275,17 @@ def show(
 
 def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str, **how: Any) -> None:
     """Runs stages and prints how they ended, also when a gate did not pass."""
-    from distill import pipeline
+    from distill import pipeline, specs
     from distill.show import closing_lines
 
+    stages = pipeline.between(how.get("first", specs.STAGES[0]), last)
     try:
         pipeline.run_recipe(recipe, run, last=last, **how)
         failed = None
     except errors.GateError as gate:
         failed = gate
     manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
-    _print({"run": str(run.path), **manifest}, list(closing_lines(run, last)), as_json)
+    _print({"run": str(run.path), **manifest}, list(closing_lines(run, stages)), as_json)
     if failed is not None:
         raise failed
 

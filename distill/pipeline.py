@@ -67,7 +67,7 @@ def run_recipe(
     Raises RunError for a run made by another recipe, GateError when all is done but a gate did not pass, and whatever
     a stage raises; finished stages stay finished.
     """
-    names = _between(first, last)
+    names = between(first, last)
     recipe.require(names)  # before anything is paid for
     with run.lock():
         if adopting:
@@ -128,12 +128,13 @@ def recipe_of(run: RunDir) -> Recipe:
 
 def plan(recipe: Recipe, run: RunDir, first: str, last: str) -> dict[str, str]:
     """What `run_recipe` would do, stage by stage, without doing it."""
-    names = _between(first, last)
+    names = between(first, last)
     recipe.require(names)
     return {name: "done" if _is_done(name, recipe, run) else "to run" for name in names}
 
 
-def _between(first: str, last: str) -> list[str]:
+def between(first: str, last: str) -> list[str]:
+    """The stages from `first` to `last`. Raises UsageError when there is none of that name, or none between them."""
     for name in (first, last):
         if name not in STAGES:
             raise UsageError(f"unknown stage '{name}'", todo=f"one of: {', '.join(STAGES)}")

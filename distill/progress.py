@@ -34,8 +34,12 @@ def say(line: str) -> None:
 
 
 def quiet_transformers() -> None:
-    """No progress bars and no advice of the library's own between our lines."""
+    """No progress bars and no advice of the library's own, and of bitsandbytes below it, between our lines."""
+    import logging as plain
+
     from transformers.utils import logging
+
+    plain.getLogger("bitsandbytes").setLevel(plain.ERROR)
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

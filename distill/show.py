@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -71,17 +71,30 @@ def run_lines(run: RunDir) -> Iterator[str]:
             yield f"    {state.counts['error']}"
 
 
-def closing_lines(run: RunDir, last: str) -> Iterator[str]:
-    """The end of a command: how long each stage took, the lines of its `last` stage, where everything is."""
-    states = [(name, run.stages()[name]) for name in specs.STAGES if name in run.stages()]
-    done = [(name, state) for name, state in states if state.seconds is not None]
+TABLES = ("evaluate", "quantize")
+"""Stages whose lines are the result of a run."""
+
+
+def closing_lines(run: RunDir, stages: Sequence[str]) -> Iterator[str]:
+    """The end of a command that went through these stages: how long each took, the results, and what to do next."""
+    states = {name: run.stages()[name] for name in specs.STAGES if name in run.stages()}
+    done = {name: state for name, state in states.items() if state.seconds is not None}
     if done:
-        total = sum(state.seconds or 0.0 for _, state in done)
-        yield ", ".join(f"{name} {_spent(state)}" for name, state in done) + f", in all {total:.0f} s"
-        yield from dict(done)[last].counts.get("_lines", []) if last in dict(done) else []
+        total = sum(state.seconds or 0.0 for state in done.values())
+        yield ", ".join(f"{name} {_spent(state)}" for name, state in done.items()) + f", in all {total:.0f} s"
+    told = [name for name in stages if name in TABLES] or list(stages[-1:])
+    for name in told:
+        yield from done[name].counts.get("_lines", []) if name in done else []
     if run.student.is_dir():
-        yield f"student: {run.student}"
-    yield f"everything else: {run.path} (`distill show {run.path}`)"
+        yield f"student:    {run.student} (chat with it: `distill chat {run.path}`)"
+    if run.quantized.is_dir():
+        yield f"quantized:  {run.quantized}"
+    if run.report.is_file():
+        yield f"report:     {run.report} (open it in a browser)"
+    yield f"everything: {run.path} (`distill show {run.path}`)"
+    if "report" in stages:
+        yield "next, with your own questions and teacher:"
+        yield "  distill generate --prompts questions.jsonl --teacher http://localhost:8000/v1 --model NAME"
 
 
 def _spent(state: StageState) -> str:

@@ -11,7 +11,8 @@ import pytest
 from http_teacher import HttpTeacher, Said
 
 from distill import specs
-from distill.evaluate import stage as evaluate
+from distill.examine.examination import examine
+from distill.examine.models import model_examinee
 from distill.pipeline import run_recipe
 from distill.prompts import arithmetic
 from distill.prompts.stage import read_prompts
@@ -52,7 +53,7 @@ def test_a_student_answers_the_problems_it_has_learned_by_heart(tmp_path: Path, 
     problems = list(read_prompts(run.prompts))
     scores = {}
     for folder in (run.untrained, run.student):
-        examinee = evaluate._folder(folder, folder.name, learned)
-        scores[folder.name] = evaluate.examine(examinee, problems, 2, run.evaluations, benchmark="learned")["pass_at_1"]
+        examinee = model_examinee(folder, folder.name, learned)
+        scores[folder.name] = examine(examinee, problems, 2, run.evaluations, benchmark="learned")["pass_at_1"]
     assert scores["untrained"] == 0
     assert scores["student"] > BAR

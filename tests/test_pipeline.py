@@ -23,6 +23,10 @@ SMALL = {
     "filter.keep": "all",
     "filter.heldout": 0.2,
     "evaluate.min_pass_at_1": None,
+    "quantize.schemes": ["nf4", "gguf:q4_k_m"],
+    "quantize.limit": 3,
+    "quantize.samples": 1,
+    "quantize.min_difference": None,
 }
 
 
@@ -141,7 +145,7 @@ def test_the_seconds_of_all_starts_count(tmp_path: Path, monkeypatch: pytest.Mon
     run_recipe(recipe, run, last="prompts")
     state = run.stages()["prompts"]
     assert (state.seconds, state.starts, state.state) == (300.0, 3, "done")
-    assert "prompts 300 s in 3 starts, in all 300 s" in next(iter(closing_lines(run, "prompts")))
+    assert "prompts 300 s in 3 starts, in all 300 s" in next(iter(closing_lines(run, ["prompts"])))
     outcomes.append(None)
     run_recipe(recipe, run, last="prompts", force=True)
     assert run.stages()["prompts"].seconds == 100.0, "a finished stage that is run again begins anew"

@@ -156,6 +156,8 @@ def test_paths_are_those_of_the_design(tmp_path: Path) -> None:
         "untrained": "untrained",
         "checkpoints": "checkpoints",
         "evaluations": "evaluations",
+        "quantized": "quantized",
+        "report": "report.html",
         "metrics": "metrics.jsonl",
         "logs": "logs",
     }

@@ -461,7 +461,9 @@ def changed_stages(key: str, value: Any) -> set[str]:
         ("teacher_overrides", {"revision": "x"}, {"generate", "filter", "evaluate"}),
         ("filter.keep", "all", {"filter"}),
         ("filter.heldout", 0.1, {"filter"}),
-        ("student", "tiny-llama", {"train", "evaluate"}),
+        ("student", "tiny-llama", {"train", "evaluate", "quantize"}),
+        ("quantize.samples", 9, {"quantize"}),
+        ("evaluate.max_tokens", 9, {"evaluate", "quantize"}),
         ("train.epochs", 4, {"train"}),
         ("evaluate.samples", 9, {"evaluate"}),
         ("seed", 1, set(specs.STAGES)),
@@ -501,5 +503,5 @@ def test_an_edited_spec_makes_its_stages_run_again(tmp_path: Path) -> None:
 
     before = hashes(text)
     assert hashes(text.replace("description: ", "description: Other words. ")) == before
-    after = hashes(text.replace("num_hidden_layers: 4", "num_hidden_layers: 3").replace("parameters:", "# parameters:"))
-    assert {stage for stage in specs.STAGES if before[stage] != after[stage]} == {"train", "evaluate"}
+    after = hashes(text.replace("num_hidden_layers: 5", "num_hidden_layers: 3").replace("parameters:", "# parameters:"))
+    assert {stage for stage in specs.STAGES if before[stage] != after[stage]} == {"train", "evaluate", "quantize"}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from distill.engines import EndpointError, RefusedError, Reply, Request
+from distill.engines import EndpointError, RefusedError, Reply, Request, batching
 from distill.engines import local as local_module
 from distill.engines.local import LocalEngine
 from distill.records import Sampling
@@ -152,7 +152,7 @@ def test_batches_are_of_prompts_of_similar_length(model_folder: Folder, monkeypa
         return inner(model, rows, *more, **named)
 
     monkeypatch.setattr(local_module, "generate", noting)
-    monkeypatch.setattr(local_module, "GATHER_SECONDS", 1.0)
+    monkeypatch.setattr(batching, "GATHER_SECONDS", 1.0)
     mixed = [request("word " * (1 + 7 * (place % 2) + place % 3), tokens=2, seed=place) for place in range(16)]
     answers(model_folder("qwen2"), mixed)
     assert [len(found) for found in widths] == [4] * 4

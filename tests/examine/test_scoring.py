@@ -6,7 +6,8 @@ import random
 import statistics
 
 import pytest
-from distill.evaluate.scoring import Graded, paired_difference, per_problem, score, standard_error
+
+from distill.examine.scoring import Graded, paired_difference, per_problem, score, standard_error
 
 
 def graded(*problems: str, tokens: int = 10) -> list[Graded]:

@@ -10,7 +10,7 @@ import pytest
 from distill.contract import Contract
 from distill.engines.local import LocalEngine
 from distill.errors import UsageError
-from distill.records import Prompt, Sampling
+from distill.records import Prompt, Sampling, TeacherIdentity
 from distill.sampling.requests import task_for
 from distill.sampling.subjects import (
     engine_for,
@@ -82,12 +82,16 @@ def test_a_server_of_the_same_model_is_the_same_teacher(tmp_path: Path) -> None:
     assert task_for(PROMPT, teacher_subject(spec, SamplingSpec(), None, 1), 0).key  # of the subject alone, no engine
 
 
-def test_a_student_is_asked_as_its_contract_says(tmp_path: Path) -> None:
+def test_a_student_is_asked_as_its_contract_says() -> None:
     contract = Contract("chatml", "<think>\n", {"math": "Box it."}, None)
-    subject = model_subject(folder(tmp_path / "m"), "student", contract, Sampling(temperature=0.6), 20)
+    subject = model_subject(TeacherIdentity("student", "1"), contract, Sampling(temperature=0.6, seed=1), 20)
     assert subject.messages(PROMPT) == contract.messages("2 + 2?", "math")
     assert (subject.reasoning_format, subject.forced_prefix) == ("tags", "<think>\n")
-    assert subject.identity.revision == folder_revision(tmp_path / "m")
+    other = model_subject(TeacherIdentity("smaller", "2"), contract, Sampling(temperature=0.6, seed=1), 20)
+    tasks = [task_for(PROMPT, subject, 0), task_for(PROMPT, subject, 1), task_for(PROMPT, other, 0)]
+    assert len({task.key for task in tasks}) == 3
+    seeds = [task.request.seed for task in tasks]
+    assert seeds[0] == seeds[2] != seeds[1], "two models draw the same numbers for the same question and sample"
 
 
 def test_the_engine_follows_the_settings() -> None:
