@@ -231,6 +231,20 @@ def show(
     _print(*shown(what, rejected=rejected, reason=reason), as_json)
 
 
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can do, what is missing, the exact command that mends it. Exit code 1: the main job cannot run.
+
+    Example: distill doctor --json
+    """
+    from distill.doctor import examine, shown
+
+    diagnosis = examine()
+    _print(*shown(diagnosis), as_json)
+    if not diagnosis.healthy:
+        raise typer.Exit(errors.FAILED)
+
+
 def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str = "evaluate", **how: Any) -> None:
     """Runs stages and prints how they ended, also when a gate did not pass."""
     from distill import pipeline

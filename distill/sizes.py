@@ -86,5 +86,32 @@ R1_STUDENTS: Mapping[str, Sizes] = {
     "R1-Distill-Qwen-32B": _qwen(5_120, 64, 40, 8, 27_648, 152_064),
     "R1-Distill-Llama-70B": _llama(8_192, 80, 64, 28_672),
 }
-"""DeepSeek-R1's students: the values of config.json of deepseek-ai/DeepSeek-R1-Distill-* on the Hub. None ties its head,
-the 1.5B included, whose base Qwen2.5-Math-1.5B does: hence 1.78B weights instead of 1.54B."""
+"""DeepSeek-R1's students: the values of config.json of deepseek-ai/DeepSeek-R1-Distill-* on the Hub. None ties its
+head, not even the 1.5B, whose base Qwen2.5-Math-1.5B does: hence 1.78B weights instead of 1.54B."""
+
+OVERHEAD = 1e9
+"""Bytes that a runtime takes besides weights and cache: its own context, buffers, activations. An assumption."""
+SHOWN_SCHEMES: tuple[Scheme, ...] = ("bf16", "int8", "q4_k_m")
+"""From the largest to the smallest."""
+LEAST_CONTEXT = 4_096
+"""Tokens below which a reasoning student is of no use: a mean trace of R1 has 5,355 (arXiv 2501.12948v2, table 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The best way to hold a model in some memory: its scheme, and the tokens of context that fit beside it."""
+
+    scheme: Scheme
+    context: int
+
+
+def best_fit(sizes: Sizes, memory: float, context: int = 32_768) -> Fit | None:
+    """The largest scheme that fits into `memory` bytes with `context` tokens of KV cache in bfloat16, or with fewer.
+
+    A shorter context is only considered for the smallest scheme; None when not even LEAST_CONTEXT tokens are left.
+    """
+    for scheme in SHOWN_SCHEMES:
+        tokens = int((memory - OVERHEAD - sizes.weight_bytes(scheme)) / sizes.kv_bytes_per_token())
+        if tokens >= context:
+            return Fit(scheme, context)
+    return Fit(scheme, tokens) if tokens >= LEAST_CONTEXT else None

@@ -19,6 +19,7 @@ from jinja2 import TemplateError
 from distill.contract import CLOSE
 from distill.engines import EndpointError, RefusedError, Reply, Request
 from distill.engines.decoding import Row, generate
+from distill.hardware import bfloat16_in_hardware
 from distill.progress import quiet_transformers
 from distill.records import Sampling, storable
 
@@ -188,10 +189,7 @@ def compute_dtype(device: str) -> str:
 
     A CPU that only emulates bfloat16 converts at every product: float32 is faster there, for twice the memory.
     """
-    import torch
-
-    has = torch.cpu.get_capabilities()
-    return "auto" if device != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "float32"
+    return "auto" if device != "cpu" or bfloat16_in_hardware() else "float32"
 
 
 def refuse_penalties(sampling: Sampling) -> None:
