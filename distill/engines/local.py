@@ -62,6 +62,7 @@ class LocalEngine:
         self._worker: threading.Thread | None = None
         self._closing = False
         self._model: Any = None
+        self._tokenizer: Any = None
 
     async def start(self) -> None:
         """Loads the model. Raises EndpointError when there is none or it cannot chat."""
@@ -97,34 +98,16 @@ class LocalEngine:
         self._model = None
 
     def _load(self) -> None:
-        import torch
-        from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        quiet_transformers()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            config = AutoConfig.from_pretrained(self.model_path, revision=self.revision)
-            experts = {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.model_path, revision=self.revision)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                self.model_path, revision=self.revision, dtype=compute_dtype(device), **experts
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise EndpointError(
-                f"the model {self.model_path} cannot be loaded",
-                given=str(error).splitlines()[0][:300],
-                todo="give a folder with config.json, weights and tokenizer, or a Hub id that can be downloaded",
-            ) from error
-        if not self._tokenizer.chat_template:
-            raise EndpointError(
-                f"the tokenizer of {self.model_path} has no chat template", todo="use a model that can chat"
-            )
-        self._model = model.to(device).eval()
-        self._context: int = config.max_position_embeddings
-        self._stops = stop_ids(model, self._tokenizer)
-        self._pad: int = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._stops[0]
-        self._close_id: int | None = self._tokenizer.get_vocab().get(CLOSE)
+        loaded = load(self.model_path, revision=self.revision)
+        self._model, self._tokenizer, self._context, self._stops = (
+            loaded.model,
+            loaded.tokenizer,
+            loaded.context,
+            loaded.stops,
+        )
+        pad: int | None = loaded.tokenizer.pad_token_id
+        self._pad: int = pad if pad is not None else loaded.stops[0]
+        self._close_id: int | None = loaded.tokenizer.get_vocab().get(CLOSE)
 
     def _serve(self) -> None:
         """The worker thread: gathers requests, sorts them, runs the shortest batch, again and again."""
@@ -182,6 +165,52 @@ class LocalEngine:
             reasoning_tokens=ids.index(self._close_id) if closed and self._close_id is not None else None,
             honoured=waiting.request.sampling,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to generate, its tokenizer, its context in tokens, and the ids that end a reply."""
+
+    model: Any
+    tokenizer: Any
+    context: int
+    stops: list[int]
+
+
+def load(path: str, *, revision: str | None = None) -> Loaded:
+    """A model folder or Hub id on the best device there is. Raises EndpointError when there is none or it cannot chat.
+
+    A quantized folder stays on the device that its quantizer put it on.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        options: dict[str, Any] = (
+            {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
+        )
+        quantized = getattr(config, "quantization_config", None) is not None
+        if quantized:
+            options["device_map"] = {"": device}
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=compute_dtype(device), **options
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise EndpointError(
+            f"the model {path} cannot be loaded",
+            given=str(error).splitlines()[0][:300],
+            todo="give a folder with config.json, weights and tokenizer, or a Hub id that can be downloaded",
+        ) from error
+    if not tokenizer.chat_template:
+        raise EndpointError(f"the tokenizer of {path} has no chat template", todo="use a model that can chat")
+    if not quantized:
+        model = model.to(device)
+    return Loaded(model.eval(), tokenizer, config.max_position_embeddings, stop_ids(model, tokenizer))
 
 
 def compute_dtype(device: str) -> str:
