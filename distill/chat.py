@@ -38,7 +38,7 @@ class Said:
 
     @property
     def kept(self) -> str:
-        """What later turns see. A closing tag in an answer is one whose opening was in the prompt, unknown to us."""
+        """What later turns see: behind a closing tag in the answer, where nobody could know that it was reasoning."""
         return self.answer.rpartition(CLOSE)[2].strip()
 
 

@@ -216,13 +216,14 @@ def reparse(run: Run, settings: Settings = None, as_json: Json = False) -> None:
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="KIND|NAME|RUN", help="teachers, students, data, recipes, a name, a run.")
-    ],
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[KIND|NAME|PATH]", help="teachers, students, data, recipes; a name; a run or a file."),
+    ] = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="The traces of a run that failed a check.")] = False,
     reason: Annotated[Optional[str], typer.Option(help="Only those rejected for this reason.")] = None,  # noqa: UP045
     as_json: Json = False,
 ) -> None:
-    """Shipped specs, one spec, a run's state, or its rejected traces.
+    """Shipped specs, one spec, a run's state, its rejected traces, a model folder, a score.
 
     Example: distill show runs/quickstart --rejected --reason wrong_answer
     """
