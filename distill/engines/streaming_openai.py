@@ -81,6 +81,8 @@ class _StreamingEngine(OpenAIEngine):
                 events = _events(response.content.iter_any())
                 async for part in read_stream(events, asked):
                     yield part
+        except DistillError:  # an EndpointError is an OSError too
+            raise
         except TimeoutError:
             raise EndpointError(
                 f"no byte from the server within {self._timeout:g} s", todo="ask again when the server is less busy"
