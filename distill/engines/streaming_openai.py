@@ -162,7 +162,11 @@ def _chunk(data: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         chunk = None
     if not isinstance(chunk, dict):
-        raise EndpointError("the server's stream holds something that is no JSON object", given=repr(data)[:80])
+        raise EndpointError(
+            "the server's stream holds something that is no JSON object",
+            given=repr(data)[:80],
+            todo="see what stands at the URL",
+        )
     if chunk.get("error"):
         error = chunk["error"]
         said = error.get("message") if isinstance(error, dict) else error
