@@ -6,7 +6,10 @@ Sampling is llama.cpp's own: the same settings, but not the tokens that the loca
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ class GgufTalker:
     """
 
     def __init__(self, file: Path, contract: Contract | None, context: int) -> None:
-        self._llama = _load(file, context)
+        self._llama, self._context = _load(file, context)
         try:
             self._render = contract.render_prompt if contract is not None else _own_template(self._llama, file)
         except BaseException:
@@ -41,9 +44,9 @@ class GgufTalker:
         llama = self._llama
         prompt = self._render(messages)
         ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)  # the text holds its BOS token already
-        room = llama.n_ctx() - len(ids)
+        room = self._context - len(ids)
         if room < 1:
-            raise ContextFullError(f"the conversation of {len(ids)} tokens fills the context of {llama.n_ctx()}")
+            raise ContextFullError(f"the conversation of {len(ids)} tokens fills the context of {self._context}")
         limit = min(asked.max_tokens or room, room)
         splitter = Splitter(opened=opens_reasoning(prompt))
         text = codecs.getincrementaldecoder("utf-8")(errors="replace")  # one character may be several tokens
@@ -75,7 +78,8 @@ class GgufTalker:
         return tokens
 
 
-def _load(file: Path, context: int) -> Any:
+def _load(file: Path, context: int) -> tuple[Any, int]:
+    """The model, and the tokens that prompt and reply may have: llama.cpp rounds its own context up."""
     try:
         import llama_cpp
     except ImportError as error:
@@ -84,16 +88,31 @@ def _load(file: Path, context: int) -> Any:
             given=str(error)[:200],
             todo=install_command("quantize"),
         ) from error
-    options = {"n_threads": cores(), "n_gpu_layers": -1, "verbose": False}
     try:
-        looked_at = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
-        known = int(looked_at.metadata.get(f"{looked_at.metadata['general.architecture']}.context_length", context))
-        looked_at.close()
-        return llama_cpp.Llama(str(file), n_ctx=min(context, known), **options)
+        with _silent():
+            looked_at = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
+            known = int(looked_at.metadata[f"{looked_at.metadata['general.architecture']}.context_length"])
+            looked_at.close()
+            room = min(context, known)
+            return llama_cpp.Llama(str(file), n_ctx=room, n_threads=cores(), n_gpu_layers=-1, verbose=False), room
     except (ValueError, KeyError, RuntimeError, OSError, AssertionError) as error:
         raise EndpointError(
             f"{file} cannot be loaded", given=str(error)[:300], todo="give a whole GGUF file of a text model"
         ) from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """llama.cpp writes its warnings straight to the file descriptor, past its own `verbose`; errors are raised."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _ends(llama: Any, token: int) -> bool:
