@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import tiny_model
 from http_teacher import Fault, HttpTeacher, Said
 
 from distill.chat import Conversation, remarks
@@ -368,8 +370,6 @@ def test_a_full_context_offers_new() -> None:
 @pytest.fixture(scope="module")
 def student_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[str], Path]) -> Path:
     """A tiny random model with a student's contract beside it."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("chat") / "student"
     shutil.copytree(model_folder("qwen2"), folder)
     contract = {"template": "deepseek-r1", "forced_prefix": "<think>\n", "instruction": {}, "system": None}
@@ -380,8 +380,6 @@ def student_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Calla
 @pytest.fixture(scope="module")
 def endless_folder(tmp_path_factory: pytest.TempPathFactory, student_folder: Path) -> Path:
     """The same, but no token stops it and its context is long."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("endless") / "student"
     shutil.copytree(student_folder, folder)
     for name, changed in (
@@ -402,3 +400,31 @@ def test_a_folder_without_a_contract_uses_its_own_template(model_folder: Callabl
     *pieces, ending = who.talker.reply([{"role": "user", "content": "hi"}], Asked(Sampling(), 8, 1))
     assert isinstance(ending, Ending)
     assert pieces
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_folder_talks_quietly(student_folder: Path, tmp_path: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_quant_type="nf4")
+    tiny_model("qwen2", hidden_size=64, intermediate_size=128).save_pretrained(tmp_path / "whole")
+    place = tmp_path / "whole"
+    model = AutoModelForCausalLM.from_pretrained(place, quantization_config=settings, device_map={"": "cpu"})
+    shutil.copytree(student_folder, tmp_path / "quantized", ignore=shutil.ignore_patterns("*.safetensors"))
+    model.save_pretrained(tmp_path / "quantized")
+    told = piped(tmp_path / "quantized", "What is 2 + 2?", "--seed", "1", "--max-tokens", "5")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith("<think>\n")
+    assert set(told.stderr.splitlines()) <= {"(cut after 5 tokens: --max-tokens)", "(no answer followed)"}
+
+
+def test_a_model_that_fails_is_no_traceback(student_folder: Path, tmp_path: Path) -> None:
+    """Its template refuses every message, as some do for a system prompt."""
+    folder = tmp_path / "student"
+    shutil.copytree(student_folder, folder, ignore=shutil.ignore_patterns("distill.json"))
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no system prompts here') }}")
+    told = piped(folder, "hi", "--system", "Be brief.")
+    assert told.returncode == 1
+    assert "Traceback" not in told.stderr
+    assert "no system prompts here" in told.stderr

@@ -5,12 +5,13 @@ What a conversation asks of a backend stands here too. Knows nothing about model
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from distill.contract import CLOSE, OPEN
-from distill.errors import DistillError
+from distill.errors import DistillError, EndpointError
 from distill.records import Message, Sampling
 
 Part = Literal["reasoning", "answer"]
@@ -161,3 +162,18 @@ def opens_reasoning(prompt: str) -> bool:
 def cut_reason(limit: int, asked: Asked) -> Literal["length", "context"]:
     """Why a reply of `limit` tokens was cut: the limit that was asked for, or the end of the context."""
     return "length" if limit == asked.max_tokens else "context"
+
+
+@contextlib.contextmanager
+def failures_told(model: str) -> Iterator[None]:
+    """Whatever a library raises inside, while a model answers, is an EndpointError: memory, a kernel, a template."""
+    try:
+        yield
+    except DistillError:
+        raise
+    except Exception as error:  # whatever it is, it belongs to this answer alone
+        raise EndpointError(
+            f"{model} failed while answering",
+            given=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+            todo="ask something shorter, or try the model on another machine (`distill doctor`)",
+        ) from error

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from distill.contract import Contract
-from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Splitter, cut_reason, opens_reasoning
+from distill.engines.streaming import (
+    Asked,
+    ContextFullError,
+    Ending,
+    Piece,
+    Splitter,
+    cut_reason,
+    failures_told,
+    opens_reasoning,
+)
 from distill.environment import install_command
 from distill.errors import EndpointError
 from distill.hardware import cores
@@ -33,6 +42,7 @@ class GgufTalker:
     """
 
     def __init__(self, file: Path, contract: Contract | None, context: int) -> None:
+        self._name = str(file)
         self._llama, self._context = _load(file, context)
         try:
             self._render = contract.render_prompt if contract is not None else _own_template(self._llama, file)
@@ -41,6 +51,10 @@ class GgufTalker:
             raise
 
     def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+        with failures_told(self._name):
+            yield from self._reply(messages, asked)
+
+    def _reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
         llama = self._llama
         prompt = self._render(messages)
         ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)  # the text holds its BOS token already

@@ -18,6 +18,7 @@ from distill.engines.streaming import (
     Piece,
     Splitter,
     cut_reason,
+    failures_told,
     opens_reasoning,
 )
 from distill.records import Message
@@ -30,11 +31,16 @@ class LocalTalker:
     """
 
     def __init__(self, folder: str, contract: Contract | None, context: int) -> None:
+        self._name = folder
         self._loaded = load(folder)
         self._render = _renderer(self._loaded.tokenizer, contract)
         self._context = min(context, self._loaded.context)
 
     def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+        with failures_told(self._name):
+            yield from self._reply(messages, asked)
+
+    def _reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
         tokenizer, stops = self._loaded.tokenizer, self._loaded.stops
         prompt = self._render(messages)
         ids = tokenizer.encode(prompt, add_special_tokens=False)
