@@ -121,7 +121,7 @@ def convert(gguf: Path, folder: Path) -> None:
 
 def read_fields(gguf: Path) -> dict[str, Any]:
     """Metadata of a GGUF file by key."""
-    from gguf import GGUFReader  # type: ignore[import-not-found]  # lies in the folder that use_reader prepared
+    from gguf import GGUFReader  # type: ignore[import-not-found, unused-ignore]  # lies in the folder that use_reader prepared
 
     return {name: field.contents() for name, field in GGUFReader(gguf).fields.items()}
 

@@ -258,19 +258,60 @@ def reparse(run: Run, settings: Settings = None, as_json: Json = False) -> None:
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="KIND|NAME|RUN", help="teachers, students, data, recipes, a name, a run.")
-    ],
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[KIND|NAME|PATH]", help="teachers, students, data, recipes; a name; a run or a file."),
+    ] = None,
     rejected: Annotated[bool, typer.Option("--rejected", help="The traces of a run that failed a check.")] = False,
     reason: Annotated[Optional[str], typer.Option(help="Only those rejected for this reason.")] = None,  # noqa: UP045
     as_json: Json = False,
 ) -> None:
-    """Shipped specs, one spec, a run's state, or its rejected traces.
+    """Shipped specs, one spec, a run's state, its rejected traces, a model folder, a score.
 
     Example: distill show runs/quickstart --rejected --reason wrong_answer
     """
     from distill.show import show as shown
 
     _print(*shown(what, rejected=rejected, reason=reason), as_json)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a model folder, a .gguf file, or a server.")],
+    question: Annotated[Optional[str], typer.Argument(help="Answer this and leave.")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option("--model", help="The model's name at the server.")] = None,  # noqa: UP045
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0.001, max=1.0, help="Sample from this share of the likeliest.")] = 0.95,
+    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Tokens per reply (default: no limit).")] = None,  # noqa: UP045
+    context: Annotated[int, typer.Option(min=16, help="Tokens of conversation and reply, but for servers.")] = 32_768,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="The same replies again.")] = None,  # noqa: UP045
+    system: Annotated[Optional[str], typer.Option(metavar="TEXT", help="A system prompt; R1 advises none.")] = None,  # noqa: UP045
+    kind: Annotated[str, typer.Option(help="Kind of question, whose instruction is added, such as math.")] = "open",
+    as_json: Json = False,
+) -> None:
+    """Talk with a student, a quantized student or a served model, by R1's sampling; the reasoning is dimmed.
+
+    Questions from a pipe are answered one a line. Example: distill chat runs/quickstart "What is 2 + 2?"
+    """
+    from distill import chat as chatting
+
+    options = chatting.Options(temperature, top_p, max_tokens, context, seed, system, kind, name, as_json)
+    said = chatting.chat(model, question, options)
+    if said is not None and as_json:
+        _print(said, [], as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can do, what is missing, the exact command that mends it. Exit code 1: the main job cannot run.
+
+    Example: distill doctor --json
+    """
+    from distill.doctor import examine, shown
+
+    diagnosis = examine()
+    _print(*shown(diagnosis), as_json)
+    if not diagnosis.healthy:
+        raise typer.Exit(errors.FAILED)
 
 
 def _run(recipe: Recipe, run: RunDir, as_json: bool, *, last: str, **how: Any) -> None:

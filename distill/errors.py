@@ -83,15 +83,6 @@ class Interrupted(DistillError):
     exit_code = INTERRUPTED
 
 
-def missing_extra(what: str, extra: str) -> MissingError:
-    """The error for an optional part of distill that is not installed; `what` says who needs which library."""
-    return MissingError(
-        f"{what}, which is not installed",
-        todo=f"pip install 'distill[{extra}]', or in a checkout: "
-        f".venv/bin/python -m pip install -c constraints.txt -e '.[{extra}]'",
-    )
-
-
 def near(name: str, known: list[str]) -> str:
     """`; did you mean X?` for a misspelt name, or the empty string."""
     import difflib

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import InputError, missing_extra
+from distill.environment import missing_extra
+from distill.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

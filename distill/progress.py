@@ -34,15 +34,17 @@ def say(line: str) -> None:
 
 
 def quiet_transformers() -> None:
-    """No progress bars and no advice of the library's own, and of bitsandbytes below it, between our lines."""
-    import logging as plain
+    """No progress bars and no advice of the libraries' own between our lines.
 
-    from transformers.utils import logging
+    bitsandbytes warns at every product of an 8-bit layer that bfloat16 is cast to float16.
+    """
+    import logging
 
-    plain.getLogger("bitsandbytes").setLevel(plain.ERROR)
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What there is to see: shipped specs by kind or name, a run's state, its rejected traces. Reads, never writes."""
+"""What there is to see: shipped specs by kind or name, a run's state, its rejected traces. Reads, never writes.
+
+Other files and folders are in show_files.py.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +17,42 @@ from distill import specs
 from distill.errors import UsageError
 from distill.files import reading
 from distill.rundir import RunDir, StageState
-
-Shown = tuple[dict[str, Any], list[str]]
-"""The same as values for a machine and as lines for a reader."""
+from distill.show_files import Shown, path_shown
 
 
-def show(what: str, *, rejected: bool, reason: str | None) -> Shown:
-    """About a kind of spec, one spec, or a run. Raises UsageError when there is nothing of that name."""
+def show(what: str | None, *, rejected: bool, reason: str | None) -> Shown:
+    """About everything shipped (None), a kind of spec, one spec, a run, or a file or folder that distill knows.
+
+    Raises UsageError when there is nothing of that name.
+    """
+    is_run = what is not None and (Path(what) / "recipe.yaml").is_file()
+    if (rejected or reason) and not is_run:
+        todo = "give the run's folder: distill show RUN --rejected"
+        raise UsageError("--rejected and --reason are about a run's traces", given=what, todo=todo)
+    if what is None:
+        return kinds_shown()
     if what in get_args(specs.SpecKind):
         return kind_shown(what)  # type: ignore[arg-type]  # just checked
-    if not (Path(what) / "recipe.yaml").is_file():
-        return spec_shown(what)
+    if not is_run:
+        named = any(what in specs.names(kind) for kind in get_args(specs.SpecKind))
+        return (None if named else path_shown(Path(what))) or spec_shown(what)
     run = RunDir(what)
     if rejected or reason:
         traces = list(rejected_traces(run, reason))
         return {"rejected": traces}, [line for trace in traces for line in rejected_lines(trace)]
     states = {name: asdict(state) for name, state in run.stages().items()}
     return {"run": str(run.path), "stages": states}, list(run_lines(run))
+
+
+def kinds_shown() -> Shown:
+    """The kinds of spec, how many there are of each, and how to go on from here."""
+    kinds: tuple[specs.SpecKind, ...] = get_args(specs.SpecKind)
+    found = {kind: specs.names(kind) for kind in kinds}
+    lines = [f"{kind:<10} {len(names):>3}, such as {names[0]}" for kind, names in found.items() if names]
+    some = found["students"][0]
+    lines.append(f"`distill show students` lists one kind, `distill show {some}` shows one spec;")
+    lines.append("a run, a model folder, a score or a spec file is given by its path")
+    return {str(kind): names for kind, names in found.items()}, lines
 
 
 def kind_shown(kind: specs.SpecKind) -> Shown:
@@ -44,8 +66,8 @@ def spec_shown(name: str) -> Shown:
     found = [kind for kind in kinds if name in specs.names(kind)]
     if not found:
         raise UsageError(
-            f"nothing is called '{name}': no spec of that name and no run directory",
-            todo="`distill show teachers` (students, data, recipes) lists specs; a run is given by its folder",
+            f"nothing is called '{name}': no spec of that name, no run, model folder, score or spec file",
+            todo="`distill show teachers` (students, data, recipes) lists specs; all else is given by its path",
         )
     values: dict[str, Any] = {}
     lines: list[str] = []

@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import itertools
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -76,7 +77,8 @@ def in_order(*faults: Fault | None) -> Script:
 class HttpTeacher:
     """The server; running inside its `with` block. `requests` and `most_in_flight` tell what it saw.
 
-    `context` is how many words prompt and reply may have together, `latency` how many seconds each reply takes.
+    `context` is how many words prompt and reply may have together, `latency` how many seconds each reply takes;
+    of a streamed one, each half of an event takes `pause` seconds, and its reasoning comes in `reasoning_field`.
     """
 
     def __init__(
@@ -89,9 +91,14 @@ class HttpTeacher:
         context: int = 4_096,
         latency: float = 0.0,
         lists_models: bool = True,
+        reasoning_field: str = "reasoning",
+        pause: float = 0.0,
     ) -> None:
         self.answer, self.faults, self.model, self.key = answer, faults, model, key
         self.context, self.latency, self.lists_models = context, latency, lists_models
+        self.reasoning_field, self.pause = reasoning_field, pause
+        self.hung_up = 0
+        """How many streamed replies the client did not wait for."""
         self.requests: list[Seen] = []
         self.most_in_flight = 0
         self.url = ""
@@ -127,7 +134,7 @@ class HttpTeacher:
         if self.lists_models:
             application.router.add_get("/v1/models", self._models)
         application.router.add_post("/v1/chat/completions", self._chat)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -151,7 +158,7 @@ class HttpTeacher:
             await asyncio.sleep(self.latency + (fault.seconds if fault else 0.0))
             if fault is not None and fault.kind != "stall":
                 return await misbehave(fault, request)
-            return self._unauthorized(request) or self._refused(seen) or self._reply(seen)
+            return self._unauthorized(request) or self._refused(seen) or await self._reply(seen, request)
         finally:
             self._in_flight -= 1
 
@@ -174,9 +181,23 @@ class HttpTeacher:
             return web.json_response(error_body(400, what, "BadRequestError", "input_tokens"), status=400)
         return None
 
-    def _reply(self, seen: Seen) -> web.Response:
-        said = cut(self.answer(seen.question), seen.body["max_tokens"])
-        return web.json_response(chat_body(said, self.model, prompt_words(seen.body)))
+    async def _reply(self, seen: Seen, request: web.Request) -> web.StreamResponse:
+        said = cut(self.answer(seen.question), seen.body.get("max_tokens", self.context))
+        if not seen.body.get("stream"):
+            return web.json_response(chat_body(said, self.model, prompt_words(seen.body)))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        try:
+            for event in stream_events(said, self.model, self.reasoning_field):
+                for part in (event[: len(event) // 2], event[len(event) // 2 :]):  # cut anywhere, also in a character
+                    await response.write(part)
+                    await asyncio.sleep(self.pause)
+        except ConnectionResetError:
+            self.hung_up += 1
+        except asyncio.CancelledError:
+            self.hung_up += 1
+            raise
+        return response
 
 
 async def misbehave(fault: Fault, request: web.Request) -> web.StreamResponse:
@@ -237,6 +258,21 @@ def chat_body(said: Said, model: str, prompt_tokens: int) -> dict[str, Any]:
             "completion_tokens_details": {"reasoning_tokens": reasoned} if said.reasoning is not None else None,
         },
     }
+
+
+def stream_events(said: Said, model: str, reasoning_field: str) -> Iterator[bytes]:
+    """Server-sent events as vLLM sends them: the role, one word each, the ending, [DONE]."""
+
+    def event(delta: dict[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        chunk = {"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "model": model, "choices": [choice]}
+        return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n".encode()
+
+    yield event({"role": "assistant", "content": ""})
+    for name, text in ((reasoning_field, said.reasoning), ("content", said.text)):
+        yield from (event({name: word}) for word in re.findall(r"\s*\S+\s*$|\s*\S+", text or ""))
+    yield event({}, said.finish_reason)
+    yield b"data: [DONE]\n\n"
 
 
 def error_body(code: int, message: str, kind: str, param: str | None) -> dict[str, Any]:

@@ -58,6 +58,19 @@ def generate(
         batch.drop(over)
 
 
+def stream(model: Any, row: Row, stops: Sequence[int]) -> Iterator[int]:
+    """The new token ids of one row as they are drawn, the very ones `generate` gives; a stop id is the last one."""
+    import torch
+
+    tokens = torch.tensor([list(row.prompt)], device=model.device)
+    batch = _Batch(model, [row], tokens, torch.ones_like(tokens))
+    for _ in range(row.max_tokens):
+        (token,) = batch.step()
+        yield token
+        if token in stops:
+            return
+
+
 class _Batch:
     """The tensors of the rows still in the batch: row i of each belongs to `rows[active[i]]`."""
 

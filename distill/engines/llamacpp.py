@@ -18,7 +18,8 @@ from distill.contract import CLOSE, render_template
 from distill.engines import EndpointError, Reply, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Draw, Row, uniforms_of
-from distill.errors import ContractError, missing_extra
+from distill.environment import missing_extra
+from distill.errors import ContractError
 from distill.records import storable
 
 if TYPE_CHECKING:

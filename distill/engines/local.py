@@ -5,6 +5,7 @@ Knows nothing about teachers, students, or think tags beyond counting the tokens
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
@@ -13,6 +14,7 @@ from distill.contract import CLOSE
 from distill.engines import EndpointError, Reply, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Row, generate
+from distill.hardware import bfloat16_in_hardware
 from distill.progress import quiet_transformers
 from distill.records import storable
 
@@ -24,6 +26,7 @@ class LocalEngine(BatchEngine):
         super().__init__(name, batch)
         self.model_path, self.revision = model, revision
         self._model: Any = None
+        self._tokenizer: Any = None
 
     def encode(self, request: Request) -> list[int]:
         try:
@@ -41,34 +44,16 @@ class LocalEngine(BatchEngine):
         self._model = None
 
     def load(self) -> None:
-        import torch
-        from safetensors import SafetensorError
-        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-        quiet_transformers()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            config = AutoConfig.from_pretrained(self.model_path, revision=self.revision)
-            experts = {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self.model_path, revision=self.revision)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                self.model_path, revision=self.revision, dtype=compute_dtype(device), **experts
-            )
-        except (OSError, ValueError, SafetensorError) as error:
-            raise EndpointError(
-                f"the model {self.model_path} cannot be loaded",
-                given=str(error).splitlines()[0][:300],
-                todo="give a folder with config.json, weights and tokenizer, or a Hub id that can be downloaded",
-            ) from error
-        if not self._tokenizer.chat_template:
-            raise EndpointError(
-                f"the tokenizer of {self.model_path} has no chat template", todo="use a model that can chat"
-            )
-        self._model = model.to(device).eval()
-        self.context = config.max_position_embeddings
-        self._stops = stop_ids(model, self._tokenizer)
-        self._pad: int = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._stops[0]
-        self._close_id: int | None = self._tokenizer.get_vocab().get(CLOSE)
+        loaded = load_model(self.model_path, revision=self.revision)
+        self._model, self._tokenizer, self.context, self._stops = (
+            loaded.model,
+            loaded.tokenizer,
+            loaded.context,
+            loaded.stops,
+        )
+        pad: int | None = loaded.tokenizer.pad_token_id
+        self._pad: int = pad if pad is not None else loaded.stops[0]
+        self._close_id: int | None = loaded.tokenizer.get_vocab().get(CLOSE)
 
     def answer(self, batch: list[Waiting]) -> None:
         rows = [Row(w.ids, w.max_tokens, w.request.sampling, w.request.seed) for w in batch]
@@ -90,15 +75,58 @@ class LocalEngine(BatchEngine):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to generate, its tokenizer, its context in tokens, and the ids that end a reply."""
+
+    model: Any
+    tokenizer: Any
+    context: int
+    stops: list[int]
+
+
+def load_model(path: str, *, revision: str | None = None) -> Loaded:
+    """A model folder or Hub id on the best device there is. Raises EndpointError when there is none or it cannot chat.
+
+    A quantized folder stays on the device that its quantizer put it on.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision)
+        options: dict[str, Any] = (
+            {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
+        )
+        quantized = getattr(config, "quantization_config", None) is not None
+        if quantized:
+            options["device_map"] = {"": device}
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, revision=revision, dtype=compute_dtype(device), **options
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise EndpointError(
+            f"the model {path} cannot be loaded",
+            given=str(error).splitlines()[0][:300],
+            todo="give a folder with config.json, weights and tokenizer, or a Hub id that can be downloaded",
+        ) from error
+    if not tokenizer.chat_template:
+        raise EndpointError(f"the tokenizer of {path} has no chat template", todo="use a model that can chat")
+    if not quantized:
+        model = model.to(device)
+    return Loaded(model.eval(), tokenizer, config.max_position_embeddings, stop_ids(model, tokenizer))
+
+
 def compute_dtype(device: str) -> str:
     """ "auto" (the checkpoint's own) where bfloat16 is computed in hardware, else "float32".
 
     A CPU that only emulates bfloat16 converts at every product: float32 is faster there, for twice the memory.
     """
-    import torch
-
-    has = torch.cpu.get_capabilities()
-    return "auto" if device != "cpu" or has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16") else "float32"
+    return "auto" if device != "cpu" or bfloat16_in_hardware() else "float32"
 
 
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:

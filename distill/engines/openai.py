@@ -161,7 +161,7 @@ class OpenAIEngine:
                 todo="set generate.served_model to one of them",
             )
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> _Answer:
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """One request and its whole answer, whatever the status. Raises _Unreachable when there is none."""
         import aiohttp
 
@@ -171,7 +171,7 @@ class OpenAIEngine:
         place = address._replace(path=address.path.rstrip("/") + path, fragment="").geturl()
         try:
             async with self._session.request(method, place, json=body, allow_redirects=False) as response:
-                return _Answer(response.status, response.headers.get("Retry-After"), await response.read())
+                return Answer(response.status, response.headers.get("Retry-After"), await response.read())
         except aiohttp.ConnectionTimeoutError:
             raise _Unreachable(f"no connection within {CONNECT_SECONDS:g} s") from None
         except TimeoutError:
@@ -179,7 +179,7 @@ class OpenAIEngine:
         except (aiohttp.ClientError, OSError) as error:  # the text of these may hold the address: only the kind is told
             raise _Unreachable(f"the connection failed ({_kind(error)})") from None
 
-    def _failure(self, status: int, answer: _Answer) -> DistillError:
+    def _failure(self, status: int, answer: Answer) -> DistillError:
         """What an answer other than 200 means."""
         message = excerpt(self._redacted(server_message(answer.content)))
         told = f"the server answers {status}: {message}"
@@ -207,7 +207,9 @@ class OpenAIEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """A whole HTTP answer; `retry_after` is that header."""
+
     status: int
     retry_after: str | None
     content: bytes

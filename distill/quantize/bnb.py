@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.errors import InputError, missing_extra
+from distill.environment import missing_extra
+from distill.errors import InputError
 from distill.progress import quiet_transformers
 from distill.quantize.fidelity import TensorFact, relative_error
 from distill.quantize.schemes import Scheme

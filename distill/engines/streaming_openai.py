@@ -1,0 +1,186 @@
+"""Talks with an OpenAI-compatible server: one POST to /chat/completions whose reply comes as server-sent events.
+
+Reads the reasoning from a field of its own (`reasoning`, formerly `reasoning_content`) or from tags in the text.
+Errors mean what they mean in openai.py. Knows nothing about terminals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Literal
+
+from distill.contract import CLOSE, OPEN
+from distill.engines import AttemptError, RefusedError, Request
+from distill.engines.openai import Answer, OpenAIEngine, excerpt, request_body
+from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Splitter
+from distill.errors import DistillError, EndpointError
+from distill.records import Message, storable
+
+REASONING_FIELDS = ("reasoning", "reasoning_content")
+CONTEXT_WORDS = ("context length", "context window", "maximum context")
+"""How servers say that a conversation is too long: vLLM, SGLang, llama.cpp and OpenAI."""
+WORDS = {
+    "generate.url": "the URL",
+    "generate.served_model": "--model",
+    "the environment variable that generate.api_key_env names (OPENAI_API_KEY if unset)": "OPENAI_API_KEY",
+    "the variable that generate.api_key_env names": "OPENAI_API_KEY",
+}
+"""What openai.py calls a recipe's setting → what it is called where there is no recipe."""
+
+
+class ServerTalker:
+    """The Talker of the model of this name at a server; `url` ends where `/chat/completions` is to be added.
+
+    Raises EndpointError when the server does not answer or does not know the model.
+    """
+
+    def __init__(self, url: str, model: str, api_key: str | None = None, timeout: float = 600.0) -> None:
+        self._runner = asyncio.Runner()  # turns Ctrl-C into a cancelled request and a KeyboardInterrupt
+        self._engine = _StreamingEngine(url=url, model=model, api_key=api_key, timeout=timeout, connections=1)
+        try:
+            with _own_words():
+                self._runner.run(self._engine.start())
+        except BaseException:
+            self.close()
+            raise
+
+    def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+        parts = self._engine.stream(messages, asked)
+        with _own_words():
+            try:
+                while (part := self._runner.run(_next(parts))) is not None:
+                    yield part
+            finally:
+                self._runner.run(parts.aclose())
+
+    def close(self) -> None:
+        self._runner.run(self._engine.close())
+        self._runner.close()
+
+
+async def _next(parts: AsyncIterator[Piece | Ending]) -> Piece | Ending | None:
+    return await anext(parts, None)
+
+
+class _StreamingEngine(OpenAIEngine):
+    """The engine's connection, checks and errors, with a reply that comes in pieces."""
+
+    async def stream(self, messages: list[Message], asked: Asked) -> Any:
+        import aiohttp
+
+        assert self._session is not None
+        try:
+            async with self._session.post(
+                f"{self._url}/chat/completions", json=_body(messages, asked, self.model), allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise self._refusal(response.status, await response.read())
+                events = _events(response.content.iter_any())
+                async for part in read_stream(events, asked):
+                    yield part
+        except DistillError:  # an EndpointError is an OSError too
+            raise
+        except TimeoutError:
+            raise EndpointError(
+                f"no byte from the server within {self._timeout:g} s", todo="ask again when the server is less busy"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:  # its text may hold the address: only the kind is told
+            raise EndpointError(
+                f"the connection failed ({type(error).__name__})", todo="see whether the server still runs"
+            ) from None
+
+    def _refusal(self, status: int, content: bytes) -> DistillError:
+        failure = self._failure(status, Answer(status, None, content))
+        if isinstance(failure, RefusedError) and any(words in failure.what for words in CONTEXT_WORDS):
+            return ContextFullError(failure.what)
+        if isinstance(failure, AttemptError | RefusedError):
+            return EndpointError(failure.what, todo="ask again, or change the question or the options")
+        return failure
+
+
+def _body(messages: list[Message], asked: Asked, model: str) -> dict[str, Any]:
+    request = Request("chat", messages, asked.sampling, asked.max_tokens or 0, asked.seed)
+    body = {**request_body(request, model), "stream": True}
+    if asked.max_tokens is None:
+        del body["max_tokens"]  # vLLM and SGLang then give what the context leaves
+    return body
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The data of server-sent events (WHATWG HTML, 9.2), however the bytes are cut; comments and other fields are
+    left out. A line break may be \\n or \\r\\n, and one event here is one line."""
+    held = b""
+    async for chunk in chunks:
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield _data(line)
+    if held.startswith(b"data:"):
+        yield _data(held)
+
+
+def _data(line: bytes) -> str:
+    return line.removeprefix(b"data:").strip().decode("utf-8", errors="replace")
+
+
+async def read_stream(events: AsyncIterator[str], asked: Asked) -> AsyncIterator[Piece | Ending]:
+    """Pieces and the ending of a streamed completion. Raises EndpointError for an error event or an early end."""
+    splitter, reason, tokens, inside = Splitter(opened=False), None, None, False
+    async for data in events:
+        if data == "[DONE]":
+            break
+        chunk = _chunk(data)
+        tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+        for choice in chunk.get("choices") or []:
+            text, inside = _tagged(choice.get("delta") or {}, inside)
+            for piece in splitter.feed(storable(text)):
+                yield piece
+            reason = choice.get("finish_reason") or reason
+    for piece in splitter.finish():
+        yield piece
+    if reason is None:
+        raise EndpointError("the server broke the reply off", todo="ask again; the server's log tells why")
+    cut: Literal["length", "context"] = "length" if asked.max_tokens is not None else "context"
+    yield Ending(cut if reason == "length" else "stop", tokens)
+
+
+def _tagged(delta: dict[str, Any], inside: bool) -> tuple[str, bool]:
+    """The text of a delta with a reasoning field turned into tags, and whether it ends inside the reasoning."""
+    reasoning = next((delta[field] for field in REASONING_FIELDS if delta.get(field)), "")
+    content = delta.get("content") or ""
+    opening = OPEN if reasoning and not inside else ""
+    closing = CLOSE if content and (inside or reasoning) else ""
+    return f"{opening}{reasoning}{closing}{content}", bool(inside or reasoning) and not content
+
+
+def _chunk(data: str) -> dict[str, Any]:
+    try:
+        chunk = json.loads(data)
+    except (ValueError, RecursionError):
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise EndpointError(
+            "the server's stream holds something that is no JSON object",
+            given=repr(data)[:80],
+            todo="see what stands at the URL",
+        )
+    if chunk.get("error"):
+        error = chunk["error"]
+        said = error.get("message") if isinstance(error, dict) else error
+        raise EndpointError(f"the server broke the reply off: {excerpt(storable(str(said)))}", todo="ask again")
+    return chunk
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[None]:
+    """Errors of the connection name options of the command line here, not settings of a recipe."""
+    try:
+        yield
+    except EndpointError as error:
+        todo = error.todo
+        for setting, option in WORDS.items():
+            todo = todo.replace(setting, option) if todo else todo
+        raise EndpointError(error.what, given=error.given, todo=todo) from None
