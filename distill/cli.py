@@ -213,7 +213,8 @@ def quantize(
     if inside:
         if out is not None:
             raise errors.UsageError("--out is for a model folder; a run's files lie in the run")
-        _run(chosen, RunDir(subject), as_json, first="quantize", last="quantize", adopting=benchmark is None)
+        how = {"first": "quantize", "last": "quantize", "force": True}  # what is whole is not made or examined again
+        _run(chosen, RunDir(subject), as_json, adopting=benchmark is None, **how)
         return
     results = stage.quantize_alone(Path(subject), chosen, out or Path("quantized"))
     _print({"files": results}, stage.table(results), as_json)

@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 from http_teacher import HttpTeacher, Said
+from quantize.material import halve_gguf_scales, halve_scales
 
 from distill import specs
 from distill.examine.examination import examine
-from distill.examine.models import model_examinee
+from distill.examine.models import model_contract, model_examinee
 from distill.pipeline import run_recipe
 from distill.prompts import arithmetic
 from distill.prompts.stage import read_prompts
+from distill.quantize import stage
+from distill.quantize.making import Source, make_all
+from distill.records import Prompt
 from distill.rundir import RunDir
 
 PROBLEMS = 32
@@ -57,3 +61,26 @@ def test_a_student_answers_the_problems_it_has_learned_by_heart(tmp_path: Path, 
         scores[folder.name] = examine(examinee, problems, 2, run.evaluations, benchmark="learned")["pass_at_1"]
     assert scores["untrained"] == 0
     assert scores["student"] > BAR
+    if student == "tiny-qwen":
+        files_keep_it_and_broken_ones_are_found_out(learned, run, problems)
+
+
+def files_keep_it_and_broken_ones_are_found_out(learned: specs.Recipe, run: RunDir, problems: list[Prompt]) -> None:
+    """The score alone finds halved scales, even if nobody compared the weights."""
+    schemes = ["nf4", "gguf:bf16", "gguf:q4_k_m"]
+    source = Source(run.student, "tiny", model_contract(run.student), [], "qwen2")
+    settings = {"schemes": schemes, "min_difference": -0.3}  # 32 problems cannot tell less
+    recipe = learned.model_copy(update={"quantize": specs.QuantizeSettings(**settings)})
+
+    def gates(made: dict[str, dict[str, Any]], evaluations: str) -> dict[str, list[str]]:
+        results = stage.judged(recipe, run.student, made, run.quantized, run.path / evaluations, problems, None)
+        return {name: result["gates"] for name, result in results.items()}
+
+    made = make_all(source, schemes, run.quantized)
+    assert gates(made, "whole") == {name: [] for name in schemes}
+    halve_scales(run.quantized / "nf4")
+    halve_gguf_scales(run.quantized / "gguf-q4_k_m" / "tiny-q4_k_m.gguf")
+    found = gates(made, "broken")
+    assert found["gguf:bf16"] == []
+    for name in ("nf4", "gguf:q4_k_m"):
+        assert ["may lose" in reason for reason in found[name]] == [True], found

@@ -1,0 +1,210 @@
+"""The stage in a run and alone: what it writes, and that a broken file ends with exit code 3 and its reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import cli, specs
+from distill.errors import MissingError
+from distill.files import write_text
+from distill.pipeline import plan, run_recipe
+from distill.quantize import bnb, gguf_writer
+from distill.quantize.schemes import Scheme
+from distill.rundir import RunDir
+from quantize.material import a_student, changed_json, halve_gguf_scales, halve_scales, wrong_gguf_stop
+
+SETTINGS: dict[str, Any] = {
+    "quantize.schemes": ["nf4", "gguf:q4_k_m"],
+    "quantize.limit": 2,
+    "quantize.samples": 1,
+    "quantize.min_difference": None,
+    "evaluate.prompts.0.limit": 2,
+    "evaluate.max_tokens": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an (untrained) student, not yet quantized."""
+    run = RunDir(tmp_path_factory.mktemp("runs") / "run")
+    a_student(run.student)
+    write_text(run.recipe, specs.dump(specs.recipe("quickstart", SETTINGS)))
+    return run.path
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunDir:
+    return RunDir(shutil.copytree(trained, tmp_path / "run"))
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["distill", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_a_run_gets_files_scores_and_a_table(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = specs.recipe("quickstart", SETTINGS)
+    run_recipe(recipe, run, first="quantize", last="quantize")
+    for folder in ("nf4", "gguf-q4_k_m"):
+        assert json.loads((run.quantized / folder / "quantization.json").read_text())["faults"] == []
+        score = json.loads((run.evaluations / f"student-{folder}.json").read_text())
+        reference = json.loads((run.evaluations / "student-bf16.json").read_text())
+        assert score["conditions"] == reference["conditions"]
+        assert (score["problems"], score["contract"]) == (2, reference["contract"])
+        counts = run.stages()["quantize"].counts[folder]
+        assert counts["gates"] == []
+        assert counts["difference"] == 0.0
+        assert counts["difference_interval"] == [-1.0, 1.0], "two problems tell nothing"
+    printed = capsys.readouterr().err
+    assert "nf4 " in printed
+    assert "passed" in printed
+    assert plan(recipe, run, "quantize", "quantize") == {"quantize": "done"}
+    (run.quantized / "nf4" / "config.json").write_text("{}")
+    assert plan(recipe, run, "quantize", "quantize") == {"quantize": "to run"}
+
+
+def test_the_students_own_samples_are_not_drawn_again(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = specs.recipe("quickstart", {**SETTINGS, "evaluate.models": ["student"], "evaluate.min_pass_at_1": None})
+    run_recipe(recipe, run, first="evaluate", last="quantize")
+    assert "evaluate student-bf16: 2 of 2 samples are there already" in capsys.readouterr().err
+    assert plan(recipe, run, "evaluate", "quantize") == {"evaluate": "done", "quantize": "done"}
+
+
+def broken_nf4(folder: Path) -> None:
+    halve_scales(folder)
+
+
+def wrong_stop(folder: Path) -> None:
+    changed_json(folder / "generation_config.json", lambda content: content.update(eos_token_id=5))
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (broken_nf4, "(NF4) are 5[01]% off the student's, where rounding explains at most 20.0%"),
+        (wrong_stop, "stop token: generation_config.json ends replies with &, the contract with <.end.of.sentence.>"),
+    ],
+)
+def test_a_broken_folder_ends_with_code_3_and_its_reason(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: Callable[[Path], None],
+    reason: str,
+) -> None:
+    inner = bnb.write
+
+    def write(student: Path, out: Path, scheme: Scheme) -> None:
+        inner(student, out, scheme)
+        how(out)
+
+    monkeypatch.setattr(bnb, "write", write)
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 3
+    told = capsys.readouterr()
+    assert re_found(reason, told.err), told.err
+    assert "NOT PASSED" in told.out
+    assert not (run.evaluations / "student-nf4.json").exists(), "a file with a fault is not examined"
+    monkeypatch.undo()
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 0, "and is made again, not taken as it is"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        (halve_gguf_scales, r"\(Q\d_K\) are 50% off the student's"),
+        (wrong_gguf_stop, "stop token: the file ends replies with &, the contract with <.end.of.sentence.>"),
+    ],
+)
+def test_a_broken_gguf_file_ends_with_code_3_and_its_reason(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    how: Callable[[Path], None],
+    reason: str,
+) -> None:
+    inner = gguf_writer.quantize
+
+    def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
+        inner(bf16, out, scheme)
+        how(out)
+
+    monkeypatch.setattr(gguf_writer, "quantize", quantize)
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "gguf:q4_k_m") == 3
+    told = capsys.readouterr()
+    assert re_found(reason, told.err), told.err
+
+
+def re_found(pattern: str, text: str) -> bool:
+    import re
+
+    return re.search(pattern.replace("(NF4)", r"\(NF4\)"), text) is not None
+
+
+def test_too_few_weights_in_four_bits_end_with_code_3(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("quantize", run.path, "--scheme", "gguf:q4_k_m", "--set")
+    assert command(monkeypatch, *arguments, "quantize.min_four_bit_share=0.9") == 3
+    assert command(monkeypatch, *arguments, "quantize.min_four_bit_share=0.8") == 0
+
+
+def test_a_gate_on_what_proves_nothing_does_not_pass(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("quantize", run.path, "--scheme", "nf4", "--set", "quantize.min_difference=-0.05")
+    assert command(monkeypatch, *arguments) == 3
+    assert "the student itself solves 0.0%, so a loss of 5% could not show" in capsys.readouterr().err
+
+
+def test_a_model_folder_alone_is_quantized_without_problems(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "small"
+    assert command(monkeypatch, "quantize", run.student, "--scheme", "nf4", "--out", out, "--json") == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files["nf4"]["four_bit_share"] > 0.9
+    assert "pass_at_1" not in files["nf4"]
+    assert (out / "nf4" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nowhere", "--scheme", "nf4"), "no run and no model folder"),
+        (("STUDENT",), "give --scheme NAME, one of: nf4"),
+        (("STUDENT", "--scheme", "nf5"), "unknown scheme 'nf5'; did you mean 'nf4'"),
+        (("RUN", "--scheme", "awq"), "unknown scheme 'awq'"),
+        (("RUN", "--out", "x"), "--out is for a model folder"),
+    ],
+)
+def test_bad_requests_are_explained(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    places = {"STUDENT": str(run.student), "RUN": str(run.path)}
+    assert command(monkeypatch, "quantize", *(places.get(word, word) for word in arguments)) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_missing_program_is_told_before_anything_is_made(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(MissingError, match="need bitsandbytes"):
+        run_recipe(specs.recipe("quickstart", SETTINGS), run, first="quantize", last="quantize")
+    assert not run.quantized.exists()
+
+
+def test_a_recipe_without_schemes_needs_no_student(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run_recipe(specs.Recipe(name="r"), run, first="quantize", last="quantize")
+    assert run.stages()["quantize"].state == "done"
