@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WIDTH = 420
 """Of a chart in units of its own; text of 12 units can still be read on a phone, where it shrinks to four fifths."""
 BINS = 24
-INK, MUTED, RULE, FIRST, SECOND, GROUND = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second", GROUND: "ground"}
+INK, MUTED, RULE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second"}
 """Stand-in colour → CSS variable of the page."""
 SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -75,12 +75,13 @@ def drawing(name: str, title: str, height: int) -> Iterator[Canvas]:
     """A canvas of WIDTH × `height` with one pair of axes; `name` is unique within a page."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     canvas = Canvas(name, title)
-    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}), warnings.catch_warnings():
+    settings: Any = {**SETTINGS, "svg.hashsalt": name}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # text stays text: the reader's browser has that sign
-        figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
-        figure.get_layout_engine().set(w_pad=2 / 72, h_pad=3 / 72)  # type: ignore[union-attr]
+        figure = Figure(figsize=(WIDTH / 72, height / 72), layout=ConstrainedLayoutEngine(w_pad=2 / 72, h_pad=3 / 72))
         canvas.axes = figure.add_subplot()
         yield canvas
         out = io.StringIO()
@@ -89,7 +90,7 @@ def drawing(name: str, title: str, height: int) -> Iterator[Canvas]:
 
 
 def inlined(svg: str, name: str, title: str) -> str:
-    """An SVG file as an element of a page: no prolog, no style sheet or fixed size of its own, ids apart from others'."""
+    """An SVG file as an element of a page: no prolog, no style sheet, no fixed size, ids of its own."""
     from markupsafe import escape
 
     svg = svg[svg.index("<svg") :]
@@ -104,8 +105,8 @@ def inlined(svg: str, name: str, title: str) -> str:
     svg = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box is not None
-    opening = f'<svg {box[0]} role="img" aria-labelledby="{name}-title"><title id="{name}-title">{escape(title)}</title>'
-    return opening + svg[svg.index(">") + 1 :].strip()
+    title = f'<title id="{name}-title">{escape(displayable(title))}</title>'
+    return f'<svg {box[0]} role="img" aria-labelledby="{name}-title">{title}' + svg[svg.index(">") + 1 :].strip()
 
 
 def lengths(name: str, title: str, groups: Sequence[Counter[int]]) -> str | None:
@@ -124,7 +125,7 @@ def lengths(name: str, title: str, groups: Sequence[Counter[int]]) -> str | None
                 shares = [bars[place] / group.total() for place in range(len(edges) - 1)]
                 width = 0.0 if filled else 2.2
                 canvas.mark(canvas.axes.stairs(shares, edges, fill=filled, color=colour, linewidth=width))
-        canvas.axes.set(xlabel="tokens", xlim=(0, edges[-1]), ylim=(0, None))
+        canvas.axes.set(xlabel="tokens", xlim=(0, edges[-1] * 1.01), ylim=(0, None))
         _axis(canvas.axes.xaxis, short_count, 5)
         _axis(canvas.axes.yaxis, lambda value: f"{value:.0%}", 4)
         canvas.axes.grid(visible=False, axis="x")
@@ -158,15 +159,15 @@ def intervals(name: str, title: str, rows: Sequence[tuple[str, float, float, flo
     with drawing(name, title, 58 + 30 * len(rows)) as canvas:
         for place, (_, value, low, high, stands_out) in enumerate(rows):
             colour = SECOND if stands_out else FIRST
-            (line,) = canvas.axes.plot([low, high], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
-            dot = canvas.axes.plot(
-                [value], [place], color=colour, marker="D" if stands_out else "o", markersize=9,
-                markeredgecolor=GROUND, markeredgewidth=1.5, clip_on=False, zorder=3,
-            )[0]  # fmt: skip
+            (line,) = canvas.axes.plot(
+                [low, high], [place, place], color=colour, linewidth=2, marker="|", markersize=10
+            )
+            shape = "D" if stands_out else "o"
+            (dot,) = canvas.axes.plot([value], [place], color=colour, marker=shape, markersize=7)
             canvas.mark(line)
             canvas.mark(dot)
         _named_rows(canvas.axes, [row[0] for row in rows])
-        canvas.axes.set(xlim=(0, 1), xlabel="pass@1 with its 95% interval")
+        canvas.axes.set(xlim=(-0.03, 1.03), xlabel="pass@1 with its 95% interval")
         _axis(canvas.axes.xaxis, lambda value: f"{value:.0%}", 5)
     return canvas.svg
 

@@ -129,7 +129,9 @@ def stage_facts(states: Mapping[str, StageState]) -> list[StageFacts]:
 
 def _facts(name: str, state: StageState, states: Mapping[str, StageState]) -> StageFacts:
     gates = state.counts.get("_failed_gates", ())
-    made = {path: digest for other in states.values() if other.state == "done" for path, digest in other.outputs.items()}
+    made = {
+        path: digest for other in states.values() if other.state == "done" for path, digest in other.outputs.items()
+    }
     return StageFacts(
         name=name,
         state=state.state,
@@ -161,7 +163,7 @@ def funnel(
         steps.append(Step("Prompts", prompts, "prompts", remark=_left_out(states)))
         asked, samples = prompts * recipe.generate.samples, recipe.generate.samples
         each = f"{samples} sample{'s' if samples > 1 else ''} of every prompt"
-        steps.append(Step("Samples asked for", asked, "samples", of=asked, remark=each))
+        steps.append(Step("Samples asked", asked, "samples", of=asked, remark=each))
     if ledger is not None:
         steps += _ledger_steps(ledger, steps[-1].number if steps else None)
     if run.kept.is_dir():

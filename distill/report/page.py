@@ -14,7 +14,7 @@ from typing import Any
 from distill.report import charts, wording
 from distill.report.gather import Report, StageFacts
 from distill.report.measures import Score
-from distill.report.traces import Fate, Ledgered
+from distill.report.traces import Fate, Ledgered, quantile
 from distill.report.wording import displayable
 
 LIMITS = {"question": 2_000, "answer": 1_500, "reasoning": 3_000, "raw": 6_000, "error": 600}
@@ -72,6 +72,7 @@ def render(report: Report) -> str:
         nothing=NOTHING,
         cut=lambda text, limit: wording.cut(displayable(text), limit),
         one_line=one_line,
+        quantile=quantile,
         benchmarks=sorted({score.benchmark for score in report.scores if score.benchmark}),
         words=wording,
     )
@@ -220,8 +221,12 @@ def _length_charts(ledger: Ledgered | None) -> dict[str, str | None]:
     fates: tuple[Fate, ...] = ("kept", "rejected") if judged else ("unjudged",)
     tallies = [ledger.lengths[fate] for fate in fates if fate in ledger.lengths]
     present = [fate for fate in fates if fate in ledger.lengths]
-    blank: list[Counter[int]] = [Counter()] if present == ["rejected"] else []  # the second colour is the rejected ones'
-    medians = "; ".join(f"{fate}: median {tally.quantile(0.5)}" for fate, tally in zip(present, tallies, strict=True))
+    blank: list[Counter[int]] = (
+        [Counter()] if present == ["rejected"] else []
+    )  # the second colour is the rejected ones'
+    medians = "; ".join(
+        f"{fate}: median {quantile(tally.tokens, 0.5)}" for fate, tally in zip(present, tallies, strict=True)
+    )
     whole = [*blank, *(tally.tokens for tally in tallies)]
     thought = [*blank, *(tally.reasoning for tally in tallies)]
     return {

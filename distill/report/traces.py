@@ -53,14 +53,15 @@ class Lengths:
     reasoning: Counter[int] = field(default_factory=Counter)
     unknown: int = 0
 
-    def quantile(self, part: float) -> int | None:
-        """The length that this part of the traces does not exceed."""
-        wanted, seen = part * sum(self.tokens.values()), 0
-        for length, number in sorted(self.tokens.items()):
-            seen += number
-            if seen >= wanted:
-                return length
-        return None
+
+def quantile(lengths: Counter[int], part: float) -> int | None:
+    """The length that this part of the traces does not exceed, None when no length is known."""
+    wanted, seen = part * lengths.total(), 0
+    for length, number in sorted(lengths.items()):
+        seen += number
+        if seen >= wanted:
+            return length
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,3 +92,9 @@ def moment(text: str | None) -> str:
     """An ISO time to the minute, in UTC: 2026-11-25 06:07."""
     found = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)", text or "")
     return f"{found[1]} {found[2]}" if found else "unknown"
+
+
+def span(begin: str, end: str) -> str:
+    """From one moment to another, the day once where it is the same."""
+    first, last = moment(begin), moment(end)
+    return f"{first} to {last[11:] if first[:10] == last[:10] else last}"
