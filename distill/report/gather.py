@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import specs
+from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.report import measures
 from distill.report.traces import Ledgered, read_ledger
@@ -231,8 +232,6 @@ def _setting(states: Mapping[str, StageState], name: str) -> Any:
 
 def _rows(run: RunDir, split: str) -> int:
     import pyarrow.parquet as pq
-
-    from distill.files import reading
 
     total = 0
     for path in sorted(run.kept.glob(f"{split}-*.parquet")):

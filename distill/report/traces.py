@@ -140,45 +140,56 @@ class Verdicts:
 
 def read_ledger(run: RunDir, settings: FilterSettings) -> Ledgered | None:
     """None when nothing was sampled yet. Raises RunError for a file that cannot be read."""
-    verdicts = Verdicts(run, settings)
-    ended: Counter[str] = Counter()
-    fates: Counter[str] = Counter()
-    whole: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    objections: Counter[tuple[str, str]] = Counter()
-    teachers: Counter[str] = Counter()
-    tokens: dict[Fate, _Tally] = defaultdict(_Tally)
-    samples: dict[tuple[Fate, str], Sample] = defaultdict(lambda: Sample(SHOWN))
-    failed = 0
+    found = _Reading(Verdicts(run, settings))
     for trace in run.ledger().traces():
+        found.take(trace)
+    return found.result(run) if found.ended or found.failed else None
+
+
+class _Reading:
+    """The pass itself: takes one trace after the other and lets go of it."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self.verdicts = verdicts
+        self.failed = 0
+        self.ended: Counter[str] = Counter()
+        self.fates: Counter[str] = Counter()
+        self.whole: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.objections: Counter[tuple[str, str]] = Counter()
+        self.teachers: Counter[str] = Counter()
+        self.tallies: dict[Fate, _Tally] = defaultdict(_Tally)
+        self.samples: dict[tuple[Fate, str], Sample] = defaultdict(lambda: Sample(SHOWN))
+
+    def take(self, trace: Trace) -> None:
         if trace.finish_reason == "error":
-            failed += 1
-            continue
-        fate = verdicts.fate(trace)
-        deciding = verdicts.deciding(trace) if fate == "rejected" else ""
-        ended[trace.finish_reason] += 1
-        fates[fate] += 1
-        whole[fate] += trace.finish_reason == "stop"
+            self.failed += 1
+            return
+        fate, deciding = self.verdicts.fate(trace), ""
         if fate == "rejected":
-            reasons[deciding] += 1
-            objections.update((one.check, one.reason) for one in verdicts.against(trace))
-        teachers[trace.teacher.model] += 1
-        tokens[fate].add(trace)
-        samples[fate, deciding].offer(trace)
-    if not ended and not failed:
-        return None
-    return Ledgered(
-        failed=failed,
-        ended=ended,
-        fates=fates,
-        rejected_whole=whole["rejected"],
-        unjudged_whole=whole["unjudged"],
-        reasons=reasons,
-        objections=objections,
-        lengths={fate: tally.lengths() for fate, tally in tokens.items()},
-        examples=_examples(run, verdicts, samples),
-        teachers=teachers,
-    )
+            deciding = self.verdicts.deciding(trace)
+            self.reasons[deciding] += 1
+            self.objections.update((one.check, one.reason) for one in self.verdicts.against(trace))
+        self.ended[trace.finish_reason] += 1
+        self.fates[fate] += 1
+        self.whole[fate] += trace.finish_reason == "stop"
+        self.teachers[trace.teacher.model] += 1
+        self.tallies[fate].add(trace)
+        self.samples[fate, deciding].offer(trace)
+
+    def result(self, run: RunDir) -> Ledgered:
+        return Ledgered(
+            failed=self.failed,
+            ended=self.ended,
+            fates=self.fates,
+            rejected_whole=self.whole["rejected"],
+            unjudged_whole=self.whole["unjudged"],
+            reasons=self.reasons,
+            objections=self.objections,
+            lengths={fate: tally.lengths() for fate, tally in self.tallies.items()},
+            examples=_examples(run, self.verdicts, self.samples),
+            teachers=self.teachers,
+        )
 
 
 class _Tally:
