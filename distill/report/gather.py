@@ -210,7 +210,7 @@ def _kept_steps(run: RunDir, states: Mapping[str, StageState], ledger: Ledgered 
         earlier = Change("the training saw another selection", trained - (train - long))
         changes = _some(Change("longer than the context", -long), earlier)
         steps.append(Step("Trained on", trained, "traces", changes, scale))
-        again = f"in one epoch, prompts included; {_setting(states, 'epochs')} epochs"
+        again = f"per epoch, prompts included; {_setting(states, 'epochs')} epochs"
         steps.append(Step("Tokens trained on", tokens, "tokens", remark=again))
     return steps
 

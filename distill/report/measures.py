@@ -18,6 +18,8 @@ from distill.rundir import RunDir, StageState
 
 FIRST = ("teacher", "untrained", "student")
 """Models in the order in which a reader asks for them; quantized ones follow, then whatever else was examined."""
+LONGEST_HEADER = 100_000_000
+"""Bytes that safetensors itself reads as a header at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ def training(run: RunDir) -> Training | None:
             values = _logged(line)
             if values is None:
                 unreadable += 1
-            elif values.get("stage") == "train" and isinstance(values.get("step"), int):
-                step, steps = values["step"], values.get("steps", 0)
+            elif values.get("stage") == "train" and number(values.get("step")) and number(values.get("steps")):
+                step, steps = int(values["step"]), int(values["steps"])
                 again = step < last or any(step in found[name] for name in found if name in values)
                 if again or steps != total:
                     first = step if steps == total else 0
@@ -205,7 +207,7 @@ def _header(path: Path) -> dict[str, Any]:
     """A safetensors file begins with the header's length in eight bytes, little-endian, and the header as JSON."""
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            content = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
         if not all("dtype" in t and "shape" in t for name, t in content.items() if name != "__metadata__"):
             raise ValueError("a tensor without type or shape")
     except (OSError, ValueError, AttributeError, TypeError, MemoryError, OverflowError) as error:

@@ -105,29 +105,34 @@ class Sample:
         return [trace for _, _, trace in sorted(self._heap, key=lambda item: -item[0])]
 
 
+KEPT: tuple[bool, tuple[Objection, ...]] = (True, ())
+REJECTED: tuple[bool, tuple[Objection, ...]] = (False, ())
+"""Where nothing was said against a trace."""
+
+
 class Verdicts:
     """Which traces were judged, what was said against them, and which are kept."""
 
     def __init__(self, run: RunDir, settings: FilterSettings) -> None:
         self._order = {check: place for place, check in enumerate(settings.required)}
-        self.kept = set(_column(run, sorted(run.kept.glob("*.parquet")), "trace_id"))
-        self.judged: set[str] = set()
-        self._against: dict[str, tuple[Objection, ...]] = {}
-        known: dict[tuple[Objection, ...], tuple[Objection, ...]] = {}
+        self._marks: dict[str, tuple[bool, tuple[Objection, ...]]] = {}
+        """Key → whether it is kept, and what was said against it. Few such pairs exist, and traces share them."""
+        known: dict[tuple[bool, tuple[Objection, ...]], tuple[bool, tuple[Objection, ...]]] = {}
+        for key in _column(run, sorted(run.kept.glob("*.parquet")), "trace_id"):
+            self._marks[key] = KEPT
         for row in _verdict_rows(run):
-            key = row["trace_key"]
-            self.judged.add(key)
+            kept, against = self._marks.get(row["trace_key"], REJECTED)
             if row["outcome"] != "pass":
-                found = (*self._against.get(key, ()), Objection(row["check"], row["outcome"], row["reason"]))
-                self._against[key] = known.setdefault(found, found)  # few combinations, many traces
+                against = (*against, Objection(row["check"], row["outcome"], row["reason"]))
+            mark = (kept, against)
+            self._marks[row["trace_key"]] = known.setdefault(mark, mark)
 
     def fate(self, trace: Trace) -> Fate:
-        if trace.key in self.kept:
-            return "kept"
-        return "rejected" if trace.key in self.judged else "unjudged"
+        mark = self._marks.get(trace.key)
+        return "unjudged" if mark is None else "kept" if mark[0] else "rejected"
 
     def against(self, trace: Trace) -> tuple[Objection, ...]:
-        return self._against.get(trace.key, ())
+        return self._marks.get(trace.key, REJECTED)[1]
 
     def deciding(self, trace: Trace) -> str:
         """The reason of the first required check that it did not pass. One that no recorded check objects to was left
