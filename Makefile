@@ -35,7 +35,7 @@ test-slow: setup-dev
 
 # Chromium comes from the system: Playwright's own build is a download that many networks refuse.
 browser: setup-dev
-	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then \
 	  command -v apt-get >/dev/null || { echo "no Chromium here, and no apt-get to install it with: install chromium by hand, then start this again"; exit 1; }; \
 	  echo "== setup: Chromium"; SUDO=$$(command -v sudo || true); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium >/dev/null; \

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WIDTH = 420
 """Of a chart in units of its own; text of 12 units can still be read on a phone, where it shrinks to four fifths."""
 BINS = 24
-INK, MUTED, RULE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second"}
+INK, MUTED, RULE, FIRST, SECOND, SOFT = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", FIRST: "first", SECOND: "second", SOFT: "soft"}
 """Stand-in colour → CSS variable of the page."""
 SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -117,14 +117,15 @@ def lengths(name: str, title: str, groups: Sequence[Counter[int]]) -> str | None
     step = max(1, -(-(longest + 1) // BINS))
     edges = [place * step for place in range(-(-(longest + 1) // step) + 1)]
     with drawing(name, title, 220) as canvas:
-        for group, colour, filled in zip(groups, (FIRST, SECOND), (True, False), strict=False):
+        first: dict[str, Any] = {"fill": True, "facecolor": SOFT, "edgecolor": FIRST, "linewidth": 1}
+        second: dict[str, Any] = {"edgecolor": SECOND, "linewidth": 2.2}
+        for group, look in zip(groups, (first, second), strict=False):
             if group:
                 bars = Counter[int]()
                 for length, number in group.items():
                     bars[length // step] += number
                 shares = [bars[place] / group.total() for place in range(len(edges) - 1)]
-                width = 0.0 if filled else 2.2
-                canvas.mark(canvas.axes.stairs(shares, edges, fill=filled, color=colour, linewidth=width))
+                canvas.mark(canvas.axes.stairs(shares, edges, **look))
         canvas.axes.set(xlabel="tokens", xlim=(0, edges[-1] * 1.01), ylim=(0, None))
         _axis(canvas.axes.xaxis, short_count, 5)
         _axis(canvas.axes.yaxis, lambda value: f"{value:.0%}", 4)
