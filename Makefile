@@ -1,6 +1,6 @@
 # make quickstart   sets up and runs the main job end to end on any laptop
 # make test         sets up and runs the tests (no vLLM, no network)
-# make browser      headless Chromium, for the tests that look at the report
+# make browser      the tests that open pages in headless Chromium, which it installs where there is none
 # make check        lint, format, types
 # make vllm         the separate environment of vLLM (CPU build), for real teacher servers
 # make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
@@ -13,7 +13,7 @@ RUN ?= runs/quickstart
 PIP := -m pip install --quiet --disable-pip-version-check
 STAMP = @started=$$(cat .cache/started 2>/dev/null || date +%s); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
 
-.PHONY: quickstart test test-slow check setup setup-dev vllm smollm2 rehearse teacher clean
+.PHONY: quickstart test test-slow browser check setup setup-dev vllm smollm2 rehearse teacher clean
 
 quickstart: setup
 	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
@@ -24,7 +24,7 @@ quickstart: setup
 test: setup-dev
 	@echo "== tests: everything that needs no vLLM"
 	@mkdir -p .cache && date +%s > .cache/started
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not rehearse"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not browser and not rehearse"
 	$(call STAMP,tests)
 
 test-slow: setup-dev
@@ -32,6 +32,17 @@ test-slow: setup-dev
 	@mkdir -p .cache && date +%s > .cache/started
 	@$(BIN)/python -m pytest -q -m "(slow or vllm) and not rehearse"
 	$(call STAMP,slow tests)
+
+# Chromium comes from the system: Playwright's own build is a download that many networks refuse.
+browser: setup-dev
+	@if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then \
+	  command -v apt-get >/dev/null || { echo "no Chromium here, and no apt-get to install it with: install chromium by hand, then start this again"; exit 1; }; \
+	  echo "== setup: Chromium"; SUDO=$$(command -v sudo || true); \
+	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium >/dev/null; \
+	fi
+	@mkdir -p .cache && date +%s > .cache/started
+	@$(BIN)/python -m pytest -q -m browser
+	$(call STAMP,browser tests)
 
 check: setup-dev
 	@$(BIN)/ruff check .

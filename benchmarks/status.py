@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 STATUS = Path("docs/status.md")
-TIERS = {"make test": None, "slow": "slow", "real vLLM": "vllm", "by hand": "rehearse", "GPU": "gpu"}
+TIERS = {
+    "make test": None,
+    "slow": "slow",
+    "real vLLM": "vllm",
+    "browser": "browser",
+    "by hand": "rehearse",
+    "GPU": "gpu",
+}
 
 
 class Collector:

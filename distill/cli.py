@@ -213,14 +213,28 @@ def quantize(
     if inside:
         if out is not None:
             raise errors.UsageError("--out is for a model folder; a run's files lie in the run")
-        how = {"first": "quantize", "last": "quantize", "force": True}  # what is whole is not made or examined again
-        _run(chosen, RunDir(subject), as_json, adopting=benchmark is None, **how)
+        place, own = RunDir(subject), benchmark is None
+        # forced: what is whole is neither made nor examined again
+        _run(chosen, place, as_json, first="quantize", last="quantize", force=True, adopting=own)
         return
     results = stage.quantize_alone(Path(subject), chosen, out or Path("quantized"))
     _print({"files": results}, stage.table(results), as_json)
     failed = [f"{name}: {reason}" for name, result in results.items() for reason in result["gates"]]
     if failed:
         raise errors.GateError("a gate did not pass: " + "; ".join(failed), todo="do not use these files")
+
+
+@app.command()
+def report(run: Run, as_json: Json = False) -> None:
+    """Write the page about a run, whatever it has come to: RUN/report.html.
+
+    Example: distill report runs/quickstart
+    """
+    from distill import pipeline
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    _run(pipeline.recipe_of(place), place, as_json, first="report", last="report", force=True, adopting=False)
 
 
 @app.command()

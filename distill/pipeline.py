@@ -30,6 +30,8 @@ class Stage:
 
     run: Callable[[Recipe, RunDir], StageReport]
     reads: Callable[[Recipe, RunDir], Sequence[Path]]
+    about_the_run: bool = False
+    """It tells what the manifest says of the others: run again whenever one of those was."""
 
 
 def stages() -> dict[str, Stage]:
@@ -39,6 +41,7 @@ def stages() -> dict[str, Stage]:
     from distill.generate import stage as generate
     from distill.prompts import stage as prompts
     from distill.quantize import stage as quantize
+    from distill.report import stage as report
     from distill.train import stage as train
 
     return {
@@ -48,6 +51,7 @@ def stages() -> dict[str, Stage]:
         "train": Stage(train.run, lambda recipe, run: (run.kept,)),
         "evaluate": Stage(evaluate.run, evaluate.reads),
         "quantize": Stage(quantize.run, quantize.reads),
+        "report": Stage(report.run, report.reads, about_the_run=True),
     }
 
 
@@ -73,8 +77,10 @@ def run_recipe(
         if adopting:
             adopt(recipe, run)
         failed: list[str] = []
+        before = run.stages()
         for name in names:
-            failed += _run_stage(name, recipe, run, force=force and name == first)
+            changed = stages()[name].about_the_run and run.stages() != before
+            failed += _run_stage(name, recipe, run, force=(force and name == first) or changed)
     if failed:
         raise GateError(
             "a gate did not pass: " + "; ".join(failed), todo="look at the evaluations before using the student"

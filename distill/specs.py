@@ -27,7 +27,7 @@ CHECKS = ("finished", "think_format", "math", "duplicate")
 """Names of the checks in distill/filter/checks.py; a test holds the two equal."""
 HIDDEN = "hidden"
 """Type of a validation error whose input must not be shown."""
-STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize")
+STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 """Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""

@@ -30,6 +30,7 @@ def test_holds_every_spec_and_nothing_generic(wheel: Path) -> None:
         for name in specs.names(kind):
             assert f"distill/specs/{kind}/{name}.yaml" in names
     assert "distill/specs/teachers/tiny-r1/model.safetensors" in names
+    assert {f"distill/report/{name}" for name in ("page.html.j2", "traces.html.j2", "style.css")} <= set(names)
 
 
 def test_runs_from_an_empty_folder_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:

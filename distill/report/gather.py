@@ -1,0 +1,240 @@
+"""A run directory as frozen values for one page: what is there, and plainly what is not yet. Reads, never writes.
+
+Knows nothing about HTML. Every part is optional, except the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill import specs
+from distill.files import reading
+from distill.prompts.stage import read_prompts
+from distill.report import measures
+from distill.report.traces import Ledgered, read_ledger
+from distill.report.wording import count
+from distill.rundir import RunDir, StageState
+
+OWN = "report"
+"""This stage itself, which cannot tell how it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """One stage as the manifest has it. `stale` names its inputs that were made anew since."""
+
+    name: str
+    state: str
+    started: str | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    starts: int = 0
+    error: str = ""
+    failed_gates: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    seed: int | None = None
+    versions: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What leaves, or with a positive number joins, between one step of the funnel and the next."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the funnel: its number is the one before with all `changes` added. `of` scales its bar; 0 draws
+    none, as for prompts and tokens, which are counted in another unit."""
+
+    name: str
+    number: int
+    unit: str
+    changes: tuple[Change, ...] = ()
+    of: int = 0
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that the page says."""
+
+    name: str
+    recipe: specs.Recipe
+    stages: tuple[StageFacts, ...]
+    funnel: tuple[Step, ...]
+    ledger: Ledgered | None
+    filtered: bool
+    training: measures.Training | None
+    scores: tuple[measures.Score, ...]
+    weights: tuple[measures.Weights, ...]
+    comparisons: Mapping[str, measures.Comparison]
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def failed_gates(self) -> tuple[str, ...]:
+        return tuple(gate for stage in self.stages for gate in stage.failed_gates)
+
+    def score(self, name: str) -> measures.Score | None:
+        return next((score for score in self.scores if score.name == name), None)
+
+    @property
+    def smallest_passing(self) -> measures.Weights | None:
+        """The quantized file of the fewest bytes that was compared and passed."""
+        passed = {name for name, comparison in self.comparisons.items() if not comparison.gates}
+        fitting = [one for one in self.weights if one.name in passed and one.bytes is not None]
+        return min(fitting, key=lambda one: one.bytes or 0.0, default=None)
+
+
+def gather(recipe: specs.Recipe, run: RunDir) -> Report:
+    """Raises RunError for a file that cannot be read, naming it; what does not exist yet is no error."""
+    states = run.stages()
+    ledger = read_ledger(run, recipe.filter)
+    return Report(
+        name=run.path.resolve().name,
+        recipe=recipe,
+        stages=tuple(stage_facts(states)),
+        funnel=funnel(recipe, run, states, ledger),
+        ledger=ledger,
+        filtered=run.verdicts.is_file(),
+        training=measures.training(run),
+        scores=measures.scores(run),
+        weights=measures.weights(run),
+        comparisons=measures.comparisons(states),
+    )
+
+
+def reads(run: RunDir) -> list[Path]:
+    """What of a run decides the page and exists, the manifest aside: it names this stage as well."""
+    score_files = sorted(run.evaluations.glob("*.json"))
+    about_quantized = [folder / "quantization.json" for folder in measures.quantized_folders(run)]
+    places = (run.recipe, run.prompts, run.traces, run.verdicts, run.kept, run.metrics, *score_files, *about_quantized)
+    return [path for path in places if path.exists()]
+
+
+def stage_facts(states: Mapping[str, StageState]) -> list[StageFacts]:
+    """Every stage of a recipe and whatever else the run went through, in order."""
+    names = [name for name in dict.fromkeys((*specs.STAGES, *states)) if name != OWN]
+    return [_facts(name, states[name], states) if name in states else StageFacts(name, "not started") for name in names]
+
+
+def _facts(name: str, state: StageState, states: Mapping[str, StageState]) -> StageFacts:
+    gates = state.counts.get("_failed_gates", ())
+    made = {
+        path: digest for other in states.values() if other.state == "done" for path, digest in other.outputs.items()
+    }
+    return StageFacts(
+        name=name,
+        state=state.state,
+        started=state.started,
+        finished=state.finished,
+        seconds=state.seconds,
+        starts=state.starts,
+        error=str(state.counts.get("error", "")),
+        failed_gates=tuple(map(str, gates)) if isinstance(gates, list) else (),
+        stale=tuple(path for path, digest in state.inputs.items() if made.get(path, digest) != digest),
+        seed=state.seed,
+        versions=_sorted(state.versions),
+        inputs=_sorted(state.inputs),
+        outputs=_sorted(state.outputs),
+    )
+
+
+def _sorted(mapping: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((str(key), str(value)) for key, value in mapping.items()))
+
+
+def funnel(
+    recipe: specs.Recipe, run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None
+) -> tuple[Step, ...]:
+    """From prompts to tokens; ends where the run does."""
+    prompts = sum(1 for _ in read_prompts(run.prompts)) if run.prompts.is_file() else 0
+    steps: list[Step] = []
+    if prompts:
+        steps.append(Step("Prompts", prompts, "prompts", remark=_left_out(states)))
+        asked, samples = prompts * recipe.generate.samples, recipe.generate.samples
+        each = f"{samples} sample{'s' if samples > 1 else ''} of every prompt"
+        steps.append(Step("Samples asked", asked, "samples", of=asked, remark=each))
+    if ledger is not None:
+        steps += _ledger_steps(ledger, steps[-1].number if steps else None)
+    if run.kept.is_dir():
+        steps += _kept_steps(run, states, ledger, steps[0 if len(steps) < 2 else 1].of if steps else 0)
+    return tuple(steps)
+
+
+def _left_out(states: Mapping[str, StageState]) -> str:
+    doubled = _count(states, "prompts", "duplicates")
+    return f"{count(doubled)} repeated questions left out before" if doubled else ""
+
+
+def _ledger_steps(ledger: Ledgered, asked: int | None) -> list[Step]:
+    there = ledger.answered + ledger.failed
+    scale = asked or there
+    missing = max(0, scale - there)
+    joined = Change("in the ledger, but not asked for by this recipe", max(0, there - scale))
+    changes = _some(Change("failed", -ledger.failed), Change("not answered yet", -missing), joined)
+    ended = ledger.ended
+    lost = _some(Change("cut at the token limit", -ended["length"]), Change("ran in a loop", -ended["loop"]))
+    answered = Step("Traces answered", ledger.answered, "traces", changes, scale)
+    return [answered, Step("Finished whole", ended["stop"], "traces", lost, scale)]
+
+
+def _kept_steps(run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None, scale: int) -> list[Step]:
+    train, heldout = (_rows(run, split) for split in ("train", "heldout"))
+    kept = ledger.fates["kept"] if ledger is not None else train + heldout
+    steps = []
+    changes: tuple[Change, ...] = ()
+    remark = ""
+    if ledger is not None:
+        unjudged = Change("not judged", -ledger.unjudged_whole)
+        changes = _some(Change("rejected though whole", -ledger.rejected_whole), unjudged)
+        cut = ledger.fates["rejected"] - ledger.rejected_whole
+        remark = f"{count(ledger.fates['rejected'])} rejected in all, {count(cut)} of them unfinished" if cut else ""
+    scale = scale or kept
+    steps.append(Step("Kept", kept, "traces", changes, scale, remark))
+    aside = (Change("held out to measure the loss", -heldout),)
+    steps.append(Step("For training", train, "traces", _some(*aside), scale))
+    trained, tokens = _count(states, "train", "traces"), _count(states, "train", "tokens")
+    if trained is not None and tokens is not None:
+        long = _count(states, "train", "too_long") or 0
+        earlier = Change("the training saw another selection", trained - (train - long))
+        changes = _some(Change("longer than the context", -long), earlier)
+        steps.append(Step("Trained on", trained, "traces", changes, scale))
+        again = f"per epoch, prompts included; {_setting(states, 'epochs')} epochs"
+        steps.append(Step("Tokens trained on", tokens, "tokens", remark=again))
+    return steps
+
+
+def _some(*changes: Change) -> tuple[Change, ...]:
+    return tuple(change for change in changes if change.number)
+
+
+def _count(states: Mapping[str, StageState], stage: str, name: str) -> int | None:
+    value = states[stage].counts.get(name) if stage in states else None
+    return value if isinstance(value, int) else None
+
+
+def _setting(states: Mapping[str, StageState], name: str) -> Any:
+    settings = states["train"].settings.get("train", {})
+    value = settings.get(name) if isinstance(settings, dict) else None
+    return f"{value:g}" if isinstance(value, int | float) else "an unknown number of"
+
+
+def _rows(run: RunDir, split: str) -> int:
+    import pyarrow.parquet as pq
+
+    total = 0
+    for path in sorted(run.kept.glob(f"{split}-*.parquet")):
+        with reading(path, f"make it again: `distill filter {run.path}`"), pq.ParquetFile(path) as file:
+            total += file.metadata.num_rows
+    return total

@@ -1,0 +1,234 @@
+"""What was measured: loss by step, scores, sizes of weight files, comparisons. Reads files; knows nothing about pages.
+
+What another tool wrote about a quantized file is taken leniently: a value that is not there is unknown, no error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.errors import RunError
+from distill.rundir import RunDir, StageState
+
+FIRST = ("teacher", "untrained", "student")
+"""Models in the order in which a reader asks for them; quantized ones follow, then whatever else was examined."""
+LONGEST_HEADER = 100_000_000
+"""Bytes that safetensors itself reads as a header at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The latest training: (step, loss) for both losses, and (step, rate)."""
+
+    steps: int
+    loss: tuple[tuple[int, float], ...]
+    heldout: tuple[tuple[int, float], ...]
+    rates: tuple[tuple[int, float], ...]
+    unreadable: int
+    """Lines of metrics.jsonl that a killed writer left torn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How one model did: pass@1 with its 95% interval, shares of 1, samples per problem."""
+
+    name: str
+    pass_at_1: float
+    low: float
+    high: float
+    unfinished: float | None
+    mean_tokens: float | None
+    problems: int
+    samples: int
+    benchmark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A weight file, or a folder of them. `types`: name of a tensor type → number of weights in it."""
+
+    name: str
+    scheme: str
+    bytes: float | None
+    bits_per_weight: float | None
+    types: dict[str, int]
+    four_bit_share: float | None
+    loaded_by: str
+    worst_tensor: str
+    worst_error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A quantized student against the student on the same problems. `gates`: why it did not pass, empty when it did."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    gates: tuple[str, ...]
+
+
+def training(run: RunDir) -> Training | None:
+    """None when nothing was logged. The file is appended to by every start: a later line about a step takes the place
+    of what was logged for it and for the steps after it, and another number of steps is another training."""
+    if not run.metrics.is_file():
+        return None
+    total, last, unreadable = 0, 0, 0
+    found: dict[str, dict[int, float]] = {name: {} for name in ("loss", "heldout_loss", "lr")}
+    with run.metrics.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            values = _logged(line)
+            if values is None:
+                unreadable += 1
+            elif values.get("stage") == "train" and number(values.get("step")) and number(values.get("steps")):
+                step, steps = int(values["step"]), int(values["steps"])
+                again = step < last or any(step in found[name] for name in found if name in values)
+                if again or steps != total:
+                    first = step if steps == total else 0
+                    found = {name: {k: v for k, v in rows.items() if k < first} for name, rows in found.items()}
+                total, last = steps, step
+                for name, rows in found.items():
+                    value = number(values.get(name))
+                    if value is not None:
+                        rows[step] = value
+    loss, heldout, rates = (tuple(sorted(found[name].items())) for name in ("loss", "heldout_loss", "lr"))
+    return Training(total, loss, heldout, rates, unreadable) if loss or heldout else None
+
+
+def _logged(line: str) -> dict[str, Any] | None:
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def number(value: Any) -> float | None:
+    """A finite number, None for anything else."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else None
+
+
+def scores(run: RunDir) -> tuple[Score, ...]:
+    """Every evaluations/NAME.json, in the order of reading. Raises RunError naming the file that is no score."""
+    found = [_score(path) for path in sorted(run.evaluations.glob("*.json"))]
+    place = {name: position for position, name in enumerate(FIRST)}
+    quantized = {f"student-{folder.name}" for folder in quantized_folders(run)}
+    return tuple(sorted(found, key=lambda s: (place.get(s.name, 3 if s.name in quantized else 4), s.name)))
+
+
+def _score(path: Path) -> Score:
+    again = "examine the models again: `distill run RECIPE --from evaluate --out RUN`, or remove that file"
+    content = read_object(path, again)
+    low, high = _pair(content.get("interval"))
+    values = [number(content.get(name)) for name in ("pass_at_1", "problems", "samples")]
+    if low is None or high is None or None in values:
+        raise RunError(
+            f"{path.name} is no score: it lacks pass_at_1, interval, problems or samples", given=str(path), todo=again
+        )
+    right, problems, samples = (float(value or 0) for value in values)
+    conditions = content.get("conditions")
+    return Score(
+        name=path.stem,
+        pass_at_1=right,
+        low=low,
+        high=high,
+        unfinished=number(content.get("unfinished")),
+        mean_tokens=number(content.get("mean_tokens")),
+        problems=int(problems),
+        samples=int(samples) // max(1, int(problems)),
+        benchmark=str(conditions.get("benchmark", "")) if isinstance(conditions, dict) else "",
+    )
+
+
+def read_object(path: Path, todo: str) -> dict[str, Any]:
+    """A JSON object. Raises RunError naming the file when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, found {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path.name} cannot be read", given=f"{path}: {error}", todo=todo) from error
+    return content
+
+
+def quantized_folders(run: RunDir) -> list[Path]:
+    """The folders of RUN/quantized that say what lies in them."""
+    return sorted(path.parent for path in (run.path / "quantized").glob("*/quantization.json"))
+
+
+def weights(run: RunDir) -> tuple[Weights, ...]:
+    """The student as trained, then every quantized one."""
+    student = trained_weights(run.student) if run.student.is_dir() else None
+    return (*([student] if student else []), *(quantized_weights(folder) for folder in quantized_folders(run)))
+
+
+def quantized_weights(folder: Path) -> Weights:
+    path = folder / "quantization.json"
+    content = read_object(path, f"quantize again, or remove {path}")
+    types, worst = content.get("types"), content.get("worst_tensor")
+    worst = worst if isinstance(worst, dict) else {}
+    counted = {str(name): number(part) for name, part in types.items()} if isinstance(types, dict) else {}
+    return Weights(
+        name=folder.name,
+        scheme=str(content.get("scheme") or folder.name),
+        bytes=number(content.get("bytes")),
+        bits_per_weight=number(content.get("bits_per_weight")),
+        types={name: int(part) for name, part in counted.items() if part is not None},
+        four_bit_share=number(content.get("four_bit_share")),
+        loaded_by=str(content.get("loaded_by") or ""),
+        worst_tensor=str(worst.get("name") or ""),
+        worst_error=number(worst.get("relative_error")),
+    )
+
+
+def trained_weights(folder: Path) -> Weights | None:
+    """Of a model folder, from the headers of its safetensors files; None when there are none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    types: Counter[str] = Counter()
+    for path in files:
+        for name, tensor in _header(path).items():
+            if name != "__metadata__":
+                types[tensor["dtype"]] += math.prod(tensor["shape"])
+    size = sum(path.stat().st_size for path in files)
+    bits = size * 8 / types.total() if types.total() else None
+    return Weights("student", "as trained", size, bits, dict(types), 0.0, "transformers", "", None)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """A safetensors file begins with the header's length in eight bytes, little-endian, and the header as JSON."""
+    try:
+        with path.open("rb") as file:
+            content = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
+        if not all("dtype" in t and "shape" in t for name, t in content.items() if name != "__metadata__"):
+            raise ValueError("a tensor without type or shape")
+    except (OSError, ValueError, AttributeError, TypeError, MemoryError, OverflowError) as error:
+        raise RunError(f"{path.name} cannot be read", given=f"{path}: {error}", todo="train again") from error
+    found: dict[str, Any] = content
+    return found
+
+
+def comparisons(states: Mapping[str, StageState]) -> dict[str, Comparison]:
+    """Folder of a quantized student → how it compares, from what the quantize stage counted."""
+    counts = states["quantize"].counts if "quantize" in states else {}
+    found = {}
+    for name, values in counts.items():
+        if isinstance(values, dict) and "gates" in values:
+            low, high = _pair(values.get("difference_interval"))
+            gates = values["gates"] if isinstance(values["gates"], list) else [values["gates"]]
+            found[name] = Comparison(number(values.get("difference")), low, high, tuple(map(str, gates)))
+    return found
+
+
+def _pair(value: Any) -> tuple[float | None, float | None]:
+    if isinstance(value, list) and len(value) == 2:
+        return number(value[0]), number(value[1])
+    return None, None

@@ -1,0 +1,147 @@
+"""The page itself, without a browser: from any run, the same bytes again, hostile texts stay text, small."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill import specs
+from distill.errors import DiskFullError
+from distill.ledger import write_all
+from distill.report import stage
+from distill.rundir import RunDir
+from report import material
+
+SECTIONS = {
+    "overview", "funnel", "rejections", "lengths", "loss", "accuracy", "sizes", "time", "traces", "provenance",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags and their attributes, and the text; entities resolved."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def ids(self) -> list[str]:
+        return [value for _, attributes in self.tags for name, value in attributes.items() if name == "id" and value]
+
+
+def written(run: RunDir, recipe: specs.Recipe = material.RECIPE) -> tuple[str, Page]:
+    report = stage.run(recipe, run)
+    (path,) = report.outputs
+    assert path == run.path / "report.html"
+    assert str(path) in report.lines[0]
+    source = path.read_bytes().decode("utf-8")
+    return source, Page(source)
+
+
+def test_a_whole_run_gives_a_whole_page(tmp_path: Path) -> None:
+    run, items = material.finished(tmp_path / "run")
+    source, page = written(run)
+    assert source.startswith('<!doctype html>\n<html lang="en">')
+    assert set(page.ids()) >= SECTIONS
+    assert len(page.ids()) == len(set(page.ids())), "an id stands once"
+    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+    assert links == {f"#{name}" for name in SECTIONS}
+    words = " ".join(page.text.split())
+    for told in (
+        "tiny has learned from", "wise → tiny", "1 gate did not pass", "nf4: it loses 5.0 points", "86.0%", "97.0%",
+        "Q4_K 79%, Q6_K 21%, F32 0.3%", "−5.0 (−7.0 to −3.0)", "not passed", "200 × 2", "300 × 4", "wrong_answer",
+        "1 h 06 min", "700 B", "gguf-q4_k_m", "0.0001 at its peak",
+    ):  # fmt: skip
+        assert told in words, told
+    assert source.count("<svg ") == 5
+    assert source.count("data-empty") == 0
+    fates = [attributes.get("data-fate") for tag, attributes in page.tags if tag == "details"]
+    assert fates.count("kept") == 20
+    assert fates.count("rejected") == 20
+    assert "/home/somebody" not in source, "whose machine it was is nobody's business"
+    answered = next(a for _, a in page.tags if a.get("data-step") == "Traces answered")
+    assert answered["data-number"] == str(len(items))
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run")
+    assert written(run)[0] == written(run)[0]
+
+
+def test_a_run_that_has_not_come_far_says_so(tmp_path: Path) -> None:
+    run, _ = material.sampled(tmp_path / "traces")
+    source, page = written(run)
+    assert "traces of wise, not filtered yet" in page.text
+    assert "The filter has not run yet" in page.text
+    assert "Not judged yet" in page.text
+    assert {name for name in ("loss", "accuracy", "time") if f'data-empty="{name}"' in source} == {
+        "loss", "accuracy", "time",
+    }  # fmt: skip
+    alone = RunDir(tmp_path / "training")
+    material.log(alone, {"step": 10, "steps": 10, "loss": 1.0, "lr": 1e-3})
+    source, page = written(alone)
+    assert "the traces it learned from are not in this run" in page.text
+    assert source.count("<svg ") == 1
+    source, page = written(RunDir(tmp_path / "nothing"), specs.Recipe(name="bare"))
+    assert "Nothing has been sampled yet" in page.text
+    assert source.count("<svg ") == 0
+    assert set(page.ids()) >= SECTIONS
+
+
+def test_a_failed_stage_and_one_on_old_inputs_are_named(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run", 5)
+    material.stage(run, "train", {}, outputs={"student": "new"})
+    material.stage(run, "evaluate", {"error": "the server\n<b>died</b>"}, state="failed", inputs={"student": "old"})
+    source, page = written(run)
+    assert "evaluate failed" in page.text
+    assert "the server <b>died</b>" in page.text
+    assert "evaluate worked on an earlier state of student" in " ".join(page.text.split())
+    assert "<b>" not in source
+
+
+def test_nothing_that_a_teacher_writes_becomes_markup(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run")
+    source, page = written(run)
+    forbidden = {"script", "img", "iframe", "object", "link", "base", "form"}
+    assert not forbidden & {tag for tag, _ in page.tags}
+    assert sum(tag == "style" for tag, _ in page.tags) == 1
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert "window.injected = 1; alert(1)" in page.text, "it is shown, as text"
+    assert "{{ 7 * 7 }}" in page.text
+    assert "你好，世界" in page.text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", source)
+    policy = next(a["content"] for _, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+@pytest.mark.parametrize("letter", ["x", "你", "<"])
+def test_long_texts_do_not_make_a_large_page(tmp_path: Path, letter: str) -> None:
+    run = RunDir(tmp_path)
+    long = letter * 60_000
+    asked = material.prompts(45)
+    write_all(run.traces, [material.trace(p, 0, raw=long, reasoning=long, answer=long) for p in asked])
+    source, page = written(run)
+    assert "characters left out here" in page.text
+    assert len(source.encode()) < 1.5e6 / 2, "twenty of forty"
+
+
+def test_a_full_disk_leaves_the_page_before(tiny_disk: Path, tmp_path: Path) -> None:
+    run, _ = material.sampled(tmp_path / "run", 5)
+    (tiny_disk / "report.html").write_text("before")
+    (tiny_disk / "filler").write_bytes(bytes(230_000))
+    small: Any = RunDir(tiny_disk)
+    small.traces, small.prompts = run.traces, run.prompts
+    with pytest.raises(DiskFullError):
+        stage.run(material.RECIPE, small)
+    assert (tiny_disk / "report.html").read_text() == "before"
