@@ -65,6 +65,25 @@ def test_a_score_says_how_it_was_measured(finished: RunDir) -> None:
     assert student["samples"] == 12
 
 
+def test_the_page_tells_what_the_files_are(finished: RunDir) -> None:
+    page = finished.report.read_text(encoding="utf-8")
+    for told in ("Q4_K 8", "NF4 94%", "student-gguf-q4_k_m", "blk.", "passed", "llama.cpp"):
+        assert told in page, told
+    counts = finished.stages()["quantize"].counts
+    assert f"{counts['nf4']['worst_tensor']['relative_error']:.3f}" in page
+
+
+def test_the_page_is_written_again_when_another_stage_ran(finished: RunDir, tmp_path: Path) -> None:
+    run = RunDir(shutil.copytree(finished.path, tmp_path / "run", ignore=shutil.ignore_patterns(".lock")))
+    recipe = specs.recipe("quickstart", SMALL)
+    before = run.stages()["report"].finished
+    run_recipe(recipe, run, first="filter", last="filter", force=True)
+    run_recipe(recipe, run)
+    assert run.stages()["report"].finished == before, "the same filter made the same files"
+    run_recipe(specs.recipe("quickstart", {**SMALL, "train.learning_rate": 5e-4}), run)
+    assert run.stages()["report"].finished != before
+
+
 def test_nothing_is_done_twice(finished: RunDir) -> None:
     before = finished.manifest.read_bytes()
     run_recipe(specs.recipe("quickstart", SMALL), finished)
@@ -88,7 +107,7 @@ def test_a_changed_setting_runs_its_stage_again_and_nothing_paid(finished: RunDi
     assert set(plan(changed, finished, "prompts", "filter").values()) == {"done"}
     assert plan(changed, finished, "train", "train") == {"train": "to run"}
     harmless = specs.recipe("quickstart", {**SMALL, "train.checkpoint_minutes": 5, "generate.concurrency": 7})
-    assert plan(harmless, finished, "prompts", "evaluate") == dict.fromkeys(specs.STAGES, "done")
+    assert plan(harmless, finished, "prompts", "report") == dict.fromkeys(specs.STAGES, "done")
 
 
 def test_other_weights_in_the_same_place_are_another_teacher(finished: RunDir, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the README's "Your own data", as they stand there, against a server in the place of the user's."""
+"""The commands of the README as they stand there, against a server in the place of the user's teacher."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from http_teacher import HttpTeacher, Said
+from vllm_server import PYTHON_VARIABLE, vllm_python
 
+from distill import specs
 from distill.rundir import RunDir
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+PARSE_SERVE = """
+import sys
+from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+given = make_arg_parser(FlexibleArgumentParser()).parse_args(sys.argv[1:])
+validate_parsed_serve_args(given)
+print(given.model_tag, given.tensor_parallel_size, given.reasoning_parser, given.trust_remote_code)
+"""
 
 
-def commands() -> list[str]:
-    """The lines of the first code block under the heading, without their comments."""
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    block = re.search(r"^## Your own data\n.*?^```\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+def commands(heading: str) -> list[str]:
+    """The lines of the first code block under a heading."""
+    block = re.search(rf"^## {heading}\n.*?^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert block is not None
     return block[1].splitlines()
 
@@ -31,36 +42,94 @@ def write(path: Path, first: int, count: int) -> None:
 
 
 def half_right(question: str) -> Said:
-    a, b = map(int, re.findall(r"\d+", question))
+    a, b = map(int, re.findall(r"\d+", question)[:2])
     return Said(f"\\boxed{{{a + b if a % 2 else a}}}", reasoning=f"I add {a} and {b}.")
+
+
+def run_line(line: str, folder: Path, expected: int = 0) -> str:
+    """What a command of the README printed."""
+    program, *arguments = shlex.split(line, comments=True)
+    assert program == "distill"
+    result = subprocess.run(
+        [sys.executable, "-m", "distill.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == expected, f"{line}\n{result.stdout}\n{result.stderr}"
+    return result.stdout + result.stderr
 
 
 def test_your_own_data_works_as_written(tmp_path: Path) -> None:
     write(tmp_path / "questions.jsonl", 1, 8)
     write(tmp_path / "heldout.jsonl", 100, 2)
-    activate, *distill = commands()
+    activate, *lines = commands("Your own data")
     assert activate == "source .venv/bin/activate"
-    assert len(distill) == 5
-    printed = []
+    assert len(lines) < 10, "ten lines, as promised"
     with HttpTeacher(half_right, model="my-teacher") as teacher:
-        for line in distill:
-            program, *arguments = shlex.split(line.replace("http://localhost:8000/v1", teacher.url), comments=True)
-            assert program == "distill"
-            result = subprocess.run(
-                [sys.executable, "-m", "distill.cli", *arguments],
-                cwd=tmp_path,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=240,
-                check=False,
+        told = {
+            line.split()[1]: run_line(line.replace("http://localhost:8000/v1", teacher.url), tmp_path) for line in lines
+        }
+    assert set(told) == {"generate", "filter", "show", "train", "evaluate", "quantize", "report", "chat"}
+    assert "32 of 32 samples" in told["generate"]
+    assert "4 of 32 traces kept" in told["filter"]  # four right questions, whose four samples are alike
+    assert told["show"].count("wrong_answer") == 16
+    assert "over 4 traces" in told["train"] or "over 3 traces" in told["train"]
+    assert re.search(r"student .* 2 × 4", told["evaluate"])
+    assert re.search(r"gguf:q4_k_m +1\.9\d .* passed", told["quantize"])
+    run = RunDir(tmp_path / "runs/mine")
+    assert "Q4_K" in run.report.read_text(encoding="utf-8")
+    assert "<think>" in told["chat"]
+
+
+def test_the_way_to_r1_works_as_written_with_other_models(tmp_path: Path) -> None:
+    """The same commands, a server that says what R1's says, a tiny base: what they cannot show is a GPU and 671B."""
+    write(tmp_path / "questions.jsonl", 1, 8)
+    write(tmp_path / "heldout.jsonl", 100, 2)
+    student = specs.read(specs.find("students", "tiny-qwen")).replace("name: tiny-qwen", "name: my-student")
+    folder = specs.student("tiny-qwen").tokenizer
+    (tmp_path / "my-student.yaml").write_text(student.replace("tokenizer: teachers/tiny-r1", f"tokenizer: {folder}"))
+    serve, *lines = commands("The way to R1")
+    assert serve.startswith("vllm serve deepseek-ai/DeepSeek-R1 ")
+    assert len(lines) < 10, "ten lines, as promised"
+    told = {}
+    with HttpTeacher(half_right, model="deepseek-ai/DeepSeek-R1") as teacher:
+        for line in lines:
+            verb = line.split()[1]
+            told[verb] = run_line(
+                line.replace("http://teacher:8000/v1", teacher.url), tmp_path, 3 * (verb == "quantize")
             )
-            assert result.returncode == 0, f"{line}\n{result.stderr}"
-            printed.append(result.stdout + result.stderr)
-    generated, filtered, rejected, trained, evaluated = printed
-    assert "32 of 32 samples" in generated
-    assert "4 of 32 traces kept" in filtered  # four right questions, whose four samples are alike
-    assert rejected.count("wrong_answer") == 16
-    assert "over 4 traces" in trained or "over 3 traces" in trained
-    assert re.search(r"student .* 2 × 4", evaluated)
-    assert RunDir(tmp_path / "runs/mine").student.is_dir()
+    assert "4 of 32 traces kept" in told["filter"]
+    assert "a loss of 5% could not show" in told["quantize"], "so little training teaches nothing: the gate says so"
+    kept = RunDir(tmp_path / "runs/r1").ledger().traces()
+    assert {trace.teacher.model for trace in kept} == {"deepseek-ai/DeepSeek-R1"}
+
+
+def test_the_student_of_the_way_to_r1_is_a_spec(tmp_path: Path) -> None:
+    block = re.search(r"^```yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    (tmp_path / "my-student.yaml").write_text(block[1], encoding="utf-8")
+    found = specs.student(str(tmp_path / "my-student.yaml"))
+    assert (found.base, found.template, found.forced_prefix) == ("Qwen/Qwen2.5-Math-7B", "deepseek-r1", "<think>\n")
+
+
+@pytest.mark.vllm
+@pytest.mark.skipif(vllm_python() is None, reason=f"no vLLM environment (make vllm, or {PYTHON_VARIABLE})")
+def test_the_options_of_the_teachers_server_are_vllms_own() -> None:
+    program, verb, *arguments = shlex.split(commands("The way to R1")[0])
+    assert (program, verb) == ("vllm", "serve")
+    command = [str(vllm_python()), "-c", PARSE_SERVE, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.splitlines()[-1] == "deepseek-ai/DeepSeek-R1 8 deepseek_r1 True"
+    wrong = [*command, "--reasoning-parzer", "x"]
+    assert subprocess.run(wrong, capture_output=True, timeout=240, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_every_file_that_the_readme_points_to_is_there(path: str) -> None:
+    assert (CHECKOUT / path).is_file(), path

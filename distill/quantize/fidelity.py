@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from distill.quantize.schemes import LARGEST_ERROR, bits_of
@@ -40,8 +40,9 @@ class Fidelity:
         return sum(count for name, count in self.types.items() if bits_of(name) == 4) / self.elements
 
     def to_json(self) -> dict[str, Any]:
-        worst = {**asdict(self.worst), "error": round(self.worst.error, 5)}
-        return {"elements": self.elements, "types": self.types, "four_bit_share": self.four_bit_share, "worst": worst}
+        worst = {"name": self.worst.name, "type": self.worst.type, "relative_error": round(self.worst.error, 5)}
+        share = self.four_bit_share
+        return {"elements": self.elements, "types": self.types, "four_bit_share": share, "worst_tensor": worst}
 
 
 def fidelity(facts: Iterable[TensorFact]) -> Fidelity:

@@ -80,7 +80,7 @@ def judged(
     for name, facts in made.items():
         scheme = SCHEMES[name]
         gates = [*facts["faults"], four_bit_gate(facts, scheme.bits, settings.min_four_bit_share)]
-        result = {key: facts[key] for key in ("bytes", "bits_per_weight", "four_bit_share", "types", "worst")}
+        result = {key: facts[key] for key in ("bytes", "bits_per_weight", "four_bit_share", "types", "worst_tensor")}
         if problems and not facts["faults"]:
             if not reference:
                 examinee = model_examinee(student, REFERENCE, recipe, known_as="student")

@@ -16,7 +16,7 @@ from typing import Any
 from distill.errors import RunError
 from distill.rundir import RunDir, StageState
 
-FIRST = ("teacher", "untrained", "student")
+FIRST = ("teacher", "untrained", "student", "student-bf16")
 """Models in the order in which a reader asks for them; quantized ones follow, then whatever else was examined."""
 LONGEST_HEADER = 100_000_000
 """Bytes that safetensors itself reads as a header at most."""
@@ -120,7 +120,7 @@ def scores(run: RunDir) -> tuple[Score, ...]:
     found = [_score(path) for path in sorted(run.evaluations.glob("*.json"))]
     place = {name: position for position, name in enumerate(FIRST)}
     quantized = {f"student-{folder.name}" for folder in quantized_folders(run)}
-    return tuple(sorted(found, key=lambda s: (place.get(s.name, 3 if s.name in quantized else 4), s.name)))
+    return tuple(sorted(found, key=lambda s: (place.get(s.name, 4 if s.name in quantized else 5), s.name)))
 
 
 def _score(path: Path) -> Score:

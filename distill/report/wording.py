@@ -36,7 +36,7 @@ def cut(text: str, limit: int) -> tuple[str, int, str]:
 
 def count(value: float) -> str:
     """With thin spaces between thousands, as in 12 345."""
-    return f"{value:,.0f}".replace(",", "\u2009")
+    return f"{value:,.0f}".replace(",", "\u202f")
 
 
 def short_count(value: float) -> str:

@@ -70,7 +70,7 @@ def test_every_file_is_what_its_name_says(made: tuple[Path, dict[str, dict[str, 
         folder = out / KNOWN[name].folder
         assert json.loads((folder / "quantization.json").read_text()) == found
         assert sum(path.stat().st_size for n in found["weights"] for path in [folder / n]) == found["bytes"]
-        assert 0 <= found["worst"]["error"] < LARGEST_ERROR[bits_of(found["worst"]["type"])] / 2
+        assert 0 <= found["worst_tensor"]["relative_error"] < LARGEST_ERROR[bits_of(found["worst_tensor"]["type"])] / 2
     assert not list(out.glob(".*")), "the bf16 file that the others are made of is gone"
 
 

@@ -84,7 +84,7 @@ def test_words_for_numbers() -> None:
         "unknown", "3.2 s", "48 s", "5 min 07 s", "2 h 05 min",
     ]  # fmt: skip
     assert [wording.size(b) for b in (12, 5_125_832, 1.5e11)] == ["12 B", "5.1 MB", "150 GB"]
-    assert wording.count(1_234_567) == "1\u2009234\u2009567"
+    assert wording.count(1_234_567) == "1\u202f234\u202f567"
     assert wording.types({"F32": 3, "Q4_K": 790, "Q6_K": 207}) == "Q4_K 79%, Q6_K 21%, F32 0.3%"
     assert wording.points(-0.0123) == "−1.2"
     assert wording.span("2026-11-25T06:07:10.8+00:00", "2026-11-25T07:00:00+00:00") == "2026-11-25 06:07 to 07:00"
