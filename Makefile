@@ -4,6 +4,7 @@
 # make check        lint, format, types
 # make vllm         the separate environment of vLLM (CPU build), for real teacher servers
 # make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
+# make pictures     the README's pictures, drawn from runs/quickstart
 # make rehearse     full counts and long runs, by hand
 
 PYTHON ?= python3.11
@@ -13,7 +14,7 @@ RUN ?= runs/quickstart
 PIP := -m pip install --quiet --disable-pip-version-check
 STAMP = @started=$$(cat .cache/started 2>/dev/null || date +%s); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
 
-.PHONY: quickstart test test-slow browser check setup setup-dev vllm smollm2 rehearse teacher clean
+.PHONY: quickstart test test-slow browser check setup setup-dev vllm smollm2 rehearse pictures teacher clean
 
 quickstart: setup
 	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
@@ -93,9 +94,16 @@ teacher: setup
 	@$(BIN)/python benchmarks/build_tiny_r1.py --out teachers/tiny-r1
 	@$(BIN)/python benchmarks/teacher_card.py
 
+# The quickstart undisturbed and killed 20 times, its files on all problems, the controls, the sampling speed: hours.
 rehearse: setup
+	@$(BIN)/distill run quickstart --out runs/rehearsal
+	@$(BIN)/python benchmarks/interrupted.py --base runs/rehearsal --kills 20
+	@$(BIN)/distill quantize runs/rehearsal --limit 300 --samples 4
 	@$(BIN)/python benchmarks/controls.py --out runs/controls
 	@$(BIN)/python benchmarks/sampling_speed.py
+
+pictures: setup-dev
+	@$(BIN)/python benchmarks/pictures.py --run $(RUN)
 
 clean:
 	rm -rf .venv .venv-vllm .cache runs

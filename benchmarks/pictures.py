@@ -6,6 +6,7 @@ python benchmarks/pictures.py --run runs/quickstart      # `make pictures`, need
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ WIDTH, HEIGHT = 1_280, 1_060
 
 def terminal(run: RunDir) -> str:
     """An SVG of what the command printed at its end, and of one question to the student."""
-    console = Console(record=True, width=118, file=Path("/dev/null").open("w"), force_terminal=True, highlight=False)
+    console = Console(record=True, width=118, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print("[bold green]$[/] make quickstart")
     console.print("[dim]…[/]")
     for line in closing_lines(run, specs.STAGES):
