@@ -1,7 +1,7 @@
 """Kills a run at random moments, starts it again each time, and compares its end with that of an undisturbed one.
 
-python benchmarks/interrupted.py --base runs/quickstart --kills 20       # the whole quickstart; `make rehearse`
-python benchmarks/interrupted.py --kills 5 --set quick=true              # in small, its own undisturbed run first
+python benchmarks/interrupted.py --base runs/quickstart --kills 20     # `make quickstart` itself; part of make rehearse
+python benchmarks/interrupted.py --kills 5 --set quick=true            # in small, its own undisturbed run first
 
 What has to be the same: every count of every stage. What must not happen: a stage that was done is run again.
 """
@@ -40,6 +40,9 @@ class Outcome:
 
 
 def command(out: Path, settings: list[str]) -> list[str]:
+    """The command that is killed: the make target, or with settings what stands behind it."""
+    if not settings:
+        return ["make", "quickstart", f"RUN={out}"]
     changes = [word for setting in settings for word in ("--set", setting)]
     return [sys.executable, "-m", "distill.cli", "run", "quickstart", *changes, "--out", str(out)]
 
