@@ -20,6 +20,7 @@ from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Draw, Row, uniforms_of
 from distill.environment import missing_extra
 from distill.errors import ContractError
+from distill.hardware import cores, memory
 from distill.records import storable
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 2_048
 """Prompt tokens taken in per step at most, beside one token of every running sequence; a longer prompt goes alone."""
+SHARE = 256
+"""llama.cpp rounds the cache of each sequence up to a multiple of this many tokens."""
+KV_SHARE = 0.7
+"""Of the free memory, for the KV caches."""
 SMALL_MODEL = 30_000_000
 """Weights up to which one thread serves: with 3M, a second one gains a fifth on idle cores, and beside other work loses
 a quarter, because llama.cpp's threads wait for each other after every operation."""
@@ -117,7 +122,8 @@ class GgufModel:
         self.size: int = self.api.llama_vocab_n_tokens(self.vocabulary)
         self.context: int = self.api.llama_model_n_ctx_train(self.handle)
         small = self.api.llama_model_n_params(self.handle) <= SMALL_MODEL
-        self.threads = 1 if small else os.cpu_count() or 1
+        self.threads = 1 if small else cores()
+        self.kv_bytes: int = _kv_bytes(self.api, self.handle)
         self.stops = frozenset(t for t in range(self.size) if self.api.llama_vocab_is_eog(self.vocabulary, t))
         template = self.api.llama_model_chat_template(self.handle, None)
         self.template: str | None = template.decode("utf-8") if template else None
@@ -171,11 +177,12 @@ class Decoder:
         import torch
 
         self.model, self.rows, self.api = model, rows, model.api
-        self.width = min(width, len(rows))
         longest = max(len(row.prompt) + row.max_tokens for row in rows)
+        share = -(-longest // SHARE) * SHARE
+        self.width = min(width, len(rows), places(share * model.kv_bytes, memory().free))
         self.room = max(PROMPT_TOKENS, *(len(row.prompt) for row in rows)) + self.width
         parameters = self.api.llama_context_default_params()
-        parameters.n_ctx = self.width * (-(-longest // 256) * 256)  # llama.cpp rounds each sequence's share up to 256
+        parameters.n_ctx = self.width * share
         parameters.n_seq_max = self.width
         parameters.n_batch = self.room
         parameters.n_threads = parameters.n_threads_batch = model.threads
@@ -257,6 +264,23 @@ class Decoder:
         del self.uniforms[sequence.index]
         self.api.llama_memory_seq_rm(self.api.llama_get_memory(self.context), slot, -1, -1)
         self.free.append(slot)
+
+
+def places(bytes_each: int, free: int | None) -> int:
+    """How many sequences the free memory holds beside each other; one is tried in any case.
+
+    An evaluation with R1's 32,768 tokens takes 0.9 to 11 GB a sequence (distill/sizes.py): the number asked for would
+    not fit.
+    """
+    return 1_000_000 if free is None else max(1, int(free * KV_SHARE) // max(1, bytes_each))
+
+
+def _kv_bytes(api: Any, handle: Any) -> int:
+    """Bytes of KV cache per token: keys and values of every layer in 16 bits."""
+    heads = max(1, api.llama_model_n_head(handle))
+    width = api.llama_model_n_embd(handle) // heads * max(1, api.llama_model_n_head_kv(handle))
+    size: int = 2 * 2 * api.llama_model_n_layer(handle) * width
+    return size
 
 
 _log: list[str] = []

@@ -7,6 +7,7 @@ folder that no other code imports from, and runs in a process of its own.
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import subprocess
@@ -69,6 +70,8 @@ def convert(student: Path, out: Path, *, pre: str | None, name: str) -> None:
     )
     if result.returncode or not out.is_file():
         said = [line for line in result.stderr.splitlines() if line.strip()]
+        if "No space left on device" in result.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
         unknown = "pre-tokenizer was not recognized" in result.stderr
         raise RunError(
             "llama.cpp's converter failed",

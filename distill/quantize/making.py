@@ -5,6 +5,7 @@ in it. Knows nothing about scores.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 from distill import specs
 from distill.contract import Contract
-from distill.files import replacing_folder, sha256_file, write_json
+from distill.files import disk_full_is_clear, replacing_folder, sha256_file, write_json
 from distill.progress import say
 from distill.quantize import bnb, gguf_writer, serving
 from distill.quantize.fidelity import Fidelity, error_fault, fidelity
@@ -46,16 +47,15 @@ def require(schemes: Sequence[str]) -> None:
 
 def make_all(source: Source, schemes: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
     """Scheme → the facts of OUT/FOLDER/, which are made unless they are there already, of this very student."""
-    found: dict[str, dict[str, Any]] = {}
     revision = specs.folder_revision(source.folder)
-    with _bf16(source, out, schemes) as bf16:
-        for scheme in (SCHEMES[name] for name in schemes):
-            folder = out / scheme.folder
-            facts = _made_before(folder, revision)
+    known = {name: _made_before(out / SCHEMES[name].folder, revision) for name in schemes}
+    found: dict[str, dict[str, Any]] = {}
+    with _bf16(source, out, [SCHEMES[name] for name, facts in known.items() if facts is None]) as bf16:
+        for name, facts in known.items():
             if facts is None:
-                facts = _make(source, scheme, folder, bf16, revision)
-                say(f"quantize: {scheme.name} made, {facts['bytes'] / 1e6:,.1f} MB")
-            found[scheme.name] = facts
+                facts = _make(source, SCHEMES[name], out / SCHEMES[name].folder, bf16, revision)
+                say(f"quantize: {name} made, {facts['bytes'] / 1e6:,.1f} MB")
+            found[name] = facts
     return found
 
 
@@ -65,7 +65,7 @@ def _make(source: Source, scheme: Scheme, folder: Path, bf16: Path | None, revis
             assert bf16 is not None
             file = place / f"{source.name}-{scheme.gguf_type}.gguf"
             if scheme.bits == 16:
-                shutil.copyfile(bf16, file)
+                os.link(bf16, file)  # beside each other on one disk; the first name goes when all are made
             else:
                 gguf_writer.quantize(bf16, file, scheme)
             shutil.copyfile(source.folder / "distill.json", place / "distill.json")
@@ -112,20 +112,19 @@ def _fidelity(source: Source, scheme: Scheme, place: Path, bf16: Path | None) ->
 
 
 @contextmanager
-def _bf16(source: Source, out: Path, schemes: Sequence[str]) -> Iterator[Path | None]:
+def _bf16(source: Source, out: Path, missing: Sequence[Scheme]) -> Iterator[Path | None]:
     """The bf16 GGUF file that the smaller ones are made of, in a folder that is gone afterwards; None when nothing
-    is left to make of it."""
-    revision = specs.folder_revision(source.folder)
-    wanted = [s for s in (SCHEMES[name] for name in schemes) if s.is_gguf]
-    if all(_made_before(out / scheme.folder, revision) is not None for scheme in wanted):
+    is to be made of it."""
+    place = out / ".bf16"
+    shutil.rmtree(place, ignore_errors=True)  # of a start that was killed
+    if not any(scheme.is_gguf for scheme in missing):
         yield None
         return
-    place = out / ".bf16"
-    shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     try:
         file = place / "bf16.gguf"
-        gguf_writer.convert(source.folder, file, pre=source.gguf_pre, name=source.name)
+        with disk_full_is_clear(file):
+            gguf_writer.convert(source.folder, file, pre=source.gguf_pre, name=source.name)
         yield file
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -15,6 +15,7 @@ from distill import environment
 from distill.contract import TEMPLATES
 from distill.engines import EndpointError, RefusedError, Reply, Request, llamacpp
 from distill.engines.llamacpp import Decoder, GgufModel, LlamaCppEngine
+from distill.hardware import Memory
 from distill.quantize import gguf_writer
 from distill.records import Sampling
 
@@ -164,3 +165,24 @@ def test_without_llama_cpp_the_command_that_brings_it_is_told(monkeypatch: pytes
     with pytest.raises(ImportError, match="llama-cpp-python, which is not installed") as caught:
         llamacpp.api()
     assert environment.install_command("quantize") in str(caught.value)
+
+
+def test_no_more_sequences_than_the_memory_holds(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert llamacpp.places(10, None) > 1_000
+    assert llamacpp.places(7, 100) == 10
+    assert llamacpp.places(1_000, 100) == 1, "one is tried in any case"
+    model = GgufModel(file)
+    assert model.kv_bytes == 2 * 2 * 5 * 128, "five layers of two heads with 64 values, keys and values"
+    model.close()
+    widths: list[int] = []
+    inner = Decoder.__init__
+
+    def noting(self: Decoder, *arguments: Any) -> None:
+        inner(self, *arguments)
+        widths.append(self.width)
+
+    monkeypatch.setattr(Decoder, "__init__", noting)
+    monkeypatch.setattr(llamacpp, "memory", lambda: Memory(None, 2 * 256 * 2_560 * 10 // 7 + 1))
+    assert len(answers(file, [request(str(n)) for n in range(5)], batch=4)) == 5
+    assert widths
+    assert max(widths) == 2

