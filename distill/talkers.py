@@ -47,7 +47,9 @@ def partner(where: str, *, model: str | None, context: int) -> Partner:
             f"run `distill train {place}`" if weights != place else "give a run, a model folder, a .gguf file or a URL"
         )
         raise UsageError(what, todo=todo)
-    file = gguf_file(weights)
+    from distill.examine.models import gguf_in
+
+    file = gguf_in(weights)
     if file is not None:
         from distill.engines.streaming_gguf import GgufTalker
 
@@ -57,24 +59,6 @@ def partner(where: str, *, model: str | None, context: int) -> Partner:
 
     contract = contract_beside(weights)
     return Partner(LocalTalker(str(weights), contract, context), contract)
-
-
-def gguf_file(place: Path) -> Path | None:
-    """The GGUF file at or inside `place`, None for a Hugging Face folder. Raises UsageError where it is not clear."""
-    if place.is_file():
-        if place.suffix.lower() != ".gguf":
-            raise UsageError(f"{place} is no GGUF file", todo="give a .gguf file, a model folder, a run or a URL")
-        return place
-    if (place / "config.json").is_file():
-        return None
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() == ".gguf")
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UsageError(f"{place} holds {len(found)} GGUF files", given=names, todo="give one of them")
-    if not found:
-        todo = "give a run, a folder with config.json or one .gguf file in it, a .gguf file or a URL"
-        raise UsageError(f"{place} is no model folder: neither config.json nor a .gguf file is in it", todo=todo)
-    return found[0]
 
 
 def contract_beside(folder: Path) -> Contract | None:

@@ -21,9 +21,9 @@ from http_teacher import Fault, HttpTeacher, Said
 from distill.chat import Conversation, remarks
 from distill.contract import STEP_BY_STEP
 from distill.engines.streaming import Asked, ContextFullError, Ending, Piece
-from distill.errors import EndpointError, UsageError
+from distill.errors import EndpointError
 from distill.records import Message, Sampling
-from distill.talkers import contract_beside, gguf_file, partner
+from distill.talkers import contract_beside, partner
 
 DIM, RESET = "\x1b[2m", "\x1b[0m"
 PLAIN = Asked(Sampling(), None, None)
@@ -278,22 +278,6 @@ def test_what_can_be_done_wrong(arguments: tuple[str, ...], code: int, words: st
     assert told.returncode == code, told.stderr
     assert words in told.stderr
     assert "Traceback" not in told.stderr
-
-
-def test_which_file_is_meant(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"neither config\.json nor a \.gguf"):
-        gguf_file(tmp_path)
-    one = tmp_path / "one.gguf"
-    one.touch()
-    assert gguf_file(tmp_path) == gguf_file(one) == one
-    (tmp_path / "two.GGUF").touch()
-    with pytest.raises(UsageError, match="holds 2 GGUF files") as raised:
-        gguf_file(tmp_path)
-    assert "one.gguf, two.GGUF" in str(raised.value)
-    (tmp_path / "config.json").write_text("{}")
-    assert gguf_file(tmp_path) is None
-    with pytest.raises(UsageError, match="is no GGUF file"):
-        gguf_file(tmp_path / "config.json")
 
 
 # --- the conversation ----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from distill.contract import Contract
 from distill.engines import Engine
 from distill.engines.llamacpp import LlamaCppEngine
 from distill.engines.local import LocalEngine
-from distill.errors import InputError
+from distill.errors import InputError, UsageError
 from distill.examine.examination import Examinee
 from distill.files import sha256_file
 from distill.records import TeacherIdentity
@@ -23,7 +23,7 @@ MODEL_CONTRACT = "distill.json"
 def model_examinee(place: Path, name: str, recipe: specs.Recipe, *, known_as: str | None = None) -> Examinee:
     """A model folder, a GGUF file, or a folder that holds one; samples carry `known_as` where it is given.
 
-    Raises InputError when there is no model, or no contract beside it.
+    Raises UsageError when it is none of these, InputError when no contract lies beside it.
     """
     settings = recipe.evaluate
     file = gguf_in(place)
@@ -44,18 +44,21 @@ def model_examinee(place: Path, name: str, recipe: specs.Recipe, *, known_as: st
 
 
 def gguf_in(place: Path) -> Path | None:
-    """The GGUF file that a path names or that is the only one in the folder; None for another model folder.
-
-    Raises InputError for a folder with several.
-    """
+    """The GGUF file at or inside `place`, None for a Hugging Face folder. Raises UsageError where it is not clear."""
     if place.is_file():
+        if place.suffix.lower() != ".gguf":
+            raise UsageError(f"{place} is no GGUF file", todo="give a .gguf file, a model folder, a run or a URL")
         return place
-    files = sorted(place.glob("*.gguf"))
-    if len(files) > 1:
-        raise InputError(
-            f"{place} holds {len(files)} GGUF files", given=", ".join(file.name for file in files), todo="name one"
-        )
-    return files[0] if files and not (place / "config.json").is_file() else None
+    if (place / "config.json").is_file():
+        return None
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() == ".gguf")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{place} holds {len(found)} GGUF files", given=names, todo="give one of them")
+    if not found:
+        todo = "give a run, a folder with config.json or one .gguf file in it, a .gguf file or a URL"
+        raise UsageError(f"{place} is no model folder: neither config.json nor a .gguf file is in it", todo=todo)
+    return found[0]
 
 
 def context_of(folder: Path) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.errors import InputError
+from distill.errors import InputError, UsageError
 from distill.examine.models import gguf_in, model_contract, model_examinee
 from examine.material import a_student, recipe
 
@@ -35,13 +35,17 @@ def test_a_folder_without_a_contract_is_refused(tmp_path: Path) -> None:
         model_contract(tmp_path)
 
 
-def test_a_folder_with_several_gguf_files_asks_which(tmp_path: Path) -> None:
-    for name in ("a.gguf", "b.gguf"):
-        (tmp_path / name).write_bytes(b"GGUF")
-    with pytest.raises(InputError, match="holds 2 GGUF files"):
+def test_which_file_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"neither config\.json nor a \.gguf"):
         gguf_in(tmp_path)
-    assert gguf_in(tmp_path / "a.gguf") == tmp_path / "a.gguf"
-    (tmp_path / "b.gguf").unlink()
-    assert gguf_in(tmp_path) == tmp_path / "a.gguf"
+    one = tmp_path / "one.gguf"
+    one.touch()
+    assert gguf_in(tmp_path) == gguf_in(one) == one
+    (tmp_path / "two.GGUF").touch()
+    with pytest.raises(UsageError, match="holds 2 GGUF files") as raised:
+        gguf_in(tmp_path)
+    assert "one.gguf, two.GGUF" in str(raised.value)
     (tmp_path / "config.json").write_text("{}")
-    assert gguf_in(tmp_path) is None, "a model folder that happens to hold one is loaded as a model folder"
+    assert gguf_in(tmp_path) is None
+    with pytest.raises(UsageError, match="is no GGUF file"):
+        gguf_in(tmp_path / "config.json")
