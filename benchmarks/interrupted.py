@@ -1,9 +1,11 @@
-"""Kills a run at random moments, starts it again each time, and compares its end with that of an undisturbed one.
+"""Kills a run in every stage at random moments, starts it again each time, and compares its end with an undisturbed
+one.
 
 python benchmarks/interrupted.py --base runs/quickstart --kills 20     # `make quickstart` itself; part of make rehearse
-python benchmarks/interrupted.py --kills 5 --set quick=true            # in small, its own undisturbed run first
+python benchmarks/interrupted.py --kills 7 --set quick=true            # in small, its own undisturbed run first
 
-What has to be the same: every count of every stage. What must not happen: a stage that was done is run again.
+What has to be the same: every count of every stage, and the scores. What must not happen: a stage that was done is run
+again, or something half-made is left.
 """
 
 from __future__ import annotations
@@ -17,22 +19,35 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-VARYING = ("seconds", "mean_tokens", "_lines", "bytes", "resumed_at", "loss", "heldout_loss", "pass_at_1", "stderr")
-"""Counts that are no counts: times and what follows from the order in which sums of floats are formed; they are shown
-beside each other instead of compared, and a test compares the student's weights after a resumed training."""
-SETTLE_SECONDS = 0.2
+from distill.specs import STAGES
+
+VARYING = ("seconds", "_lines", "bytes", "resumed_at")
+"""Counts of an end that depend on how it was reached: times, and the page that shows them."""
+LEFTOVERS = ("**/*.tmp", "**/*.old", "**/.bf16*", "checkpoints/*/*")
+"""What a finished run has nothing of."""
+LOOK_SECONDS = 0.02
+START_LIMIT = 600.0
+"""Seconds after which a start that never came to the stage is let run on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One kill: the stage that ran, and the seconds that it had been running in this start."""
+
+    stage: str
+    after: float
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of a run that was killed again and again."""
 
-    kills: list[float] = field(default_factory=list)
-    """Seconds after its start at which each start was killed."""
+    kills: list[Kill] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     """Stages that were done and were run again all the same."""
     code: int = 0
@@ -47,53 +62,76 @@ def command(out: Path, settings: list[str]) -> list[str]:
     return [sys.executable, "-m", "distill.cli", "run", "quickstart", *changes, "--out", str(out)]
 
 
-def disturbed(out: Path, settings: list[str], kills: int, longest: float, seed: int) -> Outcome:
-    """Runs it into `out`; its first `kills` starts die by SIGKILL between 0 and `longest` seconds after they began."""
-    draw, outcome, started = random.Random(seed), Outcome(), time.monotonic()
+def planned(kills: int, seconds: Mapping[str, float], seed: int) -> list[Kill]:
+    """In the order of the stages, every stage at least once and long ones more often; `seconds` is what each takes."""
+    draw = random.Random(seed)
+    chosen = [*STAGES, *draw.choices(STAGES, [seconds[name] for name in STAGES], k=max(0, kills - len(STAGES)))]
+    each = {name: seconds[name] / chosen.count(name) for name in STAGES}  # so that all of them fall into the stage
+    return [Kill(name, draw.uniform(0, each[name])) for name in STAGES for _ in range(chosen.count(name))]
+
+
+def disturbed(out: Path, settings: list[str], kills: list[Kill]) -> Outcome:
+    """Runs it into `out`, each start killed with SIGKILL as the next of `kills` says, then lets it end."""
+    outcome, started = Outcome(), time.monotonic()
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    while True:
+    for kill in [*kills, None]:
         before = finished_stages(out)
         with log.open("ab") as file:
             process = subprocess.Popen(command(out, settings), stdout=file, stderr=file, start_new_session=True)
-            limit = draw.uniform(0, longest) if len(outcome.kills) < kills else None
-            try:
-                outcome.code = process.wait(limit)
-            except subprocess.TimeoutExpired:
+            if kill is not None and wait_for(process, out, kill):
+                outcome.kills.append(Kill(running_stage(out) or kill.stage, kill.after))
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                outcome.kills.append(limit or 0.0)
-                time.sleep(SETTLE_SECONDS)
+            outcome.code = process.wait()
         after = finished_stages(out)
-        outcome.repeated += [name for name, when in before.items() if after.get(name) != when and name != "report"]
-        if limit is None or process.returncode != -signal.SIGKILL:
-            outcome.seconds = time.monotonic() - started
-            return outcome
+        outcome.repeated += [name for name, when in before.items() if after.get(name) != when]
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def wait_for(process: subprocess.Popen[bytes], out: Path, kill: Kill) -> bool:
+    """Waits until the stage has been running for so long; false when the process ended before, or never came there."""
+    begun = time.monotonic()
+    while process.poll() is None and time.monotonic() - begun < START_LIMIT:
+        if running_stage(out) == kill.stage:
+            break
+        if kill.stage in finished_stages(out):
+            return False
+        time.sleep(LOOK_SECONDS)
+    end = time.monotonic() + kill.after
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+    return process.poll() is None
+
+
+def running_stage(out: Path) -> str | None:
+    return next((name for name, state in _stages(out).items() if state["state"] == "running"), None)
+
+
+def _stages(out: Path) -> dict[str, Any]:
+    manifest = out / "manifest.json"
+    stages: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["stages"] if manifest.is_file() else {}
+    return stages
 
 
 def finished_stages(out: Path) -> dict[str, str]:
     """Stage → when it ended, for those that are done."""
-    manifest = out / "manifest.json"
-    if not manifest.is_file():
-        return {}
-    stages = json.loads(manifest.read_text(encoding="utf-8"))["stages"]
-    return {name: state["finished"] for name, state in stages.items() if state["state"] == "done"}
+    return {name: state["finished"] for name, state in _stages(out).items() if state["state"] == "done"}
 
 
 def counts(out: Path) -> dict[str, Any]:
     """Stage → its counts, without what is no count."""
-    stages = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["stages"]
-    return {name: _plain(state["counts"]) for name, state in stages.items()}
+    return {name: _plain(state["counts"]) for name, state in _stages(out).items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items() if key not in VARYING and not _measured(key)}
+        return {key: _plain(part) for key, part in value.items() if key not in VARYING}
     return value
 
 
-def _measured(key: str) -> bool:
-    return key.startswith(("difference", "interval", "unfinished"))
+def leftovers(out: Path) -> list[str]:
+    return sorted(str(path.relative_to(out)) for pattern in LEFTOVERS for path in out.glob(pattern))
 
 
 def differing(first: dict[str, Any], second: dict[str, Any], path: str = "") -> list[str]:
@@ -120,7 +158,6 @@ def main() -> int:
     parser.add_argument("--base", type=Path, help="an undisturbed run of the same settings (default: make one)")
     parser.add_argument("--out", type=Path, default=Path("runs/interrupted"))
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds that a start lives at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
@@ -128,14 +165,18 @@ def main() -> int:
     if not (base / "report.html").is_file():
         subprocess.run(command(base, given.settings), check=True)
     shutil.rmtree(given.out, ignore_errors=True)
-    outcome = disturbed(given.out, given.settings, given.kills, given.longest, given.seed)
-    different = differing(counts(base), counts(given.out))
-    print(f"killed {len(outcome.kills)} times, after " + ", ".join(f"{second:.0f}" for second in outcome.kills) + " s")
+    seconds = {name: state["seconds"] for name, state in _stages(base).items()}
+    outcome = disturbed(given.out, given.settings, planned(given.kills, seconds, given.seed))
+    different, left = differing(counts(base), counts(given.out)), leftovers(given.out)
+    print(
+        f"killed {len(outcome.kills)} times: " + ", ".join(f"{kill.stage} {kill.after:.1f} s" for kill in outcome.kills)
+    )
     print(f"ended with code {outcome.code} after {outcome.seconds:.0f} s")
     print(f"undisturbed: {scores(base)}\ndisturbed:   {scores(given.out)}")
     print("counts: " + ("the same" if not different else "; ".join(different)))
     print("finished stages run again: " + (", ".join(outcome.repeated) or "none"))
-    return int(bool(outcome.code or different or outcome.repeated or len(outcome.kills) < given.kills))
+    print("left over: " + (", ".join(left) or "nothing"))
+    return int(bool(outcome.code or different or outcome.repeated or left))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="distill",
-    help="Turns a large reasoning teacher into small students: generate, filter, train, evaluate.",
+    help="Turns a large reasoning teacher into small students: generate, filter, train, evaluate, quantize.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,7 +57,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and leave.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The whole way: prompts, generate, filter, train, evaluate. Goes on where an earlier start of it ended.
+    """The whole way, from prompts to a report. Goes on where an earlier start of it ended.
 
     Example: distill run quickstart --set student=tiny-llama --out runs/llama
     """
@@ -194,7 +194,7 @@ def quantize(
     samples: Annotated[Optional[int], typer.Option(help="Samples per problem.")] = None,  # noqa: UP045
     limit: Annotated[Optional[int], typer.Option(help="At most this many problems.")] = None,  # noqa: UP045
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where a MODEL's files go (default: quantized).")
+        Path | None, typer.Option(metavar="DIR", help="Where a MODEL's files go (default: quantized/NAME).")
     ] = None,
     settings: Settings = None,
     as_json: Json = False,
@@ -213,11 +213,12 @@ def quantize(
     if inside:
         if out is not None:
             raise errors.UsageError("--out is for a model folder; a run's files lie in the run")
-        place, own = RunDir(subject), benchmark is None
-        # forced: what is whole is neither made nor examined again
-        _run(chosen, place, as_json, first="quantize", last="quantize", force=True, adopting=own)
+        # forced: what is whole is neither made nor examined again. Options are for this once, as in `evaluate`
+        _run(chosen, RunDir(subject), as_json, first="quantize", last="quantize", force=True, adopting=False)
         return
-    results = stage.quantize_alone(Path(subject), chosen, out or Path("quantized"))
+    if benchmark is None and (samples, limit) != (None, None):
+        raise errors.UsageError("--samples and --limit are of problems", todo="give --benchmark NAME|FILE as well")
+    results = stage.quantize_alone(Path(subject), chosen, out or Path("quantized") / Path(subject).resolve().name)
     _print({"files": results}, stage.table(results), as_json)
     failed = [f"{name}: {reason}" for name, result in results.items() for reason in result["gates"]]
     if failed:

@@ -52,7 +52,8 @@ def metadata(file: Path) -> Metadata:
         raise InputError(f"{file}: the file does not tell its context length", todo="make it again: `distill quantize`")
     stop = _content(reader, "tokenizer.ggml.eos_token_id")
     tokens = reader.fields.get("tokenizer.ggml.tokens")
-    text = bytes(tokens.parts[tokens.data[stop]]).decode("utf-8") if tokens and stop is not None else None
+    known = tokens is not None and stop is not None and 0 <= stop < len(tokens.data)
+    text = bytes(tokens.parts[tokens.data[stop]]).decode("utf-8") if known and tokens is not None else None
     return Metadata(architecture, int(context), _content(reader, "tokenizer.chat_template"), text)
 
 

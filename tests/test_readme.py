@@ -80,7 +80,7 @@ def test_your_own_data_works_as_written(tmp_path: Path) -> None:
     assert told["show"].count("wrong_answer") == 16
     assert "over 4 traces" in told["train"] or "over 3 traces" in told["train"]
     assert re.search(r"student .* 2 × 4", told["evaluate"])
-    assert re.search(r"gguf:q4_k_m +1\.9\d .* passed", told["quantize"])
+    assert re.search(r"gguf:q4_k_m +1\.9\d .* no bar", told["quantize"])
     run = RunDir(tmp_path / "runs/mine")
     assert "Q4_K" in run.report.read_text(encoding="utf-8")
     assert "<think>" in told["chat"]

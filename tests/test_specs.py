@@ -463,6 +463,7 @@ def changed_stages(key: str, value: Any) -> set[str]:
         ("filter.heldout", 0.1, {"filter"}),
         ("student", "tiny-llama", {"train", "evaluate", "quantize"}),
         ("quantize.samples", 9, {"quantize"}),
+        ("student_overrides", {"gguf_pre": "llama-bpe"}, {"quantize"}),
         ("evaluate.max_tokens", 9, {"evaluate", "quantize"}),
         ("train.epochs", 4, {"train"}),
         ("evaluate.samples", 9, {"evaluate"}),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +70,8 @@ class LlamaCppEngine(BatchEngine):
         rows = [Row(w.ids, w.max_tokens, w.request.sampling, w.request.seed) for w in batch]
         decoder = Decoder(self._model, rows, self.batch)
         try:
-            for index, ids in decoder.run():
+            for index, ids in decoder.run(cancelled=lambda: self.closing):
                 batch[index].resolve(self._reply(self._model, batch[index], ids))
-                if self.closing:
-                    return
         finally:
             decoder.close()
 
@@ -178,8 +176,8 @@ class Decoder:
 
         self.model, self.rows, self.api = model, rows, model.api
         longest = max(len(row.prompt) + row.max_tokens for row in rows)
-        share = -(-longest // SHARE) * SHARE
-        self.width = min(width, len(rows), places(share * model.kv_bytes, memory().free))
+        share, limit = -(-longest // SHARE) * SHARE, int(self.api.llama_max_parallel_sequences())
+        self.width = min(width, len(rows), places(share * model.kv_bytes, memory().free), limit)
         self.room = max(PROMPT_TOKENS, *(len(row.prompt) for row in rows)) + self.width
         parameters = self.api.llama_context_default_params()
         parameters.n_ctx = self.width * share
@@ -199,10 +197,10 @@ class Decoder:
         self.running: dict[int, _Sequence] = {}
         self.uniforms: dict[int, torch.Tensor] = {}
 
-    def run(self) -> Iterator[tuple[int, list[int]]]:
+    def run(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, list[int]]]:
         """Yields (index into the rows, new ids) as rows finish; the ids end with a stop token unless one was cut."""
         waiting = list(range(len(self.rows)))
-        while waiting or self.running:
+        while (waiting or self.running) and not cancelled():
             self._admit(waiting)
             asked = self._fill()
             code = self.api.llama_decode(self.context, self.batch)

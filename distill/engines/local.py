@@ -14,7 +14,7 @@ from distill.contract import CLOSE
 from distill.engines import EndpointError, Reply, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Row, generate
-from distill.hardware import bfloat16_in_hardware
+from distill.hardware import bfloat16_in_hardware, free_memory
 from distill.progress import quiet_transformers
 from distill.records import storable
 
@@ -42,6 +42,7 @@ class LocalEngine(BatchEngine):
 
     def unload(self) -> None:
         self._model = None
+        free_memory()
 
     def load(self) -> None:
         loaded = load_model(self.model_path, revision=self.revision)

@@ -4,6 +4,7 @@ what lies in it. Knows nothing about scores."""
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from distill.environment import missing_extra
 from distill.errors import InputError
+from distill.hardware import free_memory
 from distill.progress import quiet_transformers
-from distill.quantize.fidelity import TensorFact, relative_error
+from distill.quantize.fidelity import TensorFact, missing, relative_error
 from distill.quantize.schemes import Scheme
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def write(student: Path, out: Path, scheme: Scheme) -> None:
     and the output head stay bfloat16."""
     require()
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_transformers()
@@ -37,8 +40,17 @@ def write(student: Path, out: Path, scheme: Scheme) -> None:
         if scheme.bits == 4
         else BitsAndBytesConfig(load_in_8bit=True)
     )
-    model: Any = AutoModelForCausalLM.from_pretrained(student, quantization_config=how, dtype=torch.bfloat16)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(student, quantization_config=how, dtype=torch.bfloat16)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(
+            f"{student} cannot be loaded as a model",
+            given=f"{type(error).__name__}: {error}"[:300],
+            todo="give a student's folder that is whole: config.json, weights, tokenizer and distill.json",
+        ) from error
     model.save_pretrained(out)
+    del model
+    free_memory()
     for pattern in BESIDE:
         for file in student.glob(pattern):
             shutil.copyfile(file, out / file.name)
@@ -48,6 +60,7 @@ def write(student: Path, out: Path, scheme: Scheme) -> None:
 
 def require() -> None:
     """Raises MissingError when a package is not installed."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it asks for a package that CPUs can do without
     try:
         import accelerate  # noqa: F401  # transformers loads quantized weights through it
         import bitsandbytes  # noqa: F401
@@ -61,7 +74,8 @@ def facts(student: Path, out: Path) -> Iterator[TensorFact]:
     for name in originals.names:
         original = originals[name].float()
         if name not in made:
-            raise InputError(f"{out}: the tensor {name} of the student is missing", todo="quantize it again")
+            yield missing(name, original.numel())
+            continue
         kind, values = _opened(made, name)
         yield TensorFact(name, kind, original.numel(), relative_error(values.reshape(original.shape), original))
 

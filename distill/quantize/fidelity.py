@@ -10,6 +10,9 @@ from typing import Any
 
 from distill.quantize.schemes import LARGEST_ERROR, bits_of
 
+MISSING = "missing"
+"""In place of a type, for a tensor that is not in the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorFact:
@@ -40,7 +43,8 @@ class Fidelity:
         return sum(count for name, count in self.types.items() if bits_of(name) == 4) / self.elements
 
     def to_json(self) -> dict[str, Any]:
-        worst = {"name": self.worst.name, "type": self.worst.type, "relative_error": round(self.worst.error, 5)}
+        error = round(self.worst.error, 5) if math.isfinite(self.worst.error) else None  # JSON has no infinity
+        worst = {"name": self.worst.name, "type": self.worst.type, "relative_error": error}
         share = self.four_bit_share
         return {"elements": self.elements, "types": self.types, "four_bit_share": share, "worst_tensor": worst}
 
@@ -56,6 +60,11 @@ def fidelity(facts: Iterable[TensorFact]) -> Fidelity:
     if worst is None:
         raise ValueError("the file has no tensors")
     return Fidelity(dict(types.most_common()), worst)
+
+
+def missing(name: str, elements: int) -> TensorFact:
+    """The fact of a tensor that the student has and the file does not."""
+    return TensorFact(name, MISSING, elements, math.inf)
 
 
 def relative_error(made: Any, original: Any) -> float:
@@ -77,6 +86,8 @@ def error_fault(found: Fidelity) -> str | None:
     limit = LARGEST_ERROR[bits_of(found.worst.type)]
     if found.worst.error <= limit:
         return None
+    if found.worst.type == MISSING:
+        return f"the weights of {found.worst.name} are missing"
     return (
         f"the weights of {found.worst.name} ({found.worst.type}) are {found.worst.error:.0%} off the student's, where "
         f"rounding explains at most {limit:.1%}"

@@ -10,16 +10,19 @@ import ctypes
 import errno
 import math
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distill import environment, gguf_file
 from distill.engines import llamacpp
 from distill.errors import MissingError, RunError
-from distill.quantize.fidelity import TensorFact, relative_error
+from distill.hardware import cores
+from distill.quantize.bnb import Weights
+from distill.quantize.fidelity import TensorFact, missing, relative_error
 from distill.quantize.schemes import Scheme
 
 WITH_PRE = """
@@ -68,18 +71,18 @@ def convert(student: Path, out: Path, *, pre: str | None, name: str) -> None:
         text=True,
         check=False,
     )
-    if result.returncode or not out.is_file():
-        said = [line for line in result.stderr.splitlines() if line.strip()]
-        if "No space left on device" in result.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
-        unknown = "pre-tokenizer was not recognized" in result.stderr
-        raise RunError(
-            "llama.cpp's converter failed",
-            given="; ".join(said[-1:])[:300],
-            todo="name the pre-tokenizer as `gguf_pre` in the student spec, such as qwen2, llama-bpe or smollm"
-            if unknown
-            else "look at the model's architecture: does llama.cpp know it?",
+    if result.returncode == 0 and out.is_file():
+        return
+    if "No space left on device" in result.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
+    said = [line for line in result.stderr.splitlines() if re.match(r"\w[\w.]*(Error|Exception)\b", line)]
+    todo = "check that the student's files are whole, and that llama.cpp knows its architecture"
+    if not pre and "pre-tokenizer was not recognized" in result.stderr:
+        todo = (
+            "name the pre-tokenizer as `gguf_pre`, such as qwen2, llama-bpe or smollm, in the student spec; for a "
+            "folder outside a run in its distill.json"
         )
+    raise RunError("llama.cpp's converter failed", given="; ".join(said[-1:])[:300] or None, todo=todo)
 
 
 def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
@@ -87,40 +90,45 @@ def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
     api = llamacpp.api()
     parameters = api.llama_model_quantize_default_params()
     parameters.ftype = getattr(api, f"LLAMA_FTYPE_MOSTLY_{scheme.gguf_type.upper()}")
-    parameters.nthread = os.cpu_count() or 1
+    parameters.nthread = cores()
     code = api.llama_model_quantize(os.fsencode(bf16), os.fsencode(out), ctypes.byref(parameters))
     if code or not out.is_file():
         raise RunError(f"llama.cpp cannot quantize to {scheme.gguf_type}", given=llamacpp.last_lines() or None)
 
 
 def facts(bf16: Path, out: Path) -> Iterator[TensorFact]:
-    """Every tensor of a quantized file, compared with the same one in bf16."""
-    originals: Mapping[str, gguf_file.Tensor] = {tensor.name: tensor for tensor in gguf_file.tensors(bf16)}
-    for tensor in gguf_file.tensors(out):
-        original = originals.get(tensor.name)
-        error = math.inf if original is None else relative_error(tensor.values, original.values)
-        yield TensorFact(tensor.name, tensor.type, tensor.elements, error)
+    """Every tensor of either file, the smaller one's compared with that in bf16."""
+    made = {tensor.name: tensor for tensor in gguf_file.tensors(out)}
+    for original in gguf_file.tensors(bf16):
+        tensor = made.pop(original.name, None)
+        if tensor is None:
+            yield missing(original.name, original.elements)
+        else:
+            error = relative_error(tensor.values, original.values)
+            yield TensorFact(tensor.name, tensor.type, tensor.elements, error)
+    yield from (TensorFact(tensor.name, tensor.type, tensor.elements, math.inf) for tensor in made.values())
 
 
 def converted_facts(student: Path, bf16: Path) -> Iterator[TensorFact]:
-    """Every tensor of the bf16 file, compared with the student's by its length alone: for Llama the converter reorders
-    rows (rotary halves become pairs), which keeps lengths."""
-    from distill.quantize.bnb import Weights
-
+    """Every tensor of the student, compared with that of the bf16 file by its length alone: for Llama the converter
+    reorders rows (rotary halves become pairs), which keeps lengths."""
     weights = Weights(student)
     made = {tensor.name: tensor for tensor in gguf_file.tensors(bf16)}
-    for inside, name in _names_in_file(weights, bf16).items():
-        tensor = made.get(inside)
-        length = float((weights[name].float() ** 2).sum()) ** 0.5
+    places = _names_in_file(weights, bf16)
+    for name in weights.names:
+        tensor = made.get(places.get(name, ""))
+        original = weights[name].float()
         if tensor is None:
-            yield TensorFact(inside, "missing", weights[name].numel(), math.inf)
+            yield missing(name, original.numel())
             continue
+        length = float((original**2).sum()) ** 0.5
         difference = abs(float((tensor.values**2).sum()) ** 0.5 - length)
-        yield TensorFact(inside, tensor.type, tensor.elements, difference / length if length else difference)
+        error = difference / length if length else difference
+        yield TensorFact(tensor.name, tensor.type, tensor.elements, error if math.isfinite(error) else math.inf)
 
 
 def _names_in_file(weights: Any, bf16: Path) -> dict[str, str]:
-    """Name in the GGUF file → name in the student's folder."""
+    """Name in the student's folder → name in the GGUF file, for those that llama.cpp knows."""
     import gguf
 
     architecture = gguf_file.metadata(bf16).architecture
@@ -128,4 +136,4 @@ def _names_in_file(weights: Any, bf16: Path) -> dict[str, str]:
     layers = 1 + max((int(n.split(".")[2]) for n in weights.names if n.startswith("model.layers.")), default=0)
     table = gguf.get_tensor_name_map(kind, layers)
     found = {name: table.get_name(name, try_suffixes=(".weight", ".bias")) for name in weights.names}
-    return {inside: name for name, inside in found.items() if inside is not None}
+    return {name: inside for name, inside in found.items() if inside is not None}

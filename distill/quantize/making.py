@@ -22,7 +22,7 @@ from distill.quantize.fidelity import Fidelity, error_fault, fidelity
 from distill.quantize.schemes import SCHEMES, Scheme
 
 FACTS_FILE = "quantization.json"
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = ("*.safetensors", "*.gguf")
 
 
@@ -38,6 +38,11 @@ class Source:
     gguf_pre: str | None
     """llama.cpp's name for the pre-tokenizer; None lets the converter recognise it."""
 
+    @property
+    def revision(self) -> str:
+        """Hash of the files that decide what the student writes."""
+        return specs.folder_revision(self.folder)
+
 
 def require(schemes: Sequence[str]) -> None:
     """Raises MissingError when a program that one of the schemes needs is not installed."""
@@ -45,47 +50,58 @@ def require(schemes: Sequence[str]) -> None:
         (gguf_writer if scheme.is_gguf else bnb).require()
 
 
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """The student as a bf16 GGUF file, which the smaller ones are made of, and what is wrong with it, if anything."""
+
+    file: Path
+    fault: str | None
+
+
 def make_all(source: Source, schemes: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
-    """Scheme → the facts of OUT/FOLDER/, which are made unless they are there already, of this very student."""
-    revision = specs.folder_revision(source.folder)
-    known = {name: _made_before(out / SCHEMES[name].folder, revision) for name in schemes}
+    """Scheme → the facts of OUT/FOLDER/, which are made unless they are there already, of this very student.
+
+    Raises InputError when the student cannot be loaded, RunError when a quantizer fails.
+    """
+    known = {name: made_before(out / SCHEMES[name].folder, source) for name in schemes}
     found: dict[str, dict[str, Any]] = {}
-    with _bf16(source, out, [SCHEMES[name] for name, facts in known.items() if facts is None]) as bf16:
+    with _converted(source, out, [SCHEMES[name] for name, facts in known.items() if facts is None]) as bf16:
         for name, facts in known.items():
             if facts is None:
-                facts = _make(source, SCHEMES[name], out / SCHEMES[name].folder, bf16, revision)
+                facts = _make(source, SCHEMES[name], out / SCHEMES[name].folder, bf16)
                 say(f"quantize: {name} made, {facts['bytes'] / 1e6:,.1f} MB")
             found[name] = facts
     return found
 
 
-def _make(source: Source, scheme: Scheme, folder: Path, bf16: Path | None, revision: str) -> dict[str, Any]:
+def _make(source: Source, scheme: Scheme, folder: Path, bf16: Conversion | None) -> dict[str, Any]:
     with replacing_folder(folder) as place:
         if scheme.is_gguf:
             assert bf16 is not None
             file = place / f"{source.name}-{scheme.gguf_type}.gguf"
             if scheme.bits == 16:
-                os.link(bf16, file)  # beside each other on one disk; the first name goes when all are made
+                os.link(bf16.file, file)  # beside each other on one disk; the first name goes when all are made
             else:
-                gguf_writer.quantize(bf16, file, scheme)
+                gguf_writer.quantize(bf16.file, file, scheme)
             shutil.copyfile(source.folder / "distill.json", place / "distill.json")
         else:
             bnb.write(source.folder, place, scheme)
         facts = describe(source, scheme, place, bf16)
-        write_json(place / FACTS_FILE, {**facts, "source": revision})
-    return {**facts, "source": revision}
+        write_json(place / FACTS_FILE, facts)
+    return facts
 
 
-def describe(source: Source, scheme: Scheme, place: Path, bf16: Path | None) -> dict[str, Any]:
+def describe(source: Source, scheme: Scheme, place: Path, bf16: Conversion | None) -> dict[str, Any]:
     """What lies in a folder: sizes, real types, distance from the student, and every fault that shows without a
     question being asked."""
     weights = sorted(path for pattern in WEIGHTS for path in place.glob(pattern))
     found = _fidelity(source, scheme, place, bf16)
+    faults: list[str | None]
     if scheme.is_gguf:
-        faults = serving.gguf_faults(weights[0], source.folder, source.contract, source.texts)
+        faults = [*serving.gguf_faults(weights[0], source.folder, source.contract, source.texts)]
+        faults += [bf16.fault] if bf16 is not None and scheme.bits < 16 else []
     else:
-        faults = serving.folder_faults(place, source.contract)
-    off = error_fault(found)
+        faults = [*serving.folder_faults(place, source.contract)]
     size = sum(path.stat().st_size for path in weights)
     return {
         "format": FORMAT,
@@ -95,47 +111,57 @@ def describe(source: Source, scheme: Scheme, place: Path, bf16: Path | None) -> 
         "bytes": size,
         "bits_per_weight": round(8 * size / found.elements, 3),
         **found.to_json(),
-        "faults": faults + ([off] if off else []),
-        "weights": {path.name: sha256_file(path) for path in weights},
+        "faults": [fault for fault in (*faults, error_fault(found)) if fault],
+        "files": {path.name: sha256_file(path) for path in sorted(place.iterdir()) if path.name != FACTS_FILE},
         "contract": source.contract.hash,
+        "source": source.revision,
     }
 
 
-def _fidelity(source: Source, scheme: Scheme, place: Path, bf16: Path | None) -> Fidelity:
+def _fidelity(source: Source, scheme: Scheme, place: Path, bf16: Conversion | None) -> Fidelity:
     if not scheme.is_gguf:
         return fidelity(bnb.facts(source.folder, place))
     (file,) = place.glob("*.gguf")
     if scheme.bits == 16:
         return fidelity(gguf_writer.converted_facts(source.folder, file))
     assert bf16 is not None
-    return fidelity(gguf_writer.facts(bf16, file))
+    return fidelity(gguf_writer.facts(bf16.file, file))
 
 
 @contextmanager
-def _bf16(source: Source, out: Path, missing: Sequence[Scheme]) -> Iterator[Path | None]:
-    """The bf16 GGUF file that the smaller ones are made of, in a folder that is gone afterwards; None when nothing
-    is to be made of it."""
-    place = out / ".bf16"
-    shutil.rmtree(place, ignore_errors=True)  # of a start that was killed
+def _converted(source: Source, out: Path, missing: Sequence[Scheme]) -> Iterator[Conversion | None]:
+    """The bf16 GGUF file in a folder that is gone afterwards; None when nothing is to be made of it."""
+    for leftover in out.glob(".bf16.*"):  # of starts that were killed; there is one writer
+        shutil.rmtree(leftover, ignore_errors=True)
     if not any(scheme.is_gguf for scheme in missing):
         yield None
         return
+    place = out / f".bf16.{os.getpid()}"
     place.mkdir(parents=True)
     try:
         file = place / "bf16.gguf"
         with disk_full_is_clear(file):
             gguf_writer.convert(source.folder, file, pre=source.gguf_pre, name=source.name)
-        yield file
+        yield Conversion(file, error_fault(fidelity(gguf_writer.converted_facts(source.folder, file))))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _made_before(folder: Path, revision: str) -> dict[str, Any] | None:
-    """The facts of a folder that was made of this student and has not been touched since."""
+def made_before(folder: Path, source: Source) -> dict[str, Any] | None:
+    """The facts of a folder that was made of this student, without a fault, and not touched since."""
     try:
         facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        same = facts["format"] == FORMAT and facts["source"] == revision and not facts["faults"]
-        whole = same and all(sha256_file(folder / name) == value for name, value in facts["weights"].items())
-    except (OSError, ValueError, KeyError, TypeError):
+        known = (facts["format"], facts["source"], facts["contract"])
+        if known != (FORMAT, source.revision, source.contract.hash) or facts["faults"]:
+            return None
+        there = {path.name for path in folder.iterdir()} - {FACTS_FILE}
+        whole = there == set(facts["files"]) and all(
+            sha256_file(folder / name) == value for name, value in facts["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return facts if whole else None
+    return facts if whole and facts.keys() >= NEEDED else None
+
+
+NEEDED = {"scheme", "bytes", "elements", "bits_per_weight", "four_bit_share", "types", "worst_tensor"}
+"""Facts that the stage goes on with."""

@@ -13,6 +13,7 @@ from typing import Any
 from distill import gguf_file
 from distill.contract import CLOSE, OPEN, Contract
 from distill.engines.llamacpp import GgufModel
+from distill.errors import EndpointError
 
 PROBES = (
     "What is 17 + 25? A shop sells 1,234.50 kg of rice at $3.99 each.",
@@ -50,7 +51,11 @@ def gguf_faults(file: Path, student: Path, contract: Contract, texts: Sequence[s
     head = gguf_file.metadata(file)
     found = _faults(head.chat_template, head.stop, contract)
     tokenizer: Any = AutoTokenizer.from_pretrained(student)
-    model = GgufModel(file)
+    try:
+        model = GgufModel(file)
+    except EndpointError as error:
+        why = (error.given or error.what).replace(str(file), file.name)  # no path of this machine in the facts
+        return [*found, f"llama.cpp cannot load the file: {why}"]
     try:
         if tokenizer.convert_tokens_to_ids(contract.stop) not in model.stops:
             found.append(f"stop token: llama.cpp does not end replies at {contract.stop}")

@@ -5,35 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill import specs
 from distill.errors import UsageError
 from distill.examine.examination import examine
 from distill.examine.models import MODEL_CONTRACT, model_contract, model_examinee
+from distill.files import FileLock
 from distill.prompts.stage import evaluation_problems, read_prompts
 from distill.quantize.gates import Difference, difference, four_bit_gate, loss_gate
-from distill.quantize.making import Source, make_all, require
+from distill.quantize.making import Source, made_before, make_all, require
 from distill.quantize.schemes import SCHEMES
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
+
+Status = Literal["passed", "not passed", "not examined", "no bar"]
+"""What is known of a file: `no bar` when no loss was too much, `not examined` when nobody asked it anything."""
 
 REFERENCE = "student-bf16"
 """Name of the score that files are compared with: the student itself on the same problems."""
 
 
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
-    """Writes quantized/SCHEME/ and evaluations/student-SCHEME.json for every scheme; gates may fail at the end."""
-    settings = recipe.quantize
-    if not settings.schemes:
+    """Writes quantized/SCHEME/ and evaluations/student-SCHEME.json for every scheme; gates may fail at the end.
+
+    Files that an earlier start made of this very student stay, and are judged with the others.
+    """
+    present = _present(run)
+    schemes = [name for name in SCHEMES if name in recipe.quantize.schemes or name in present]
+    if not schemes:
         return StageReport({}, (), ("no schemes asked for",))
-    require(settings.schemes)
-    problems = evaluation_problems(recipe, read_prompts(run.prompts) if run.prompts.is_file() else ())[: settings.limit]
+    require(schemes)
+    problems = evaluation_problems(recipe, read_prompts(run.prompts) if run.prompts.is_file() else ())
+    problems = problems[: recipe.quantize.limit]
     learner = specs.student(recipe.student, recipe.student_overrides)
     source = Source(run.student, learner.name, model_contract(run.student), _texts(problems), learner.gguf_pre)
-    made = make_all(source, settings.schemes, run.quantized)
-    already = run.evaluations / "student"
-    results = judged(recipe, run.student, made, run.quantized, run.evaluations, problems, already)
+    made = make_all(source, schemes, run.quantized)
+    results = judged(recipe, run.student, made, run.quantized, run.evaluations, problems, run.evaluations / "student")
     names = [REFERENCE, *(f"student-{SCHEMES[name].folder}" for name in made)]
     outputs = [run.quantized / SCHEMES[name].folder for name in made]
     outputs += [path for name in names for path in (run.evaluations / f"{name}.json", run.evaluations / name)]
@@ -43,13 +51,23 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
 
 
 def reads(recipe: specs.Recipe, run: RunDir) -> list[Path]:
-    return [run.student] if recipe.quantize.schemes else []
+    return [run.student] if recipe.quantize.schemes or run.quantized.is_dir() else []
+
+
+def _present(run: RunDir) -> list[str]:
+    """Schemes that files of the run's present student are there of."""
+    folders = [name for name, scheme in SCHEMES.items() if (run.quantized / scheme.folder).is_dir()]
+    if not folders:
+        return []
+    source = Source(run.student, "", model_contract(run.student), (), None)
+    return [name for name in folders if made_before(run.quantized / SCHEMES[name].folder, source) is not None]
 
 
 def quantize_alone(model: Path, recipe: specs.Recipe, out: Path) -> dict[str, dict[str, Any]]:
     """A student's folder outside a run; without problems in the recipe its files are not examined.
 
-    Raises UsageError when the folder is none, InputError when it holds no contract.
+    Raises UsageError when the folder is none, InputError when it holds no contract, LockedError when another process
+    writes to the same place.
     """
     settings = recipe.quantize
     if not model.is_dir():
@@ -57,11 +75,13 @@ def quantize_alone(model: Path, recipe: specs.Recipe, out: Path) -> dict[str, di
     if not settings.schemes:
         raise UsageError("nothing to do", todo=f"give --scheme NAME, one of: {', '.join(SCHEMES)}")
     require(settings.schemes)
+    contract = model_contract(model)
     problems = evaluation_problems(recipe, ())[: settings.limit] if recipe.evaluate.prompts else []
     pre = json.loads((model / MODEL_CONTRACT).read_text(encoding="utf-8")).get("gguf_pre")
-    source = Source(model, model.resolve().name, model_contract(model), _texts(problems), pre)
-    made = make_all(source, settings.schemes, out)
-    return judged(recipe, model, made, out, out / "evaluations", problems, None)
+    source = Source(model, model.resolve().name, contract, _texts(problems), pre)
+    with FileLock(out / ".lock", "folder"):
+        made = make_all(source, settings.schemes, out)
+        return judged(recipe, model, made, out, out / "evaluations", problems, None)
 
 
 def judged(
@@ -81,7 +101,9 @@ def judged(
         scheme = SCHEMES[name]
         gates = [*facts["faults"], four_bit_gate(facts, scheme.bits, settings.min_four_bit_share)]
         result = {key: facts[key] for key in ("bytes", "bits_per_weight", "four_bit_share", "types", "worst_tensor")}
-        if problems and not facts["faults"]:
+        if facts["faults"]:  # an earlier file of that name may have been examined
+            (evaluations / f"student-{scheme.folder}.json").unlink(missing_ok=True)
+        elif problems:
             if not reference:
                 examinee = model_examinee(student, REFERENCE, recipe, known_as="student")
                 reference = _score(recipe, examinee, problems, evaluations, already)
@@ -90,8 +112,17 @@ def judged(
             found = difference(reference["per_problem"], score["per_problem"])
             gates.append(loss_gate(found, reference["pass_at_1"], settings.min_difference))
             result |= _scored(score, found)
-        results[name] = {**result, "gates": [gate for gate in gates if gate]}
+        failed = [gate for gate in gates if gate]
+        results[name] = {**result, "gates": failed, "status": _status(failed, result, settings)}
     return results
+
+
+def _status(failed: list[str], result: Mapping[str, Any], settings: specs.QuantizeSettings) -> Status:
+    if failed:
+        return "not passed"
+    if "pass_at_1" not in result:
+        return "not examined"
+    return "no bar" if settings.min_difference is None else "passed"
 
 
 def _score(
@@ -120,7 +151,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             score = f"{result['pass_at_1']:>7.1%} {result['difference']:>+13.1%} {interval:>18}"
         lines.append(
             f"{name:<12} {result['bytes'] / 1e6:>9,.2f} {result['bits_per_weight']:>6.2f} "
-            f"{result['four_bit_share']:>6.0%} {score}  {'NOT PASSED' if result['gates'] else 'passed'}"
+            f"{result['four_bit_share']:>6.0%} {score}  {result['status'].replace('not passed', 'NOT PASSED')}"
         )
     return lines
 

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from distill.rundir import RunDir
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from interrupted import command, counts, differing, disturbed, finished_stages
+from interrupted import command, counts, differing, disturbed, finished_stages, leftovers, planned
 
 SMALL = [
     "prompts.0.limit=60",
@@ -32,12 +34,23 @@ SMALL = [
 def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     subprocess.run(command(base, SMALL), check=True, capture_output=True)
-    outcome = disturbed(run, SMALL, kills=5, longest=14, seed=3)
+    seconds = {name: state.seconds or 0.0 for name, state in RunDir(base).stages().items()}
+    outcome = disturbed(run, SMALL, planned(8, seconds, seed=3))
     assert outcome.code == 0, run.with_suffix(".log").read_text()
-    assert len(outcome.kills) == 5
+    assert len({kill.stage for kill in outcome.kills}) >= 4, outcome.kills
     assert outcome.repeated == []
     assert differing(counts(base), counts(run)) == []
+    assert leftovers(run) == []
     assert set(finished_stages(run)) == set(finished_stages(base))
+
+
+def test_every_stage_is_killed_and_long_ones_more_often() -> None:
+    seconds = {"prompts": 1, "generate": 190, "filter": 2, "train": 300, "evaluate": 140, "quantize": 70, "report": 1}
+    kills = planned(20, seconds, seed=1)
+    assert len(kills) == 20
+    assert {kill.stage for kill in kills} == set(seconds)
+    assert [kill.stage for kill in kills].count("train") > 2
+    assert all(0 <= kill.after <= seconds[kill.stage] for kill in kills)
 
 
 def test_what_was_lost_or_done_twice_shows(tmp_path: Path) -> None:
@@ -46,7 +59,7 @@ def test_what_was_lost_or_done_twice_shows(tmp_path: Path) -> None:
         "generate.traces: 60 and 59"
     ]
     assert differing(first, {"generate": {"traces": 60, "seconds": 3}}) == ["filter: {'kept': 50} and None"]
-    states = {"a": {"state": "done", "finished": "1", "counts": {"seconds": 1, "kept": 2, "x": {"loss": 1, "n": 1}}}}
+    states = {"a": {"state": "done", "finished": "1", "counts": {"seconds": 1, "kept": 2, "x": {"bytes": 1, "n": 1}}}}
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": states}))
     assert counts(tmp_path) == {"a": {"kept": 2, "x": {"n": 1}}}
     assert finished_stages(tmp_path) == {"a": "1"}

@@ -4,6 +4,7 @@ it says about files that are none."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +62,7 @@ def test_more_requests_than_places_are_all_answered_each_to_its_own_limit(file: 
     for reply, wanted in zip(answers(file, asked), asked, strict=True):
         assert reply.completion_tokens is not None
         assert reply.completion_tokens <= wanted.max_tokens
-        assert reply.finish_reason == "length" or reply.completion_tokens <= wanted.max_tokens
+        assert reply.finish_reason == "stop" or reply.completion_tokens == wanted.max_tokens
         assert reply.honoured == wanted.sampling
         assert reply.endpoint == "llama.cpp/tiny"
     lengths = {reply.prompt_tokens for reply in answers(file, asked)}
@@ -125,17 +126,34 @@ def test_a_setting_it_would_ignore_is_refused(file: Path) -> None:
         answers(file, [request("a", presence_penalty=0.5)])
 
 
-def test_closing_cancels_who_still_waits(file: Path) -> None:
+def test_closing_cancels_who_still_waits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    inner = Decoder._fill
+
+    def slow(self: Decoder) -> list[int]:
+        steps.append(1)
+        time.sleep(0.01)
+        return inner(self)
+
+    monkeypatch.setattr(Decoder, "_fill", slow)
+
     async def run() -> None:
         engine = LlamaCppEngine(file, batch=1)
         await engine.start()
         waiting = [asyncio.ensure_future(engine.complete(request("a", tokens=200, seed=n))) for n in range(6)]
-        await asyncio.sleep(0.05)
+        while not steps:
+            await asyncio.sleep(0.01)
+        before = len(steps)
         await engine.close()
         done = await asyncio.gather(*waiting, return_exceptions=True)
-        assert any(isinstance(result, asyncio.CancelledError) for result in done)
+        assert all(isinstance(result, asyncio.CancelledError) for result in done)
+        assert len(steps) - before < 20, "after the current step, not after the current reply"
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_more_rows_than_llama_cpp_runs_at_once(file: Path) -> None:
+    assert len(answers(file, [request("a", tokens=1, seed=n) for n in range(300)], batch=300)) == 300
 
 
 @pytest.mark.parametrize("content", [None, b"", b"GGUF\x03\x00\x00\x00", b"no such thing"])

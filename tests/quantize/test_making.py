@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -15,7 +16,8 @@ from distill import environment, gguf_file, specs
 from distill.errors import DiskFullError, InputError, MissingError, RunError
 from distill.examine.models import model_contract
 from distill.quantize import gguf_writer, making
-from distill.quantize.making import Source, describe, make_all, require
+from distill.quantize.fidelity import error_fault, fidelity
+from distill.quantize.making import Conversion, Source, describe, made_before, make_all, require
 from distill.quantize.schemes import LARGEST_ERROR, bits_of
 from distill.quantize.schemes import SCHEMES as KNOWN
 from quantize.material import SCHEMES, a_student, changed_json, halve_gguf_scales, halve_scales, wrong_gguf_stop
@@ -25,6 +27,11 @@ STOP = "<｜end▁of▁sentence｜>"
 
 def source(folder: Path) -> Source:
     return Source(folder, "tiny", model_contract(folder), ["What is 2 + 2?"], "qwen2")
+
+
+def conversion(copy: Path) -> Conversion:
+    (file,) = (copy / "gguf-bf16").glob("*.gguf")
+    return Conversion(file, None)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +53,7 @@ def copy(made: tuple[Path, Any], tmp_path: Path) -> Path:
 
 def described(student: Path, copy: Path, name: str) -> Mapping[str, Any]:
     scheme = KNOWN[name]
-    (bf16,) = (copy / "gguf-bf16").glob("*.gguf")
-    return describe(source(student), scheme, copy / scheme.folder, bf16)
+    return describe(source(student), scheme, copy / scheme.folder, conversion(copy))
 
 
 def test_the_recipe_knows_the_same_schemes() -> None:
@@ -69,7 +75,11 @@ def test_every_file_is_what_its_name_says(made: tuple[Path, dict[str, dict[str, 
     for name, found in facts.items():
         folder = out / KNOWN[name].folder
         assert json.loads((folder / "quantization.json").read_text()) == found
-        assert sum(path.stat().st_size for n in found["weights"] for path in [folder / n]) == found["bytes"]
+        assert (
+            sum((folder / n).stat().st_size for n in found["files"] if n.endswith(("gguf", "tensors")))
+            == found["bytes"]
+        )
+        assert "distill.json" in found["files"]
         assert 0 <= found["worst_tensor"]["relative_error"] < LARGEST_ERROR[bits_of(found["worst_tensor"]["type"])] / 2
     assert not list(out.glob(".*")), "the bf16 file that the others are made of is gone"
 
@@ -98,21 +108,68 @@ def test_what_is_there_is_not_made_again(
     calls: list[str] = []
     inner = making._make
     monkeypatch.setattr(making, "_make", lambda s, scheme, *rest: calls.append(scheme.name) or inner(s, scheme, *rest))
-    (copy / ".bf16").mkdir()
+    (copy / ".bf16.7").mkdir()
     assert make_all(source(student), SCHEMES, copy) == made[1]
     assert calls == []
-    assert not (copy / ".bf16").exists(), "what a killed start left"
+    assert not (copy / ".bf16.7").exists(), "what a killed start left"
     (copy / "nf4" / "model.safetensors").write_bytes(b"damaged")
     (copy / "int8" / "quantization.json").unlink()
     assert make_all(source(student), SCHEMES, copy).keys() == made[1].keys()
     assert calls == ["nf4", "int8"]
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("generation_config.json", lambda c: c.update(eos_token_id=5)),
+        ("config.json", lambda c: c.clear()),
+        ("quantization.json", lambda c: c.pop("worst_tensor")),
+        ("quantization.json", lambda c: c.update(format=1)),
+        ("quantization.json", lambda c: c.update(contract="another")),
+        ("quantization.json", lambda c: c.update(faults=["broken"])),
+        ("quantization.json", lambda c: c.update(files=[])),
+    ],
+)
+def test_a_folder_that_was_touched_is_made_again(
+    student: Path, copy: Path, name: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    changed_json(copy / "nf4" / name, change)
+    assert made_before(copy / "nf4", source(student)) is None
+    facts = make_all(source(student), ["nf4"], copy)["nf4"]
+    assert facts["faults"] == []
+    assert made_before(copy / "nf4", source(student)) == facts
+
+
+def test_a_file_more_or_less_counts_too(student: Path, copy: Path) -> None:
+    assert made_before(copy / "nf4", source(student)) is not None
+    (copy / "nf4" / "model-00002.safetensors").touch()
+    assert made_before(copy / "nf4", source(student)) is None
+
+
+def test_what_the_conversion_broke_is_a_fault_of_every_file_made_of_it(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asked for the bf16 file itself, and the smaller one is true to it."""
+    import gguf
+    import numpy as np
+
+    inner = gguf_writer.convert
+
+    def convert(folder: Path, out: Path, **more: Any) -> None:
+        inner(folder, out, **more)
+        tensor = next(t for t in gguf.GGUFReader(out, "r+").tensors if t.name == "blk.1.ffn_up.weight")
+        tensor.data[:] = np.zeros_like(tensor.data)
+
+    monkeypatch.setattr(gguf_writer, "convert", convert)
+    (fault,) = make_all(source(student), ["gguf:q8_0"], tmp_path / "out")["gguf:q8_0"]["faults"]
+    assert "blk.1.ffn_up.weight (BF16) are 100% off" in fault
+
+
 def test_another_student_is_quantized_anew(copy: Path, tmp_path: Path, made: tuple[Path, Any]) -> None:
     other = a_student(tmp_path / "other", seed=2)
     facts = make_all(source(other), ["nf4"], copy)["nf4"]
     assert facts["source"] != made[1]["nf4"]["source"]
-    assert facts["weights"] != made[1]["nf4"]["weights"]
+    assert facts["files"]["model.safetensors"] != made[1]["nf4"]["files"]["model.safetensors"]
 
 
 @pytest.mark.parametrize("name", ["nf4", "int8"])
@@ -157,13 +214,45 @@ def test_a_conversion_that_changes_or_loses_weights_is_named(student: Path, copy
     tensors = load_file(deeper / "model.safetensors")
     tensors["model.layers.5.mlp.up_proj.weight"] = tensors["model.layers.4.mlp.up_proj.weight"].clone()
     save_file(tensors, deeper / "model.safetensors", metadata={"format": "pt"})
+    tensors["model.unheard_of.weight"] = tensors["model.norm.weight"].clone()
+    save_file(tensors, deeper / "model.safetensors", metadata={"format": "pt"})
     found = list(gguf_writer.converted_facts(deeper, file))
-    assert [fact.name for fact in found if fact.type == "missing"] == ["blk.5.ffn_up.weight"]
+    lost = ["model.layers.5.mlp.up_proj.weight", "model.unheard_of.weight"]
+    assert sorted(fact.name for fact in found if fact.type == "missing") == lost
+    assert error_fault(fidelity(found)) == f"the weights of {lost[0]} are missing"
     shutil.rmtree(deeper)
+
+
+def test_a_tensor_missing_from_either_file_is_named(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [next((copy / folder).glob("*.gguf")) for folder in ("gguf-bf16", "gguf-q8_0")]
+    inner = gguf_file.tensors
+
+    def without(file: Path, where: Path) -> Any:
+        return (tensor for tensor in inner(file) if file != where or tensor.name != "blk.0.attn_q.weight")
+
+    for where in paths:
+        monkeypatch.setattr(gguf_file, "tensors", functools.partial(without, where=where))
+        found = fidelity(gguf_writer.facts(*paths))
+        assert found.worst.name == "blk.0.attn_q.weight"
+        assert error_fault(found) is not None
+
+
+def test_a_student_that_cannot_be_loaded_is_named(student: Path, tmp_path: Path) -> None:
+    for number, (name, content) in enumerate([("model.safetensors", b"cut"), ("config.json", b"{}")]):
+        damaged = tmp_path / str(number)
+        shutil.copytree(student, damaged)
+        (damaged / name).write_bytes(content)
+        with pytest.raises(InputError, match="cannot be loaded as a model"):
+            make_all(source(damaged), ["nf4"], tmp_path / "out")
+        with pytest.raises(RunError, match="converter failed") as caught:
+            make_all(source(damaged), ["gguf:q8_0"], tmp_path / "out")
+        assert "gguf_pre" not in (caught.value.todo or "")
 
 
 def test_a_wrong_stop_token_is_named(student: Path, copy: Path) -> None:
     (file,) = (copy / "gguf-q4_k_m").glob("*.gguf")
+    wrong_gguf_stop(file, 99_999)
+    assert gguf_file.metadata(file).stop is None
     wrong_gguf_stop(file)
     faults = described(student, copy, "gguf:q4_k_m")["faults"]
     assert any("stop token: the file ends replies with" in fault and STOP in fault for fault in faults), faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -63,11 +64,10 @@ def test_a_run_gets_files_scores_and_a_table(run: RunDir, capsys: pytest.Capture
         assert (score["problems"], score["contract"]) == (2, reference["contract"])
         counts = run.stages()["quantize"].counts[folder]
         assert counts["gates"] == []
-        assert counts["difference"] == 0.0
+        assert counts["status"] == "no bar"
         assert counts["difference_interval"] == [-1.0, 1.0], "two problems tell nothing"
     printed = capsys.readouterr().err
-    assert "nf4 " in printed
-    assert "passed" in printed
+    assert re.search(r"nf4 .* no bar", printed)
     assert plan(recipe, run, "quantize", "quantize") == {"quantize": "done"}
     (run.quantized / "nf4" / "config.json").write_text("{}")
     assert plan(recipe, run, "quantize", "quantize") == {"quantize": "to run"}
@@ -145,8 +145,6 @@ def test_a_broken_gguf_file_ends_with_code_3_and_its_reason(
 
 
 def re_found(pattern: str, text: str) -> bool:
-    import re
-
     return re.search(pattern.replace("(NF4)", r"\(NF4\)"), text) is not None
 
 
@@ -171,8 +169,57 @@ def test_a_model_folder_alone_is_quantized_without_problems(
     assert command(monkeypatch, "quantize", run.student, "--scheme", "nf4", "--out", out, "--json") == 0
     files = json.loads(capsys.readouterr().out)["files"]
     assert files["nf4"]["four_bit_share"] > 0.9
-    assert "pass_at_1" not in files["nf4"]
+    assert files["nf4"]["status"] == "not examined"
     assert (out / "nf4" / "model.safetensors").is_file()
+
+
+def test_two_models_do_not_meet(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run.student, tmp_path / "other")
+    for model in (run.student, Path("other")):
+        assert command(monkeypatch, "quantize", model, "--scheme", "nf4") == 0
+    assert sorted(path.parent.name for path in (tmp_path / "quantized").glob("*/nf4")) == ["other", "student"]
+    assert command(monkeypatch, "quantize", "other", "--scheme", "nf4", "--limit", "3") == 2, "problems of what?"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", None])
+def test_a_folder_without_its_contract_is_named(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str | None
+) -> None:
+    contract = run.student / "distill.json"
+    contract.unlink() if text is None else contract.write_text(text)
+    assert command(monkeypatch, "quantize", run.student, "--scheme", "nf4") == 1
+    assert "distill.json" in capsys.readouterr().err
+
+
+def test_options_are_for_once_and_files_that_are_there_stay_in_the_table(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "quantize", run.path) == 0
+    before, recipe = run.stages()["quantize"].counts, run.recipe.read_bytes()
+    capsys.readouterr()
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "int8", "--samples", "2") == 0
+    assert run.recipe.read_bytes() == recipe
+    counts = run.stages()["quantize"].counts
+    assert [name for name in counts if not name.startswith("_")] == ["nf4", "int8", "gguf-q4_k_m"]
+    assert before.keys() < counts.keys()
+    assert {counts[name]["samples"] for name in ("nf4", "int8", "gguf-q4_k_m")} == {4}
+    assert "made" not in capsys.readouterr().err.replace("int8 made", "")
+
+
+def test_the_score_of_an_earlier_file_goes_with_it(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 0
+    assert (run.evaluations / "student-nf4.json").exists()
+    (run.quantized / "nf4" / "config.json").write_text("{}")
+    inner = bnb.write
+
+    def write(student: Path, out: Path, scheme: Scheme) -> None:
+        inner(student, out, scheme)
+        halve_scales(out)
+
+    monkeypatch.setattr(bnb, "write", write)
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 3
+    assert not (run.evaluations / "student-nf4.json").exists()
 
 
 @pytest.mark.parametrize(
