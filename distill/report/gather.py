@@ -15,7 +15,7 @@ from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.report import measures
 from distill.report.traces import Ledgered, read_ledger
-from distill.report.wording import count
+from distill.report.wording import count, without_folders
 from distill.rundir import RunDir, StageState
 
 OWN = "report"
@@ -140,7 +140,7 @@ def _facts(name: str, state: StageState, states: Mapping[str, StageState]) -> St
         finished=state.finished,
         seconds=state.seconds,
         starts=state.starts,
-        error=str(state.counts.get("error", "")),
+        error=what_happened(str(state.counts.get("error", ""))),
         failed_gates=tuple(map(str, gates)) if isinstance(gates, list) else (),
         stale=tuple(path for path, digest in state.inputs.items() if made.get(path, digest) != digest),
         seed=state.seed,
@@ -158,6 +158,11 @@ def funnel(
     recipe: specs.Recipe, run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None
 ) -> tuple[Step, ...]:
     """From prompts to tokens; ends where the run does."""
+def what_happened(error: str) -> str:
+    """The first line of an error: what was given and what to do name places on the machine that ran it."""
+    return without_folders(next(iter(error.strip().splitlines()), ""))
+
+
     prompts = sum(1 for _ in read_prompts(run.prompts)) if run.prompts.is_file() else 0
     steps: list[Step] = []
     if prompts:

@@ -102,10 +102,17 @@ def test_a_run_that_has_not_come_far_says_so(tmp_path: Path) -> None:
 def test_a_failed_stage_and_one_on_old_inputs_are_named(tmp_path: Path) -> None:
     run, _ = material.finished(tmp_path / "run", 5)
     material.stage(run, "train", {}, outputs={"student": "new"})
-    material.stage(run, "evaluate", {"error": "the server\n<b>died</b>"}, state="failed", inputs={"student": "old"})
+    material.stage(
+        run,
+        "evaluate",
+        {"error": "the <b>server</b> died\n  given: /home/somebody/models/x\n  to do: mend it"},
+        state="failed",
+        inputs={"student": "old"},
+    )
     source, page = written(run)
     assert "evaluate failed" in page.text
-    assert "the server <b>died</b>" in page.text
+    assert "the <b>server</b> died" in page.text
+    assert "/home/somebody" not in source, "only what happened is told, not where"
     assert "evaluate worked on an earlier state of student" in " ".join(page.text.split())
     assert "<b>" not in source
 
