@@ -6,6 +6,7 @@ Part of the command line. The model's side is a Talker of engines/; here are the
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from distill.contract import CLOSE, OPEN, prompt_messages
 from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Talker
 from distill.errors import DistillError, Interrupted, UsageError
 from distill.progress import say
-from distill.records import Message, Sampling
+from distill.records import Message, Sampling, storable
 
 PROMPT = "> "
 HELP = "/new forgets the conversation, /exit or Ctrl-D leaves, Ctrl-C stops an answer"
@@ -65,17 +66,18 @@ def chat(where: str, question: str | None, options: Options) -> dict[str, Any] |
     """
     from distill.talkers import check_kind, partner
 
+    _take_any_bytes()
     talking = question is None and sys.stdin.isatty()
     if talking and options.as_json:
         raise UsageError("--json is for questions with an end", todo="give a question, or pipe lines in")
-    questions = [] if talking else [question] if question is not None else piped_questions()
+    questions = [] if talking else [storable(question)] if question is not None else piped_questions()
     if not talking and not any(text.strip() for text in questions):
         raise UsageError("there is no question", todo='give one: distill chat MODEL "What is 2 + 2?", or pipe lines in')
     kind = check_kind(options.kind)
     who = partner(where, model=options.model, context=options.context)
     asked = Asked(Sampling(temperature=options.temperature, top_p=options.top_p), options.max_tokens, options.seed)
     own = who.contract.system if who.contract else None
-    system = options.system if options.system is not None else own
+    system = storable(options.system) if options.system is not None else own
     conversation = Conversation(who.talker, asked, system=system, instruction=who.instruction(), kind=kind)
     try:
         if talking:
@@ -198,7 +200,7 @@ def _turn(conversation: Conversation, line: str, printer: Printer) -> None:
 def _read() -> str | None:
     """A line of the user, without white space around it; None to leave."""
     try:
-        line = input(PROMPT).strip()
+        line = storable(input(PROMPT)).strip()
     except (EOFError, KeyboardInterrupt):
         sys.stdout.write("\n")
         return None
@@ -244,4 +246,10 @@ def remarks(said: Said) -> Iterator[str]:
 
 def piped_questions() -> list[str]:
     """The lines of stdin that are not empty."""
-    return [line.strip() for line in sys.stdin if line.strip()]
+    return [storable(line).strip() for line in sys.stdin if line.strip()]
+
+
+def _take_any_bytes() -> None:
+    """Has bytes of stdin that are no text come as lone surrogates, in every locale, which `storable` then replaces."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")

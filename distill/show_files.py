@@ -1,20 +1,23 @@
-"""What a file or folder on disk is, in a few lines: a spec, a model folder, a quantized file, a score. Only reads.
+"""What a file or folder on disk is, in a few lines: a spec, a model folder, a GGUF file, a score. Only reads.
 
-Loads no model: the number of weights is read from the headers of the safetensors files.
+Loads no model: the number of weights is read from the headers of safetensors and GGUF files.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from distill import specs
-from distill.errors import InputError
+from distill import gguf_file, specs
+from distill.errors import DistillError, InputError
 
 Shown = tuple[dict[str, Any], list[str]]
 """The same as values for a machine and as lines for a reader."""
@@ -32,14 +35,15 @@ MODELS: Mapping[specs.SpecKind, type[specs.Strict]] = {
 def path_shown(path: Path) -> Shown | None:
     """About what lies at `path`; None when it is nothing that is known here.
 
-    Raises SpecError with the line for a spec that is wrong, InputError for a file that cannot be read.
+    Raises SpecError with the line for a spec that is wrong, InputError naming a file that cannot be read or holds what
+    no reader can use, MissingError for a GGUF file without the package that reads it.
     """
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return spec_file_shown(path)
     if path.suffix == ".json" and path.is_file():
         return score_shown(path)
     if path.suffix == ".gguf" and path.is_file():
-        path = path.parent
+        return gguf_shown(path)
     if path.is_dir() and any((path / name).is_file() for name in (CONFIG, QUANTIZATION)):
         return model_shown(path)
     return None
@@ -82,13 +86,13 @@ def model_shown(folder: Path) -> Shown:
     weights = weight_count(folder)
     lines = [f"model {folder}: {_size(size)} of weights"]
     if values["config"]:
-        lines += config_lines(values["config"], weights)
+        lines += usable(folder / CONFIG, config_lines(values["config"], weights))
     if values["made"]:
-        lines += contract_lines(values["made"])
+        lines += usable(folder / CONTRACT, contract_lines(values["made"]))
     else:
         lines.append(f"  no {CONTRACT}: under which contract it was trained is not known")
     if values["quantization"]:
-        lines += quantization_lines(values["quantization"])
+        lines += usable(folder / QUANTIZATION, quantization_lines(values["quantization"]))
     return {"model": str(folder), "bytes": size, "weights": weights, **values}, lines
 
 
@@ -145,18 +149,50 @@ def contract_lines(made: Mapping[str, Any]) -> Iterator[str]:
 
 def quantization_lines(made: Mapping[str, Any]) -> Iterator[str]:
     """What a quantizer noted: scheme, file and size, and the types that the weights really have."""
-    bits = made.get("bits_per_weight")
-    each = f", {bits:.2f} bits per weight" if isinstance(bits, int | float) else ""
-    size = f", {_size(made['bytes'])}" if isinstance(made.get("bytes"), int) else ""
-    yield f"  scheme {made.get('scheme')}: {made.get('file')}{size}{each}"
+    file, size, bits = made.get("file"), made.get("bytes"), made.get("bits_per_weight")
+    parts = [str(file)] if file else []  # null for a folder, which is loaded as a whole
+    parts += [_size(size)] if isinstance(size, int) else []
+    parts += [f"{bits:.2f} bits per weight"] if isinstance(bits, int | float) else []
+    yield f"  scheme {made.get('scheme')}" + (f": {', '.join(parts)}" if parts else "")
     types = made.get("types")
-    if isinstance(types, dict) and types:
-        total = sum(types.values())
-        ordered = sorted(types.items(), key=lambda pair: -pair[1])
-        yield "  types: " + ", ".join(f"{name} {elements / total:.1%}" for name, elements in ordered)
+    if isinstance(types, dict):
+        yield from types_lines(types)
     share = made.get("four_bit_share")
     if isinstance(share, int | float):
         yield f"  {share:.1%} of the weights are in 4 bits"
+
+
+def types_lines(types: Mapping[str, Any]) -> Iterator[str]:
+    """Types by their share of the weights, the largest first; nothing where there are no weights."""
+    total = sum(types.values())
+    if total:
+        ordered = sorted(types.items(), key=lambda pair: -pair[1])
+        yield "  types: " + ", ".join(f"{name} {elements / total:.1%}" for name, elements in ordered)
+
+
+def gguf_shown(file: Path) -> Shown:
+    """A GGUF file by what stands in itself, and how it was made where the folder tells that of this very file."""
+    types: Counter[str] = Counter()
+    with _told(file):
+        head = gguf_file.metadata(file)
+        for tensor in gguf_file.tensors(file):
+            types[tensor.type] += tensor.elements
+    size = file.stat().st_size
+    stop = f"stop token {json.dumps(head.stop, ensure_ascii=False)}" if head.stop else "names no stop token"
+    template = "with a chat template" if head.chat_template else "no chat template"
+    lines = [
+        f"GGUF file {file}: {_size(size)}",
+        f"  {head.architecture}, {_count(types.total())} weights, context {head.context_length}",
+        *types_lines(types),
+        f"  {stop}, {template}",
+    ]
+    values = {"gguf": str(file), "bytes": size, "weights": types.total(), "types": dict(types), **asdict(head)}
+    made = file.parent / QUANTIZATION
+    content = _json(made) if made.is_file() else {}
+    if content.get("file") == file.name:
+        lines += usable(made, quantization_lines({**content, "types": None}))
+        values["quantization"] = content
+    return values, lines
 
 
 # --- scores --------------------------------------------------------------------------------------------------------
@@ -167,11 +203,7 @@ def score_shown(path: Path) -> Shown | None:
     score = _json(path)
     if not score.keys() >= SCORE_KEYS:
         return None
-    try:
-        return {"score": str(path), **score}, list(score_lines(score))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        what = f"{path} is a score that cannot be read: {type(error).__name__}: {error}"
-        raise InputError(what, todo="evaluate again") from error
+    return {"score": str(path), **score}, usable(path, score_lines(score), todo="evaluate again")
 
 
 def score_lines(score: Mapping[str, Any]) -> Iterator[str]:
@@ -190,10 +222,33 @@ def score_lines(score: Mapping[str, Any]) -> Iterator[str]:
     yield f"  never right on {missed} problems; verifier {conditions['verifier']}"
 
 
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def usable(path: Path, lines: Iterable[str], todo: str = "restore it from a copy") -> list[str]:
+    """The lines about `path`. Raises InputError naming it when a value in it is of a kind that they cannot be made of.
+
+    Not each value is checked by itself: the files are distill's own, and a wrong one is a damaged file.
+    """
+    with _told(path, todo):
+        return list(lines)
+
+
+@contextmanager
+def _told(path: Path, todo: str = "restore it from a copy") -> Iterator[None]:
+    try:
+        yield
+    except DistillError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        given = f"{type(error).__name__}: {error}"[:200]
+        raise InputError(f"{path} holds a value that cannot be used", given=given, todo=todo) from error
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read: {error}", todo="restore it from a copy") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object", given=type(content).__name__)

@@ -235,6 +235,22 @@ def test_each_piped_line_is_a_question_of_its_own() -> None:
     assert [len(seen.body["messages"]) for seen in teacher.chats] == [1, 1]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "utf-8:surrogateescape"])
+def test_bytes_that_are_no_text_are_asked_as_such(encoding: str, student_folder: Path) -> None:
+    command = [sys.executable, "-m", "distill.cli", "chat", "--json", "--max-tokens", "4"]
+    changed = {**environment(), "PYTHONIOENCODING": encoding}
+    asked: list[tuple[list[str | bytes], bytes]] = [
+        ([str(student_folder)], b"2 + \xff?\n"),
+        ([str(student_folder), b"2 + \xff?"], b""),
+    ]
+    for arguments, given in asked:
+        told = subprocess.run(
+            [*command, *arguments], input=given, capture_output=True, env=changed, timeout=120, check=False
+        )
+        assert told.returncode == 0, told.stderr
+        assert json.loads(told.stdout)["replies"][0]["question"] == "2 + \ufffd?"
+
+
 def test_a_cut_answer_says_so() -> None:
     with HttpTeacher(counting) as teacher:
         told = piped(teacher.url, "two", "--model", teacher.model, "--max-tokens", "2")

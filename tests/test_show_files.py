@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import tiny_model
+from tiny_gguf import write_gguf
 
-from distill.errors import InputError, SpecError, UsageError
+from distill.errors import InputError, MissingError, SpecError, UsageError
 from distill.show import show
 from distill.show_files import path_shown, spec_kind, weight_count
 
@@ -95,38 +96,71 @@ def test_a_quantized_folder_says_what_its_weights_really_are(tmp_path: Path) -> 
         "four_bit_share": 0.25,
     }
     (tmp_path / "quantization.json").write_text(json.dumps(facts))
-    (tmp_path / "student.gguf").write_bytes(b"GGUF")
     told = lines(tmp_path)
     assert "scheme gguf:q4_k_m: student.gguf, 1.2 MB, 6.17 bits per weight" in told
     assert "types: Q8_0 75.0%, Q4_K 25.0%" in told
     assert "25.0% of the weights are in 4 bits" in told
-    assert lines(tmp_path / "student.gguf") == told
+    facts["file"], facts["types"] = None, {"NF4": 0}
+    (tmp_path / "quantization.json").write_text(json.dumps(facts))
+    told = lines(tmp_path)
+    assert "scheme gguf:q4_k_m: 1.2 MB, 6.17 bits per weight" in told
+    assert "None" not in told
+    assert "types" not in told, "there are no weights to share"
     (tmp_path / "config.json").write_text(
         '{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": 1}}'
     )
     assert "quantized by bitsandbytes, 4 bits" in lines(tmp_path)
 
 
+def test_a_gguf_file_by_itself_and_beside_how_it_was_made(
+    model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    file = write_gguf(model_folder("qwen2"), tmp_path / "tiny.gguf", template="{{ messages }}")
+    told = lines(file)
+    assert f"GGUF file {file}: {file.stat().st_size / 1e6:.1f} MB" in told
+    assert f"  qwen2, {weight_count(model_folder('qwen2')) / 1e6:.1f}M weights, context 256" in told
+    assert "types: F32 100.0%" in told
+    assert 'stop token "' in told
+    assert "with a chat template" in told
+    facts = {"scheme": "gguf:f32", "file": "another.gguf", "bytes": 1}
+    (tmp_path / "quantization.json").write_text(json.dumps(facts))
+    assert lines(file) == told, "that is said of another file"
+    (tmp_path / "quantization.json").write_text(json.dumps({**facts, "file": "tiny.gguf"}))
+    assert "scheme gguf:f32: tiny.gguf" in lines(file)
+    content = file.read_bytes()
+    for damaged in (b"GGUF", b"", content[:600], b"GGUF" + bytes(100), content[:2_000]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"tiny\.gguf"):
+            lines(file)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(MissingError, match="GGUF files need the package gguf"):
+        lines(file)
+
+
+SCORE: dict[str, Any] = {
+    "name": "student",
+    "model": {"model": "tiny", "revision": "0123", "quantization": None},
+    "contract": "abcd",
+    "conditions": {
+        "benchmark": "arithmetic:test",
+        "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": None},
+        "max_tokens": 32_768,
+        "verifier": "v",
+    },
+    "problems": 2,
+    "samples": 8,
+    "pass_at_1": 0.5,
+    "interval": [0.25, 0.75],
+    "unfinished": 0.125,
+    "mean_tokens": None,
+    "seconds": 12.3,
+    "per_problem": {"a": 1.0, "b": 0.0},
+}
+
+
 def test_a_score(tmp_path: Path) -> None:
-    score: dict[str, Any] = {
-        "name": "student",
-        "model": {"model": "tiny", "revision": "0123", "quantization": None},
-        "contract": "abcd",
-        "conditions": {
-            "benchmark": "arithmetic:test",
-            "sampling": {"temperature": 0.6, "top_p": 0.95, "top_k": None},
-            "max_tokens": 32_768,
-            "verifier": "v",
-        },
-        "problems": 2,
-        "samples": 8,
-        "pass_at_1": 0.5,
-        "interval": [0.25, 0.75],
-        "unfinished": 0.125,
-        "mean_tokens": None,
-        "seconds": 12.3,
-        "per_problem": {"a": 1.0, "b": 0.0},
-    }
+    score = dict(SCORE)
     file = tmp_path / "student.json"
     file.write_text(json.dumps(score))
     told = lines(file)
@@ -138,6 +172,52 @@ def test_a_score(tmp_path: Path) -> None:
     file.write_text(json.dumps(score))
     with pytest.raises(InputError, match="interval"):
         lines(file)
+
+
+VALID: dict[str, dict[str, Any]] = {
+    "config.json": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "dtype": "bfloat16", "num_hidden_layers": 2,
+        "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True, "bits": 4},
+    },
+    "distill.json": {
+        "contract": {"hash": "abc", "template": "chatml", "forced_prefix": "<think>", "system": None}, "student": "t",
+    },
+    "quantization.json": {
+        "scheme": "nf4", "file": "x.gguf", "bytes": 10, "bits_per_weight": 4.5, "types": {"NF4": 8, "BF16": 2},
+        "four_bit_share": 0.8,
+    },
+    "score.json": SCORE,
+}  # fmt: skip
+ODD = (None, True, 0, -1, 10**400, 1.5, float("nan"), "x", "", [], [1], ["x", None], {}, {"a": "x"}, {"a": 0})
+
+
+def places(values: Any) -> Iterator[list[str]]:
+    """The way to every value inside."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from ([key], *([key, *rest] for rest in places(value)))
+
+
+def changed(values: Any, place: list[str], odd: Any) -> Any:
+    return odd if not place else {**values, place[0]: changed(values[place[0]], place[1:], odd)}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_a_value_of_a_wrong_type_is_left_out_or_named(name: str, tmp_path: Path) -> None:
+    for file, values in VALID.items():
+        (tmp_path / file).write_text(json.dumps(values))
+    what = tmp_path / name if name == "score.json" else tmp_path
+    assert lines(what)
+    named = 0
+    for place in places(VALID[name]):
+        for odd in ODD:
+            (tmp_path / name).write_text(json.dumps(changed(VALID[name], place, odd)))
+            try:
+                assert lines(what), (place, odd)
+            except InputError as error:
+                named += 1
+                assert str(tmp_path / name) in error.what, (place, odd)  # noqa: PT017  # many may be shown instead
+    assert named or name == "distill.json", "nothing there is computed with"
 
 
 def test_what_is_no_such_thing(tmp_path: Path) -> None:

@@ -91,32 +91,33 @@ def load_model(path: str, *, revision: str | None = None) -> Loaded:
 
     A quantized folder stays on the device that its quantizer put it on.
     """
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     quiet_transformers()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-        options: dict[str, Any] = (
-            {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
-        )
-        quantized = getattr(config, "quantization_config", None) is not None
-        if quantized:
-            options["device_map"] = {"": device}
-        tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, revision=revision, dtype=compute_dtype(device), **options
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        loaded = _loaded(path, revision)
+    except Exception as error:  # damaged files make libraries raise anything: KeyError, SafetensorError, Exception
+        first = next(iter(str(error).strip().splitlines()), "")
         raise EndpointError(
             f"the model {path} cannot be loaded",
-            given=str(error).splitlines()[0][:300],
+            given=f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__,
             todo="give a folder with config.json, weights and tokenizer, or a Hub id that can be downloaded",
         ) from error
-    if not tokenizer.chat_template:
+    if not loaded.tokenizer.chat_template:
         raise EndpointError(f"the tokenizer of {path} has no chat template", todo="use a model that can chat")
+    return loaded
+
+
+def _loaded(path: str, revision: str | None) -> Loaded:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = AutoConfig.from_pretrained(path, revision=revision)
+    options: dict[str, Any] = {"experts_implementation": "grouped_mm"} if hasattr(config, "n_routed_experts") else {}
+    quantized = getattr(config, "quantization_config", None) is not None
+    if quantized:
+        options["device_map"] = {"": device}
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=compute_dtype(device), **options)
     if not quantized:
         model = model.to(device)
     return Loaded(model.eval(), tokenizer, config.max_position_embeddings, stop_ids(model, tokenizer))

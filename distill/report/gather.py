@@ -15,7 +15,7 @@ from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.report import measures
 from distill.report.traces import Ledgered, read_ledger
-from distill.report.wording import count
+from distill.report.wording import count, without_folders
 from distill.rundir import RunDir, StageState
 
 OWN = "report"
@@ -76,6 +76,8 @@ class Report:
     scores: tuple[measures.Score, ...]
     weights: tuple[measures.Weights, ...]
     comparisons: Mapping[str, measures.Comparison]
+    left_out: tuple[str, ...]
+    """Sentences about what is in the run, but not about its present student."""
 
     @property
     def seconds(self) -> float:
@@ -88,18 +90,23 @@ class Report:
     def score(self, name: str) -> measures.Score | None:
         return next((score for score in self.scores if score.name == name), None)
 
+    def status(self, name: str) -> str:
+        """Whether a quantized file passed, one of measures.STATUSES."""
+        return self.comparisons[name].status if name in self.comparisons else "not examined"
+
     @property
-    def smallest_passing(self) -> measures.Weights | None:
-        """The quantized file of the fewest bytes that was compared and passed."""
-        passed = {name for name, comparison in self.comparisons.items() if not comparison.gates}
-        fitting = [one for one in self.weights if one.name in passed and one.bytes is not None]
-        return min(fitting, key=lambda one: one.bytes or 0.0, default=None)
+    def smallest(self) -> measures.Weights | None:
+        """The quantized file of the fewest bytes among those that passed, among all where none did."""
+        files = [one for one in self.weights if one.name != "student" and one.bytes is not None]
+        passed = [one for one in files if self.status(one.name) == "passed"]
+        return min(passed or files, key=lambda one: one.bytes or 0.0, default=None)
 
 
 def gather(recipe: specs.Recipe, run: RunDir) -> Report:
     """Raises RunError for a file that cannot be read, naming it; what does not exist yet is no error."""
     states = run.stages()
     ledger = read_ledger(run, recipe.filter)
+    files = measures.quantized(run)
     return Report(
         name=run.path.resolve().name,
         recipe=recipe,
@@ -108,9 +115,10 @@ def gather(recipe: specs.Recipe, run: RunDir) -> Report:
         ledger=ledger,
         filtered=run.verdicts.is_file(),
         training=measures.training(run),
-        scores=measures.scores(run),
-        weights=measures.weights(run),
-        comparisons=measures.comparisons(states),
+        scores=measures.scores(run, files),
+        weights=measures.weights(run, files),
+        comparisons=measures.comparisons(states, files),
+        left_out=measures.left_out(run, files),
     )
 
 
@@ -140,7 +148,7 @@ def _facts(name: str, state: StageState, states: Mapping[str, StageState]) -> St
         finished=state.finished,
         seconds=state.seconds,
         starts=state.starts,
-        error=str(state.counts.get("error", "")),
+        error=what_happened(str(state.counts.get("error", ""))),
         failed_gates=tuple(map(str, gates)) if isinstance(gates, list) else (),
         stale=tuple(path for path, digest in state.inputs.items() if made.get(path, digest) != digest),
         seed=state.seed,
@@ -148,6 +156,11 @@ def _facts(name: str, state: StageState, states: Mapping[str, StageState]) -> St
         inputs=_sorted(state.inputs),
         outputs=_sorted(state.outputs),
     )
+
+
+def what_happened(error: str) -> str:
+    """The first line of an error: what was given and what to do name places on the machine that ran it."""
+    return without_folders(next(iter(error.strip().splitlines()), ""))
 
 
 def _sorted(mapping: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

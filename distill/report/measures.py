@@ -15,9 +15,14 @@ from typing import Any
 
 from distill.errors import RunError
 from distill.rundir import RunDir, StageState
+from distill.specs import folder_revision
 
 FIRST = ("teacher", "untrained", "student", "student-bf16")
 """Models in the order in which a reader asks for them; quantized ones follow, then whatever else was examined."""
+STATUSES = ("passed", "not passed", "not examined", "no bar")
+"""What the quantize stage says of a file."""
+REFERENCE = "student-bf16"
+"""The score that those of the files are compared with: it has no folder of its own."""
 LONGEST_HEADER = 100_000_000
 """Bytes that safetensors itself reads as a header at most."""
 
@@ -66,12 +71,32 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A quantized student against the student on the same problems. `gates`: why it did not pass, empty when it did."""
+    """A quantized student against the student on the same problems. `gates`: why it did not pass, else empty."""
 
     difference: float | None
     low: float | None
     high: float | None
     gates: tuple[str, ...]
+    status: str
+    """One of STATUSES."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What lies in RUN/quantized: folder → its quantization.json, and the folders made of an earlier student."""
+
+    folders: Mapping[str, Mapping[str, Any]]
+    earlier: tuple[str, ...]
+    student: bool
+    """Whether there is a student at all: without one nothing can be told to be of an earlier one."""
+
+    def has(self, name: str) -> bool:
+        """Whether what is known of a file of that name is about the present student."""
+        return name in self.folders or not self.student
+
+    def has_score(self, name: str) -> bool:
+        """The same of a score; those of no quantized file are not asked about here."""
+        return not name.startswith("student-") or name == REFERENCE or self.has(name.removeprefix("student-"))
 
 
 def training(run: RunDir) -> Training | None:
@@ -115,11 +140,14 @@ def number(value: Any) -> float | None:
     return float(value) if usable else None
 
 
-def scores(run: RunDir) -> tuple[Score, ...]:
-    """Every evaluations/NAME.json, in the order of reading. Raises RunError naming the file that is no score."""
-    found = [_score(path) for path in sorted(run.evaluations.glob("*.json"))]
+def scores(run: RunDir, files: Quantized) -> tuple[Score, ...]:
+    """Every evaluations/NAME.json but those of files that are left out, in the order of reading.
+
+    Raises RunError naming the file that is no score.
+    """
+    found = [_score(path) for path in sorted(run.evaluations.glob("*.json")) if files.has_score(path.stem)]
     place = {name: position for position, name in enumerate(FIRST)}
-    quantized = {f"student-{folder.name}" for folder in quantized_folders(run)}
+    quantized = {f"student-{name}" for name in files.folders}
     return tuple(sorted(found, key=lambda s: (place.get(s.name, 4 if s.name in quantized else 5), s.name)))
 
 
@@ -163,21 +191,45 @@ def quantized_folders(run: RunDir) -> list[Path]:
     return sorted(path.parent for path in (run.path / "quantized").glob("*/quantization.json"))
 
 
-def weights(run: RunDir) -> tuple[Weights, ...]:
+def quantized(run: RunDir) -> Quantized:
+    """Which folders are of the present student; one that does not say what it was made of is taken to be.
+
+    Raises RunError for a quantization.json that cannot be read.
+    """
+    again = "quantize again, or remove that file"
+    found = {folder.name: read_object(folder / "quantization.json", again) for folder in quantized_folders(run)}
+    there = run.student.is_dir()
+    sources = {name: made["source"] for name, made in found.items() if there and made.get("source") is not None}
+    revision = folder_revision(run.student) if sources else ""  # over all weights, so at most once
+    earlier = tuple(name for name, source in sources.items() if source != revision)
+    return Quantized({name: made for name, made in found.items() if name not in earlier}, earlier, there)
+
+
+def left_out(run: RunDir, files: Quantized) -> tuple[str, ...]:
+    """A sentence about everything in the run that the page leaves out, as it is not about the present student."""
+    told = [f"quantized/{name} was made of an earlier student and is left out" for name in files.earlier]
+    known = {f"student-{name}" for name in files.earlier}
+    told += [
+        f"evaluations/{path.name} is the score of a file that is not in quantized/ any more and is left out"
+        for path in sorted(run.evaluations.glob("*.json"))
+        if path.stem not in known and not files.has_score(path.stem)
+    ]
+    return tuple(f"{sentence}; run `distill quantize RUN`" for sentence in told)
+
+
+def weights(run: RunDir, files: Quantized) -> tuple[Weights, ...]:
     """The student as trained, then every quantized one."""
-    student = trained_weights(run.student) if run.student.is_dir() else None
-    return (*([student] if student else []), *(quantized_weights(folder) for folder in quantized_folders(run)))
+    student = trained_weights(run.student) if files.student else None
+    return (*([student] if student else []), *(quantized_weights(*one) for one in files.folders.items()))
 
 
-def quantized_weights(folder: Path) -> Weights:
-    path = folder / "quantization.json"
-    content = read_object(path, f"quantize again, or remove {path}")
+def quantized_weights(name: str, content: Mapping[str, Any]) -> Weights:
     types, worst = content.get("types"), content.get("worst_tensor")
     worst = worst if isinstance(worst, dict) else {}
     counted = {str(name): number(part) for name, part in types.items()} if isinstance(types, dict) else {}
     return Weights(
-        name=folder.name,
-        scheme=str(content.get("scheme") or folder.name),
+        name=name,
+        scheme=str(content.get("scheme") or name),
         bytes=number(content.get("bytes")),
         bits_per_weight=number(content.get("bits_per_weight")),
         types={name: int(part) for name, part in counted.items() if part is not None},
@@ -216,16 +268,27 @@ def _header(path: Path) -> dict[str, Any]:
     return found
 
 
-def comparisons(states: Mapping[str, StageState]) -> dict[str, Comparison]:
+def comparisons(states: Mapping[str, StageState], files: Quantized) -> dict[str, Comparison]:
     """Folder of a quantized student → how it compares, from what the quantize stage counted."""
     counts = states["quantize"].counts if "quantize" in states else {}
     found = {}
     for name, values in counts.items():
-        if isinstance(values, dict) and "gates" in values:
+        if isinstance(values, dict) and "gates" in values and files.has(name):
             low, high = _pair(values.get("difference_interval"))
-            gates = values["gates"] if isinstance(values["gates"], list) else [values["gates"]]
-            found[name] = Comparison(number(values.get("difference")), low, high, tuple(map(str, gates)))
+            gates = tuple(map(str, values["gates"] if isinstance(values["gates"], list) else [values["gates"]]))
+            difference = number(values.get("difference"))
+            found[name] = Comparison(difference, low, high, gates, _status(values, gates, difference))
     return found
+
+
+def _status(values: Mapping[str, Any], gates: tuple[str, ...], difference: float | None) -> str:
+    """As counted; earlier versions counted the gates alone."""
+    told = values.get("status")
+    if told in STATUSES:
+        return str(told)
+    if gates:
+        return "not passed"
+    return "passed" if difference is not None else "not examined"
 
 
 def _pair(value: Any) -> tuple[float | None, float | None]:

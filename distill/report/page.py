@@ -128,9 +128,12 @@ def gate(report: Report) -> tuple[str, str]:
     if report.failed_gates:
         number = len(report.failed_gates)
         return "bad", f"{number} gate{'s' if number > 1 else ''} did not pass"
-    done = {stage.name for stage in report.stages if stage.state == "done"}
+    done = {stage.name for stage in report.stages if stage.state == "done" and not stage.stale}
+    settings = report.recipe.quantize
+    files = settings.schemes or report.comparisons
+    barred = settings.min_difference is not None or settings.min_four_bit_share is not None
     wanted = {"evaluate"} if report.recipe.evaluate.min_pass_at_1 is not None else set()
-    wanted |= {stage.name for stage in report.stages if stage.name == "quantize"}
+    wanted |= {"quantize"} if files and barred else set()
     if not wanted:
         return "open", "no gate set"
     return ("good", "gates passed") if wanted <= done else ("open", "gates not reached")
@@ -141,8 +144,6 @@ def key_figures(report: Report) -> list[Figure]:
     kept, answered = steps.get("Kept"), report.ledger.answered if report.ledger else 0
     some = kept is not None and answered > 0
     starts = sum(stage.starts for stage in report.stages)
-    smallest = report.smallest_passing
-    bits = f", {smallest.bits_per_weight:.2f} bits per weight" if smallest and smallest.bits_per_weight else ""
     return [
         _score_figure("Student pass@1", report.score("student")),
         _score_figure("Teacher pass@1", report.score("teacher")),
@@ -156,12 +157,18 @@ def key_figures(report: Report) -> list[Figure]:
             wording.duration(report.seconds) if report.seconds else NOTHING,
             f"{starts} start{'s' if starts != 1 else ''} of a stage" if starts else "nothing has run yet",
         ),
-        Figure(
-            "Smallest passing file",
-            wording.size(smallest.bytes) if smallest else NOTHING,
-            f"{smallest.name}{bits}" if smallest else "none quantized and passed yet",
-        ),
+        _size_figure(report),
     ]
+
+
+def _size_figure(report: Report) -> Figure:
+    smallest = report.smallest
+    if smallest is None:
+        return Figure("Smallest passing file", NOTHING, "none quantized and passed yet")
+    status = report.status(smallest.name)
+    bits = f", {smallest.bits_per_weight:.2f} bits per weight" if smallest.bits_per_weight else ""
+    label, remark = ("Smallest passing file", "") if status == "passed" else ("Smallest file", f", {status}")
+    return Figure(label, wording.size(smallest.bytes), f"{smallest.name}{bits}{remark}")
 
 
 def _score_figure(name: str, score: Score | None) -> Figure:

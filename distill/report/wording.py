@@ -21,6 +21,15 @@ def displayable(text: str) -> str:
     return storable(text).replace("\r\n", "\n").translate(_VISIBLE)
 
 
+_FOLDERS = re.compile(r"(?<![\w:/.<])(?:/[^\s/'\"`]+)+/(?=[^\s/])")
+"""The folders of an absolute path, not those of an address or behind a word, as in and/or."""
+
+
+def without_folders(text: str) -> str:
+    """Absolute paths by their last part alone: whose machine it was is nobody's business."""
+    return _FOLDERS.sub("", text)
+
+
 def cut(text: str, limit: int) -> tuple[str, int, str]:
     """(beginning, characters left out, end): two thirds of what fits stand before the gap, since endings tell most.
 

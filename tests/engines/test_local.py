@@ -187,6 +187,30 @@ def test_what_cannot_be_loaded_says_so(model_folder: Folder, tmp_path: Path) -> 
         start(folder)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("tokenizer.json", '{"model": {}}'), ("tokenizer.json", "{}"), ("config.json", "{}"), ("model.safetensors", "")],
+)
+def test_a_damaged_file_is_no_traceback(model_folder: Folder, tmp_path: Path, file: str, text: str) -> None:
+    shutil.copytree(model_folder("qwen2"), tmp_path / "m")
+    (tmp_path / "m" / file).write_text(text)
+    with pytest.raises(EndpointError, match="cannot be loaded") as caught:
+        start(tmp_path / "m")
+    assert type(caught.value.__cause__).__name__ in str(caught.value.given)
+
+
+@pytest.mark.parametrize("error", [KeyError("added_tokens"), ValueError(), ValueError("\n"), Exception("from Rust\nx")])
+def test_whatever_a_library_raises_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fails)
+    with pytest.raises(EndpointError, match="cannot be loaded") as caught:
+        start(tmp_path)
+    assert str(caught.value.given).startswith(type(error).__name__)
+    assert "\n" not in str(caught.value.given)
+
+
 def test_a_model_that_cannot_chat_is_refused(model_folder: Folder, tmp_path: Path) -> None:
     shutil.copytree(model_folder("qwen2"), tmp_path / "m")
     (tmp_path / "m" / "chat_template.jinja").unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from distill.report import measures
 from distill.report.gather import Report, Step, gather, reads, stage_facts
 from distill.report.traces import SHOWN, Sample, read_ledger
 from distill.rundir import RunDir
-from distill.specs import FilterSettings
+from distill.specs import FilterSettings, folder_revision
 from distill.verify import PASS
 from report import material
 
@@ -180,14 +181,14 @@ def test_scores_stand_in_the_order_of_interest(tmp_path: Path) -> None:
     names = [score.name for score in report.scores]
     assert names == ["teacher", "untrained", "student", "student-gguf-q4_k_m", "student-nf4", "another"]
     assert {(s.problems, s.samples) for s in report.scores} == {(300, 4), (200, 2)}
-    assert report.smallest_passing is not None
-    assert report.smallest_passing.name == "gguf-q4_k_m", "nf4 is smaller, but did not pass"
+    assert report.smallest is not None
+    assert report.smallest.name == "gguf-q4_k_m", "nf4 is smaller, but did not pass"
     assert report.failed_gates == ("nf4: it loses 5.0 points",)
 
 
 def test_the_students_types_are_read_from_its_file(tmp_path: Path) -> None:
     run, _ = material.finished(tmp_path / "run")
-    student = measures.weights(run)[0]
+    student = measures.weights(run, measures.quantized(run))[0]
     assert student.types == {"BF16": 900, "F32": 100}
     assert student.bytes == (run.student / "model.safetensors").stat().st_size
     assert student.bits_per_weight == pytest.approx(student.bytes * 8 / 1_000)
@@ -197,7 +198,7 @@ def test_what_a_quantized_file_does_not_say_is_unknown(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     wrong = {"bytes": "big", "worst_tensor": None, "bits_per_weight": None, "four_bit_share": True}
     material.quantized(run, "odd", "odd", 10, {}, **wrong)
-    (odd,) = measures.weights(run)
+    (odd,) = measures.weights(run, measures.quantized(run))
     assert (odd.bytes, odd.types, odd.bits_per_weight, odd.worst_error, odd.four_bit_share) == (
         None,
         {},
@@ -217,6 +218,50 @@ def test_a_stage_whose_input_was_made_anew_is_stale(tmp_path: Path) -> None:
     assert found["evaluate"].error == "out of memory"
     assert "report" not in found
     assert found["filter"].state == "not started"
+
+
+def test_files_of_an_earlier_student_are_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = material.finished(tmp_path / "run", 5)
+    now = folder_revision(run.student)
+    material.quantized(run, "nf4", "nf4", 600, {"NF4": 10}, source="of another")
+    material.quantized(run, "gguf-q4_k_m", "gguf:q4_k_m", 700, {"Q4_K": 10}, source=now)
+    material.score(run, "student-int8", 0.5)
+    material.score(run, "student-bf16", 0.86)
+    hashed: list[Path] = []
+    monkeypatch.setattr(measures, "folder_revision", lambda folder: hashed.append(folder) or now)
+    report = gather(material.RECIPE, run)
+    assert hashed == [run.student], "over all weights: once"
+    assert [one.name for one in report.weights] == ["student", "gguf-q4_k_m"]
+    names = {score.name for score in report.scores}
+    assert names == {"teacher", "untrained", "student", "student-bf16", "student-gguf-q4_k_m"}
+    assert set(report.comparisons) == {"gguf-q4_k_m"}
+    assert report.left_out == (
+        "quantized/nf4 was made of an earlier student and is left out; run `distill quantize RUN`",
+        "evaluations/student-int8.json is the score of a file that is not in quantized/ any more and is left out; "
+        "run `distill quantize RUN`",
+    )
+    shutil.rmtree(run.student)
+    alone = gather(material.RECIPE, run)
+    assert [one.name for one in alone.weights] == ["gguf-q4_k_m", "nf4"], "nothing tells of which student"
+    assert (alone.left_out, len(alone.scores)) == ((), 7)
+
+
+@pytest.mark.parametrize(
+    ("counted", "status"),
+    [
+        ({"gates": [], "difference": -0.01}, "passed"),
+        ({"gates": ["it loses"], "difference": -0.01}, "not passed"),
+        ({"gates": []}, "not examined"),
+        ({"gates": [], "difference": -0.01, "status": "no bar"}, "no bar"),
+        ({"gates": [], "difference": -0.01, "status": ["odd"]}, "passed"),
+    ],
+)
+def test_the_standing_of_a_file_is_as_counted_or_follows_from_its_gates(
+    tmp_path: Path, counted: dict[str, Any], status: str
+) -> None:
+    run = RunDir(tmp_path)
+    material.stage(run, "quantize", {"nf4": counted})
+    assert gather(material.RECIPE, run).status("nf4") == status
 
 
 def test_it_reads_only_what_is_there(tmp_path: Path) -> None:

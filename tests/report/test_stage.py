@@ -102,12 +102,89 @@ def test_a_run_that_has_not_come_far_says_so(tmp_path: Path) -> None:
 def test_a_failed_stage_and_one_on_old_inputs_are_named(tmp_path: Path) -> None:
     run, _ = material.finished(tmp_path / "run", 5)
     material.stage(run, "train", {}, outputs={"student": "new"})
-    material.stage(run, "evaluate", {"error": "the server\n<b>died</b>"}, state="failed", inputs={"student": "old"})
+    material.stage(
+        run,
+        "evaluate",
+        {"error": "the <b>server</b> died\n  given: /home/somebody/models/x\n  to do: mend it"},
+        state="failed",
+        inputs={"student": "old"},
+    )
     source, page = written(run)
     assert "evaluate failed" in page.text
-    assert "the server <b>died</b>" in page.text
+    assert "the <b>server</b> died" in page.text
+    assert "/home/somebody" not in source, "only what happened is told, not where"
     assert "evaluate worked on an earlier state of student" in " ".join(page.text.split())
     assert "<b>" not in source
+
+
+def test_an_error_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    text = "/home/somebody/run/a b/x.json and '/root/m' at http://host/v1/models cannot be read, and/or 3 tokens/s"
+    material.stage(run, "train", {"error": text}, state="failed")
+    source, page = written(run)
+    assert "/home" not in source
+    assert "'m' at http://host/v1/models cannot be read, and/or 3 tokens/s" in page.text
+
+
+def quantize(**changed: Any) -> specs.Recipe:
+    return material.RECIPE.model_copy(update={"quantize": specs.QuantizeSettings(**changed)})
+
+
+NO_BAR: dict[str, Any] = {"min_difference": None, "min_four_bit_share": None}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "files", "words"),
+    [
+        (quantize(), (), "no gate set"),
+        (quantize(**NO_BAR, schemes=("nf4",)), ("nf4",), "no gate set"),
+        (quantize(schemes=("nf4",)), ("nf4",), "gates passed"),
+        (quantize(min_difference=None), ("nf4",), "gates passed"),
+    ],
+)
+def test_gates_passed_only_where_there_was_one(
+    tmp_path: Path, recipe: specs.Recipe, files: tuple[str, ...], words: str
+) -> None:
+    run = RunDir(tmp_path / "run")
+    for name in ("evaluate", "quantize"):
+        material.stage(run, name, {file: {"gates": [], "difference": 0.0} for file in files})
+    assert words in written(run, recipe)[1].text
+    if words == "gates passed":
+        material.stage(run, "train", {}, outputs={"student": "new"})
+        material.stage(run, "quantize", {file: {"gates": []} for file in files}, inputs={"student": "old"})
+        assert "gates not reached" in written(run, recipe)[1].text, "that was another student"
+
+
+def test_the_gate_of_each_file_and_the_smallest_are_told_by_status(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run", 5)
+    counts = {
+        "nf4": {"difference": -0.05, "gates": [], "status": "no bar"},
+        "gguf-q4_k_m": {"difference": -0.05, "gates": ["it loses 5 points"], "status": "not passed"},
+        "int8": {"gates": [], "status": "not examined"},
+    }
+    material.quantized(run, "int8", "int8", 900, {"INT8": 10})
+    material.stage(run, "quantize", counts)
+    source, page = written(run)
+    assert '<span class="muted">no bar</span>' in source
+    assert '<span class="badge bad">not passed</span>' in source
+    assert "int8, not examined" in page.text, "it has no row among the scores"
+    figures = " ".join(page.text.split())
+    assert "Smallest file 600 B nf4, " in " ".join(re.sub(r"<[^>]*>", " ", source).split())
+    assert "bits per weight, no bar" in figures
+    counts["int8"] = {"difference": 0.0, "gates": [], "status": "passed"}
+    material.score(run, "student-int8", 0.86)
+    material.stage(run, "quantize", counts)
+    source, _ = written(run)
+    assert '<span class="badge good">passed</span>' in source
+    assert "Smallest passing file 900 B int8" in " ".join(re.sub(r"<[^>]*>", " ", source).split())
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run", 5)
+    material.quantized(run, "nf4", "nf4", 600, {"NF4": 10}, source="of another")
+    source, page = written(run)
+    assert "quantized/nf4 was made of an earlier student and is left out; run `distill quantize RUN`" in page.text
+    assert "student-nf4" not in source
 
 
 def test_nothing_that_a_teacher_writes_becomes_markup(tmp_path: Path) -> None:
