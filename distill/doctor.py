@@ -59,7 +59,17 @@ QUANTIZE: Mapping[str, str] = {
     "sentencepiece": "sentencepiece",
 }
 """As above, for the extra of that name; llama.cpp's converter comes beside it."""
-DEV = ("hatchling", "hypothesis", "mypy", "pytest", "pytest-timeout", "pytest-xdist", "ruff", "types-PyYAML")
+DEV = (
+    "hatchling",
+    "hypothesis",
+    "mypy",
+    "playwright",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "ruff",
+    "types-PyYAML",
+)
 
 LEAST_DISK = 2 * 10**9
 """Bytes: a run of the quickstart takes 0.1 GB, traces and checkpoints of a small student soon 2."""

@@ -62,6 +62,11 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def rest(self) -> None:
+        """As long as nobody types faster: Python's `input` does not see a Ctrl-C between printing its prompt and
+        reading until the next key."""
+        time.sleep(1.0)
+
     def wait_for(self, text: str, seconds: float = 40.0) -> str:
         """Reads until `text` stands there; what came up to it is taken off and returned."""
         deadline = time.monotonic() + seconds
@@ -157,6 +162,7 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_leaves(terminal: Callable[...,
         chat.type("again\n")
         chat.wait_for("short")
         chat.wait_for("> ")
+        chat.rest()
         chat.type("\x03")
         assert chat.leave() == 0
         assert teacher.hung_up >= 1, "the server does not go on writing for nobody"

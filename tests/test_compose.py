@@ -10,7 +10,7 @@ def test_an_examination_takes_the_runs_problems_unless_others_are_named() -> Non
     base = specs.recipe("quickstart")
     own = evaluation_recipe(None, None, 10, [], base)
     assert [(part.source, part.split, part.limit) for part in own.evaluate.prompts] == [("arithmetic-sums", "test", 10)]
-    assert (own.evaluate.samples, own.evaluate.max_tokens, own.seed) == (4, 192, base.seed)
+    assert (own.evaluate.samples, own.evaluate.max_tokens, own.seed) == (4, 160, base.seed)
     other = evaluation_recipe("arithmetic", 2, 5, ["evaluate.max_tokens=99"], base)
     assert [(part.source, part.split, part.limit) for part in other.evaluate.prompts] == [("arithmetic", "test", 5)]
     assert (other.evaluate.samples, other.evaluate.max_tokens) == (2, 99)
