@@ -44,7 +44,8 @@ def test_gsm8k_from_a_real_server_to_a_trained_student(tmp_path: Path) -> None:
     student = json.loads((run.evaluations / "student.json").read_text())
     assert student["problems"] == 4
     assert json.loads((run.student / "config.json").read_text())["model_type"] == "llama"
-    files = run.stages()["quantize"].counts
+    made = run.stages()["quantize"].counts
+    files = {name: facts for name, facts in made.items() if not name.startswith("_")}
     assert [files[name]["gates"] for name in files] == [[]] * 4, "weights, template, stop token and tokens are right"
     shares = {name: files[name]["four_bit_share"] for name in ("nf4", "int8", "gguf-q8_0", "gguf-q4_k_m")}
     assert 0.7 < shares["nf4"] < 0.8, "embeddings, a fifth of this model, stay in bfloat16"
