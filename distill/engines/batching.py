@@ -11,11 +11,11 @@ import contextlib
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from distill.engines import EndpointError, RefusedError, Reply, Request
-from distill.records import Sampling
+from distill.records import Sampling, storable
 
 SORT_WINDOW = 8
 """Batches' worth of requests taken in at a time and sorted by length."""
@@ -56,17 +56,28 @@ class BatchEngine(ABC):
         self.capacity = batch * SORT_WINDOW
         self.context = 0
         """Tokens for prompt and reply together; known once the model is loaded."""
+        self.stops: Collection[int] = ()
+        """Ids of the tokens that end a reply."""
+        self.close_id: int | None = None
+        """Id of the closing think tag, None where it is several tokens."""
         self.closing = False
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._worker: threading.Thread | None = None
 
     @abstractmethod
     def load(self) -> None:
-        """Loads the model and sets `context`. Raises EndpointError when there is none or it cannot chat."""
+        """Loads the model and sets `context`, `stops` and `close_id`.
+
+        Raises EndpointError when there is none or it cannot chat.
+        """
 
     @abstractmethod
     def encode(self, request: Request) -> list[int]:
         """The prompt's token ids as this model's own template and tokenizer give them."""
+
+    @abstractmethod
+    def decode(self, ids: list[int]) -> str:
+        """The text of a reply's tokens, control tokens left out."""
 
     @abstractmethod
     def answer(self, batch: list[Waiting]) -> None:
@@ -105,6 +116,19 @@ class BatchEngine(ABC):
         if self._worker is not None:
             await asyncio.to_thread(self._worker.join)
         self.unload()
+
+    def _reply(self, waiting: Waiting, ids: list[int]) -> Reply:
+        """The reply of new token ids, which end with a stop token unless the limit cut them."""
+        stopped = ids[-1] in self.stops
+        return Reply(
+            storable(self.decode(ids[:-1] if stopped else ids)),
+            "stop" if stopped else "length",
+            self.name,
+            prompt_tokens=len(waiting.ids),
+            completion_tokens=len(ids),
+            reasoning_tokens=ids.index(self.close_id) if self.close_id is not None and self.close_id in ids else None,
+            honoured=waiting.request.sampling,
+        )
 
     def _serve(self) -> None:
         """The worker thread: gathers requests, sorts them, runs the shortest batch, again and again."""

@@ -6,7 +6,7 @@ not depend on who shares its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Row:
 
 
 def generate(
-    model: Any, rows: Sequence[Row], stops: Sequence[int], pad: int, *, cancelled: Callable[[], bool] = lambda: False
+    model: Any, rows: Sequence[Row], stops: Collection[int], pad: int, *, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[tuple[int, list[int]]]:
     """Yields (index into `rows`, new token ids) as rows finish; the ids end with a stop id unless the row was cut.
 
@@ -58,7 +58,7 @@ def generate(
         batch.drop(over)
 
 
-def stream(model: Any, row: Row, stops: Sequence[int]) -> Iterator[int]:
+def stream(model: Any, row: Row, stops: Collection[int]) -> Iterator[int]:
     """The new token ids of one row as they are drawn, the very ones `generate` gives; a stop id is the last one."""
     import torch
 

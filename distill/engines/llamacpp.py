@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.contract import CLOSE, render_template
-from distill.engines import EndpointError, Reply, Request
+from distill.engines import EndpointError, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Draw, Row, uniforms_of
 from distill.environment import missing_extra
 from distill.errors import ContractError
 from distill.hardware import cores, memory
-from distill.records import storable
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +50,7 @@ class LlamaCppEngine(BatchEngine):
 
     def load(self) -> None:
         self._model = GgufModel(self.file)
-        self.context = self._model.context
+        self.context, self.stops, self.close_id = self._model.context, self._model.stops, self._model.close_id
 
     def unload(self) -> None:
         if self._model is not None:
@@ -65,29 +64,19 @@ class LlamaCppEngine(BatchEngine):
         except ContractError as error:
             raise EndpointError(f"{self.file}: {error.what}", given=error.given, todo="take another model") from error
 
+    def decode(self, ids: list[int]) -> str:
+        assert self._model is not None
+        return self._model.decode(ids)
+
     def answer(self, batch: list[Waiting]) -> None:
         assert self._model is not None
         rows = [Row(w.ids, w.max_tokens, w.request.sampling, w.request.seed) for w in batch]
         decoder = Decoder(self._model, rows, self.batch)
         try:
             for index, ids in decoder.run(cancelled=lambda: self.closing):
-                batch[index].resolve(self._reply(self._model, batch[index], ids))
+                batch[index].resolve(self._reply(batch[index], ids))
         finally:
             decoder.close()
-
-    def _reply(self, model: GgufModel, waiting: Waiting, ids: list[int]) -> Reply:
-        stopped = ids[-1] in model.stops
-        text = model.decode(ids[:-1] if stopped else ids)
-        closed = model.close_id is not None and model.close_id in ids
-        return Reply(
-            storable(text),
-            "stop" if stopped else "length",
-            self.name,
-            prompt_tokens=len(waiting.ids),
-            completion_tokens=len(ids),
-            reasoning_tokens=ids.index(model.close_id) if closed and model.close_id is not None else None,
-            honoured=waiting.request.sampling,
-        )
 
 
 @dataclass(slots=True)

@@ -11,12 +11,11 @@ from typing import Any
 from jinja2 import TemplateError
 
 from distill.contract import CLOSE
-from distill.engines import EndpointError, Reply, Request
+from distill.engines import EndpointError, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Row, generate
 from distill.hardware import bfloat16_in_hardware, free_memory
 from distill.progress import quiet_transformers
-from distill.records import storable
 
 
 class LocalEngine(BatchEngine):
@@ -40,40 +39,26 @@ class LocalEngine(BatchEngine):
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return ids
 
+    def decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
     def unload(self) -> None:
         self._model = None
         free_memory()
 
     def load(self) -> None:
         loaded = load_model(self.model_path, revision=self.revision)
-        self._model, self._tokenizer, self.context, self._stops = (
-            loaded.model,
-            loaded.tokenizer,
-            loaded.context,
-            loaded.stops,
-        )
+        self._model, self._tokenizer = loaded.model, loaded.tokenizer
+        self.context, self.stops = loaded.context, loaded.stops
         pad: int | None = loaded.tokenizer.pad_token_id
         self._pad: int = pad if pad is not None else loaded.stops[0]
-        self._close_id: int | None = loaded.tokenizer.get_vocab().get(CLOSE)
+        self.close_id = loaded.tokenizer.get_vocab().get(CLOSE)
 
     def answer(self, batch: list[Waiting]) -> None:
         rows = [Row(w.ids, w.max_tokens, w.request.sampling, w.request.seed) for w in batch]
-        for index, ids in generate(self._model, rows, self._stops, self._pad, cancelled=lambda: self.closing):
+        for index, ids in generate(self._model, rows, self.stops, self._pad, cancelled=lambda: self.closing):
             batch[index].resolve(self._reply(batch[index], ids))
-
-    def _reply(self, waiting: Waiting, ids: list[int]) -> Reply:
-        stopped = ids[-1] in self._stops
-        text = self._tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
-        closed = self._close_id is not None and self._close_id in ids
-        return Reply(
-            storable(text),
-            "stop" if stopped else "length",
-            self.name,
-            prompt_tokens=len(waiting.ids),
-            completion_tokens=len(ids),
-            reasoning_tokens=ids.index(self._close_id) if closed and self._close_id is not None else None,
-            honoured=waiting.request.sampling,
-        )
 
 
 @dataclass(frozen=True, slots=True)
