@@ -7,10 +7,13 @@ Errors mean what they mean in openai.py. Knows nothing about terminals.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+import queue
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any, Literal, TypeVar
 
 from distill.contract import CLOSE, OPEN
 from distill.engines import AttemptError, RefusedError, Request
@@ -19,6 +22,7 @@ from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Sp
 from distill.errors import DistillError, EndpointError
 from distill.records import Message, storable
 
+T = TypeVar("T")
 REASONING_FIELDS = ("reasoning", "reasoning_content")
 CONTEXT_WORDS = ("context length", "context window", "maximum context")
 """How servers say that a conversation is too long: vLLM, SGLang, llama.cpp and OpenAI."""
@@ -38,31 +42,63 @@ class ServerTalker:
     """
 
     def __init__(self, url: str, model: str, api_key: str | None = None, timeout: float = 600.0) -> None:
-        self._runner = asyncio.Runner()  # turns Ctrl-C into a cancelled request and a KeyboardInterrupt
+        self._loop = _LoopThread()
         self._engine = _StreamingEngine(url=url, model=model, api_key=api_key, timeout=timeout, connections=1)
         try:
             with _own_words():
-                self._runner.run(self._engine.start())
+                self._loop.run(self._engine.start())
         except BaseException:
             self.close()
             raise
 
     def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
-        parts = self._engine.stream(messages, asked)
-        with _own_words():
-            try:
-                while (part := self._runner.run(_next(parts))) is not None:
-                    yield part
-            finally:
-                self._runner.run(parts.aclose())
+        parts: queue.SimpleQueue[Piece | Ending | None] = queue.SimpleQueue()
+        telling = self._loop.start(_tell(self._engine.stream(messages, asked), parts))
+        try:
+            while (part := parts.get()) is not None:
+                yield part
+            with _own_words():
+                telling.result()  # raises what broke
+        finally:
+            telling.cancel()  # hangs up, so that the server does not go on writing for nobody
 
     def close(self) -> None:
-        self._runner.run(self._engine.close())
-        self._runner.close()
+        self._loop.run(self._engine.close())
+        self._loop.close()
 
 
-async def _next(parts: AsyncIterator[Piece | Ending]) -> Piece | Ending | None:
-    return await anext(parts, None)
+async def _tell(stream: AsyncIterator[Piece | Ending], parts: queue.SimpleQueue[Piece | Ending | None]) -> None:
+    """Passes a stream on; None behind its last part, however it ended."""
+    try:
+        async for part in stream:
+            parts.put(part)
+    finally:
+        parts.put(None)
+
+
+class _LoopThread:
+    """An event loop in a thread of its own: Ctrl-C strikes the main thread, at any instruction, and finds none of the
+    loop's work half done there."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="connection", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = self.start(work)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 class _StreamingEngine(OpenAIEngine):
