@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from distill import specs
 from distill.errors import UsageError
 from distill.pipeline import recipe_of
@@ -55,13 +57,11 @@ def generate_recipe(
             text["teacher_overrides"] = {"model": model}
         if not spec.is_folder:
             text["generate"] |= {"engine": "openai", "url": "http://localhost:8000/v1"}
-    import yaml
-
     place = run_dir(out, text["name"])
     if place.recipe.is_file():
         earlier = yaml.safe_load(specs.dump(recipe_of(place)))
         text = {**{key: earlier[key] for key in ("name", *LATER)}, **{k: v for k, v in text.items() if k != "name"}}
-    return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))
+    return _parsed(text, settings)
 
 
 def changed_recipe(run: RunDir, settings: Sequence[str], extra: Mapping[str, Any] | None = None) -> specs.Recipe:
@@ -79,17 +79,13 @@ def evaluation_recipe(
     base: specs.Recipe | None = None,
 ) -> specs.Recipe:
     """Settings of an examination: those of a run, or plain ones, with problems and samples as asked."""
-    import yaml
-
-    text: dict[str, Any] = yaml.safe_load(specs.dump(base)) if base else {"name": "evaluation", "evaluate": {}}
-    if benchmark is not None:
-        text["evaluate"]["prompts"] = [{"source": benchmark, "split": "test"}]
+    text = _on_benchmark(base, benchmark, "evaluation")
     if limit is not None:
         for part in text["evaluate"].get("prompts", ()):
             part["limit"] = limit
     if samples is not None:
         text["evaluate"]["samples"] = samples
-    return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))
+    return _parsed(text, settings)
 
 
 def quantize_recipe(
@@ -101,14 +97,22 @@ def quantize_recipe(
     base: specs.Recipe | None = None,
 ) -> specs.Recipe:
     """Settings of a quantization: those of a run, or plain ones, with schemes, problems and samples as asked."""
-    import yaml
-
-    text: dict[str, Any] = yaml.safe_load(specs.dump(base)) if base else {"name": "quantization"}
+    text = _on_benchmark(base, benchmark, "quantization")
     part = text.setdefault("quantize", {})
     if schemes:
         part["schemes"] = list(schemes)
-    if benchmark is not None:
-        text.setdefault("evaluate", {})["prompts"] = [{"source": benchmark, "split": "test"}]
     part |= {} if samples is None else {"samples": samples}
     part |= {} if limit is None else {"limit": limit}
+    return _parsed(text, settings)
+
+
+def _on_benchmark(base: specs.Recipe | None, benchmark: str | None, name: str) -> dict[str, Any]:
+    """A run's recipe, or a plain one of this name, as keys and values, with the problems as asked."""
+    text: dict[str, Any] = yaml.safe_load(specs.dump(base)) if base else {"name": name, "evaluate": {}}
+    if benchmark is not None:
+        text["evaluate"]["prompts"] = [{"source": benchmark, "split": "test"}]
+    return text
+
+
+def _parsed(text: dict[str, Any], settings: Sequence[str]) -> specs.Recipe:
     return specs.parse(specs.Recipe, yaml.safe_dump(text), "options", specs.overrides(settings))

@@ -413,7 +413,6 @@ def test_a_folder_without_a_contract_uses_its_own_template(model_folder: Callabl
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_quantized_folder_talks_quietly(student_folder: Path, tmp_path: Path, bits: int) -> None:
-    pytest.importorskip("bitsandbytes")
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8, bnb_4bit_quant_type="nf4")

@@ -115,7 +115,6 @@ def test_a_quantized_folder_says_what_its_weights_really_are(tmp_path: Path) -> 
 def test_a_gguf_file_by_itself_and_beside_how_it_was_made(
     model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gguf")
     file = write_gguf(model_folder("qwen2"), tmp_path / "tiny.gguf", template="{{ messages }}")
     told = lines(file)
     assert f"GGUF file {file}: {file.stat().st_size / 1e6:.1f} MB" in told

@@ -159,6 +159,14 @@ def opens_reasoning(prompt: str) -> bool:
     return prompt.rstrip().endswith(OPEN)
 
 
+def reply_limit(prompt_tokens: int, context: int, asked: Asked) -> int:
+    """Tokens that a reply may have. Raises ContextFullError when the prompt leaves room for none."""
+    room = context - prompt_tokens
+    if room < 1:
+        raise ContextFullError(f"the conversation of {prompt_tokens} tokens fills the context of {context}")
+    return min(asked.max_tokens or room, room)
+
+
 def cut_reason(limit: int, asked: Asked) -> Literal["length", "context"]:
     """Why a reply of `limit` tokens was cut: the limit that was asked for, or the end of the context."""
     return "length" if limit == asked.max_tokens else "context"

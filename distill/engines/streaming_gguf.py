@@ -17,13 +17,13 @@ from typing import Any
 from distill.contract import Contract
 from distill.engines.streaming import (
     Asked,
-    ContextFullError,
     Ending,
     Piece,
     Splitter,
     cut_reason,
     failures_told,
     opens_reasoning,
+    reply_limit,
 )
 from distill.environment import install_command
 from distill.errors import EndpointError
@@ -58,10 +58,7 @@ class GgufTalker:
         llama = self._llama
         prompt = self._render(messages)
         ids = llama.tokenize(prompt.encode(), add_bos=False, special=True)  # the text holds its BOS token already
-        room = self._context - len(ids)
-        if room < 1:
-            raise ContextFullError(f"the conversation of {len(ids)} tokens fills the context of {self._context}")
-        limit = min(asked.max_tokens or room, room)
+        limit = reply_limit(len(ids), self._context, asked)
         splitter = Splitter(opened=opens_reasoning(prompt))
         text = codecs.getincrementaldecoder("utf-8")(errors="replace")  # one character may be several tokens
         count, stopped = 0, False

@@ -12,7 +12,6 @@ from distill.engines.decoding import Row, stream
 from distill.engines.local import load_model
 from distill.engines.streaming import (
     Asked,
-    ContextFullError,
     Detokenizer,
     Ending,
     Piece,
@@ -20,6 +19,7 @@ from distill.engines.streaming import (
     cut_reason,
     failures_told,
     opens_reasoning,
+    reply_limit,
 )
 from distill.records import Message
 
@@ -45,10 +45,7 @@ class LocalTalker:
         tokenizer, stops = self._loaded.tokenizer, self._loaded.stops
         prompt = self._render(messages)
         ids = tokenizer.encode(prompt, add_special_tokens=False)
-        room = self._context - len(ids)
-        if room < 1:
-            raise ContextFullError(f"the conversation of {len(ids)} tokens fills the context of {self._context}")
-        limit = min(asked.max_tokens or room, room)
+        limit = reply_limit(len(ids), self._context, asked)
         splitter = Splitter(opened=opens_reasoning(prompt))
         text = Detokenizer(lambda part: str(tokenizer.decode(part, skip_special_tokens=True)))
         count, stopped = 0, False

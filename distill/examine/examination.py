@@ -21,11 +21,10 @@ from distill.records import Prompt, Trace
 from distill.sampling.requests import Subject, tasks_by_key, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import in_flight
-from distill.verify import BROKEN
+from distill.verify import BROKEN, MATH
 from distill.verify.pool import VerifierPool
 
 FORMAT = 1
-VERIFIER = "distill.verify.math:check_math"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def grade(pairs: list[tuple[Prompt, Trace]], max_tokens: int) -> list[Graded]:
 
     Raises RunError when the verifier itself broke: that would count as wrong answers.
     """
-    with VerifierPool(VERIFIER) as pool:
+    with VerifierPool(MATH) as pool:
         outcomes = list(pool.map((trace.answer, prompt.answer) for prompt, trace in pairs))
     broken = sum(outcome.reason in BROKEN for outcome in outcomes)
     if broken:
@@ -143,7 +142,7 @@ def _result(
             "samples": samples,
             "sampling": subject.sampling.to_json(),
             "max_tokens": subject.max_tokens,
-            "verifier": VERIFIER,
+            "verifier": MATH,
         },
         **asdict(found),
         "interval": list(found.interval),

@@ -20,10 +20,8 @@ from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject, tasks_by_key
 from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import FilterSettings, Recipe
-from distill.verify import BROKEN, Outcome
+from distill.verify import BROKEN, MATH, Outcome
 from distill.verify.pool import VerifierPool
-
-MATH = "distill.verify.math:check_math"
 
 
 @dataclass(frozen=True, slots=True)

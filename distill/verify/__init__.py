@@ -19,6 +19,8 @@ class Outcome:
     score: float | None = None
 
 
+MATH = "distill.verify.math:check_math"
+"""The verifier of the kinds `math` and `numeric`, as a VerifierPool's workers import it."""
 PASS = Outcome("pass")
 BROKEN = ("verifier_crash", "verifier_error")
 """Reasons of an abstention that tell of the verifier, not of the answer."""

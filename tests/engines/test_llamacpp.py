@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from quantize.material import a_student, changed_json
@@ -18,9 +17,7 @@ from distill.engines import EndpointError, RefusedError, Reply, Request, llamacp
 from distill.engines.llamacpp import Decoder, GgufModel, LlamaCppEngine
 from distill.hardware import Memory
 from distill.quantize import gguf_writer
-from distill.records import Sampling
-
-T = TypeVar("T")
+from engines.asking import replies_to, request, with_engine
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +30,12 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def request(question: str, *, tokens: int = 12, seed: int = 0, **sampling: Any) -> Request:
-    asked = Sampling(**{"temperature": 0.7, **sampling})
-    return Request(question, [{"role": "user", "content": question}], asked, tokens, seed)
-
-
-def with_engine(file: Path, use: Callable[[LlamaCppEngine], Awaitable[T]], *, batch: int = 3) -> T:
-    async def run() -> T:
-        engine = LlamaCppEngine(file, name="llama.cpp/tiny", batch=batch)
-        await engine.start()
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(asyncio.wait_for(run(), 120))
+def an_engine(file: Path, batch: int = 3) -> LlamaCppEngine:
+    return LlamaCppEngine(file, name="llama.cpp/tiny", batch=batch)
 
 
 def answers(file: Path, requests: list[Request], *, batch: int = 3) -> list[Reply]:
-    async def ask(engine: LlamaCppEngine) -> list[Reply]:
-        return list(await asyncio.gather(*(engine.complete(r) for r in requests)))
-
-    return with_engine(file, ask, batch=batch)
+    return replies_to(an_engine(file, batch), requests)
 
 
 def test_more_requests_than_places_are_all_answered_each_to_its_own_limit(file: Path) -> None:
@@ -118,7 +99,7 @@ def test_a_prompt_that_fills_the_context_is_refused_and_a_long_one_leaves_the_re
         assert (reply.prompt_tokens or 0) + (reply.completion_tokens or 0) <= 256
         return reply.completion_tokens
 
-    assert with_engine(file, ask)
+    assert with_engine(an_engine(file), ask)
 
 
 def test_a_setting_it_would_ignore_is_refused(file: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -16,34 +16,17 @@ from conftest import tiny_model
 from distill.engines import EndpointError, RefusedError, Reply, Request, batching
 from distill.engines import local as local_module
 from distill.engines.local import LocalEngine
-from distill.records import Sampling
+from engines.asking import replies_to, request, with_engine
 
-T = TypeVar("T")
 Folder = Callable[[str], Path]
 
 
-def request(question: str, *, tokens: int = 12, seed: int = 0, **sampling: Any) -> Request:
-    asked = Sampling(**{"temperature": 0.7, **sampling})
-    return Request(question, [{"role": "user", "content": question}], asked, tokens, seed)
-
-
-def with_engine(folder: Path, use: Callable[[LocalEngine], Awaitable[T]], *, batch: int = 4) -> T:
-    async def run() -> T:
-        engine = LocalEngine(str(folder), name="local/tiny", batch=batch)
-        await engine.start()
-        try:
-            return await use(engine)
-        finally:
-            await engine.close()
-
-    return asyncio.run(asyncio.wait_for(run(), 120))
+def an_engine(folder: Path, batch: int = 4) -> LocalEngine:
+    return LocalEngine(str(folder), name="local/tiny", batch=batch)
 
 
 def answers(folder: Path, requests: list[Request], *, batch: int = 4) -> list[Reply]:
-    async def ask(engine: LocalEngine) -> list[Reply]:
-        return list(await asyncio.gather(*(engine.complete(r) for r in requests)))
-
-    return with_engine(folder, ask, batch=batch)
+    return replies_to(an_engine(folder, batch), requests)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +60,7 @@ def test_the_model_is_loaded_in_that_type(
     async def loaded(engine: LocalEngine) -> torch.dtype:
         return next(engine._model.parameters()).dtype  # type: ignore[no-any-return]
 
-    assert with_engine(folder, loaded) == dtype
+    assert with_engine(an_engine(folder), loaded) == dtype
 
 
 @pytest.mark.parametrize(("architecture", "count"), [("qwen2", 40), ("deepseek_v3", 8)])
@@ -126,7 +109,7 @@ def test_too_long_a_prompt_is_refused_and_a_reply_ends_with_the_context(model_fo
         asked = [request("short"), request("word " * 300), request("short", tokens=5_000)]
         return await asyncio.gather(*(engine.complete(r) for r in asked), return_exceptions=True)
 
-    first, second, third = with_engine(model_folder("qwen2"), ask)
+    first, second, third = with_engine(an_engine(model_folder("qwen2")), ask)
     assert isinstance(first, Reply)
     assert isinstance(second, RefusedError)
     assert "leaves no room in the model's 256" in str(second)
@@ -249,7 +232,7 @@ def test_a_cancelled_request_is_not_run(model_folder: Folder) -> None:
         given_up.cancel()
         return await engine.complete(request("kept", tokens=3))
 
-    assert with_engine(model_folder("qwen2"), use).completion_tokens == 3
+    assert with_engine(an_engine(model_folder("qwen2")), use).completion_tokens == 3
 
 
 def test_a_failure_of_the_model_belongs_to_those_who_wait_for_it(

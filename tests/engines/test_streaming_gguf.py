@@ -22,8 +22,6 @@ QUESTION: list[Message] = [{"role": "user", "content": "What is 2 + 2?"}]
 
 @pytest.fixture(scope="module")
 def gguf_file(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[str], Path]) -> Path:
-    pytest.importorskip("llama_cpp")
-    pytest.importorskip("gguf")
     from tiny_gguf import write_gguf
 
     file = tmp_path_factory.mktemp("gguf") / "tiny.gguf"

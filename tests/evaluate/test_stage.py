@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from examine.material import InProcess, Student, a_student, examinee, recipe
+from examine.material import Student, a_student, examinee, recipe
+from verify.in_process import InProcess
 
 from distill.errors import InputError, RunError
 from distill.evaluate import stage

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sampling.scripted import Scripted, subject
 
 from distill.engines import Reply, Request
-from distill.examine import examination
 from distill.examine.examination import Examinee, examine
 from distill.records import Prompt, TeacherIdentity
 from distill.specs import EvaluateSettings, PromptsPart, Recipe
-from distill.verify import Outcome
-from distill.verify.math import check_math
 
 PROBLEMS = [Prompt(f"What is {n}?", id=f"p{n}", kind="math", answer=str(n)) for n in range(4)]
-
-
-class InProcess:
-    """Stands in for the pool where worker processes would only cost time."""
-
-    def __init__(self, function: str) -> None:
-        assert function == examination.VERIFIER
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
-        return (check_math(*item) for item in items)
 
 
 class Student(Scripted):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from sampling.scripted import subject
+from verify.in_process import InProcess
 
 from distill.engines import AttemptError, RefusedError, Reply, Request
 from distill.errors import InputError, RunError
@@ -19,7 +20,7 @@ from distill.records import Prompt
 from distill.sampling import scheduler
 from distill.sampling.requests import answered, task_for
 from distill.verify.pool import VerifierPool
-from examine.material import PROBLEMS, InProcess, Student, examined, examinee
+from examine.material import PROBLEMS, Student, examined, examinee
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sampling.scripted import subject
+from verify.in_process import InProcess
 
 from distill.errors import InputError, UsageError
 from distill.examine import examination
@@ -14,7 +15,7 @@ from distill.examine.examination import examine
 from distill.examine.scores import compare
 from distill.records import Prompt
 from distill.sampling import scheduler
-from examine.material import PROBLEMS, InProcess, Student, examined, examinee
+from examine.material import PROBLEMS, Student, examined, examinee
 
 
 @pytest.fixture(autouse=True)

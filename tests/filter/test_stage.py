@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from verify.in_process import InProcess
 
 from distill import specs
 from distill.engines import Reply
@@ -24,7 +25,6 @@ from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject, answered, failed, task_for
 from distill.sampling.subjects import teacher_subject
 from distill.verify import PASS, Outcome, abstaining
-from distill.verify.math import check_math
 from distill.verify.pool import VerifierPool
 
 TEACHER = {"name": "scripted", "model": "org/scripted", "revision": "1"}
@@ -43,22 +43,6 @@ REPLIES: list[tuple[str, Any]] = [
 ]
 OTHERS = {"code": 2, "open": 2}
 """Prompts of other kinds beside the math, with a right-looking reply each."""
-
-
-class InProcess:
-    """Stands in for the pool where worker processes would only cost time; a test below runs with the real one."""
-
-    def __init__(self, function: str) -> None:
-        assert function == stage.MATH
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
-        return (check_math(*item) for item in items)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from distill.quantize.schemes import Scheme
 from distill.rundir import RunDir
 from quantize.material import a_student, changed_json, halve_gguf_scales, halve_scales, wrong_gguf_stop
 
+WRONG_STOP = "ends replies with &, the contract with <.end.of.sentence.>"
 SETTINGS: dict[str, Any] = {
     "quantize.schemes": ["nf4", "gguf:q4_k_m"],
     "quantize.limit": 2,
@@ -80,72 +82,49 @@ def test_the_students_own_samples_are_not_drawn_again(run: RunDir, capsys: pytes
     assert plan(recipe, run, "evaluate", "quantize") == {"evaluate": "done", "quantize": "done"}
 
 
-def broken_nf4(folder: Path) -> None:
-    halve_scales(folder)
-
-
 def wrong_stop(folder: Path) -> None:
     changed_json(folder / "generation_config.json", lambda content: content.update(eos_token_id=5))
 
 
+def break_files_of(monkeypatch: pytest.MonkeyPatch, module: ModuleType, how: Callable[[Path], None]) -> None:
+    """Whatever the writer of NF4 or of GGUF files makes is broken afterwards."""
+    function = "write" if module is bnb else "quantize"
+    inner = getattr(module, function)
+
+    def write(source: Path, out: Path, scheme: Scheme) -> None:
+        inner(source, out, scheme)
+        how(out)
+
+    monkeypatch.setattr(module, function, write)
+
+
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("scheme", "writer", "how", "reason"),
     [
-        (broken_nf4, "(NF4) are 5[01]% off the student's, where rounding explains at most 20.0%"),
-        (wrong_stop, "stop token: generation_config.json ends replies with &, the contract with <.end.of.sentence.>"),
+        ("nf4", bnb, halve_scales, r"\(NF4\) are 5[01]% off the student's, where rounding explains at most 20.0%"),
+        ("nf4", bnb, wrong_stop, f"stop token: generation_config.json {WRONG_STOP}"),
+        ("gguf:q4_k_m", gguf_writer, halve_gguf_scales, r"\(Q\d_K\) are 50% off the student's"),
+        ("gguf:q4_k_m", gguf_writer, wrong_gguf_stop, f"stop token: the file {WRONG_STOP}"),
     ],
 )
-def test_a_broken_folder_ends_with_code_3_and_its_reason(
+def test_a_broken_file_ends_with_code_3_and_its_reason(
     run: RunDir,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    scheme: str,
+    writer: ModuleType,
     how: Callable[[Path], None],
     reason: str,
 ) -> None:
-    inner = bnb.write
-
-    def write(student: Path, out: Path, scheme: Scheme) -> None:
-        inner(student, out, scheme)
-        how(out)
-
-    monkeypatch.setattr(bnb, "write", write)
-    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 3
+    with monkeypatch.context() as broken:
+        break_files_of(broken, writer, how)
+        assert command(broken, "quantize", run.path, "--scheme", scheme) == 3
     told = capsys.readouterr()
-    assert re_found(reason, told.err), told.err
+    assert re.search(reason, told.err), told.err
     assert "NOT PASSED" in told.out
-    assert not (run.evaluations / "student-nf4.json").exists(), "a file with a fault is not examined"
-    monkeypatch.undo()
-    assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 0, "and is made again, not taken as it is"
-
-
-@pytest.mark.parametrize(
-    ("how", "reason"),
-    [
-        (halve_gguf_scales, r"\(Q\d_K\) are 50% off the student's"),
-        (wrong_gguf_stop, "stop token: the file ends replies with &, the contract with <.end.of.sentence.>"),
-    ],
-)
-def test_a_broken_gguf_file_ends_with_code_3_and_its_reason(
-    run: RunDir,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    how: Callable[[Path], None],
-    reason: str,
-) -> None:
-    inner = gguf_writer.quantize
-
-    def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
-        inner(bf16, out, scheme)
-        how(out)
-
-    monkeypatch.setattr(gguf_writer, "quantize", quantize)
-    assert command(monkeypatch, "quantize", run.path, "--scheme", "gguf:q4_k_m") == 3
-    told = capsys.readouterr()
-    assert re_found(reason, told.err), told.err
-
-
-def re_found(pattern: str, text: str) -> bool:
-    return re.search(pattern.replace("(NF4)", r"\(NF4\)"), text) is not None
+    examined = {path.stem for path in run.evaluations.glob("student-*.json")}
+    assert examined <= {"student-bf16"}, "a file with a fault is not examined"
+    assert command(monkeypatch, "quantize", run.path, "--scheme", scheme) == 0, "and is made again, not taken as it is"
 
 
 def test_too_few_weights_in_four_bits_end_with_code_3(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,13 +190,7 @@ def test_the_score_of_an_earlier_file_goes_with_it(run: RunDir, monkeypatch: pyt
     assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 0
     assert (run.evaluations / "student-nf4.json").exists()
     (run.quantized / "nf4" / "config.json").write_text("{}")
-    inner = bnb.write
-
-    def write(student: Path, out: Path, scheme: Scheme) -> None:
-        inner(student, out, scheme)
-        halve_scales(out)
-
-    monkeypatch.setattr(bnb, "write", write)
+    break_files_of(monkeypatch, bnb, halve_scales)
     assert command(monkeypatch, "quantize", run.path, "--scheme", "nf4") == 3
     assert not (run.evaluations / "student-nf4.json").exists()
 

@@ -7,11 +7,10 @@ from itertools import count, islice
 
 import pytest
 
-from distill.verify import PASS, failing
+from distill.verify import MATH, PASS, failing
 from distill.verify.pool import Item, VerifierPool
 
 OBEY = "verify.hostile:obey"
-MATH = "distill.verify.math:check_math"
 
 
 def expected(number: int) -> object:
