@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+CONTRACT_FILE = "distill.json"
+"""Lies beside a student's weights and says under which contract it was trained."""
 
 _CONTROL = re.compile(f"{OPEN}|{CLOSE}|<\\|[^<>|\\s]+\\|>|<｜[^<>｜\\s]+｜>")
 """What a tokenizer turns into a control token: think tags, and the way Qwen, Llama and DeepSeek write all others."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -36,6 +37,17 @@ def sha256_of(value: Any) -> str:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """`sha256_file`, computed again only when the file's size or time says that it changed: weights take minutes."""
+    status = path.stat()
+    return _sha256_of_state(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _sha256_of_state(path: Path, size: int, modified: int) -> str:
+    return sha256_file(path)
 
 
 def sha256_tree(path: Path) -> str:

@@ -7,7 +7,6 @@ nothing about how a stage uses its settings.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -18,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from distill.contract import TEMPLATES, Contract, ReasoningFormat, Response
 from distill.errors import SpecError, near
-from distill.files import sha256_file, sha256_of
+from distill.files import sha256_of, sha256_once
 from distill.records import Kind, Prompt, Reasoning, Sampling, field_names
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
@@ -362,6 +361,12 @@ class EvaluateSettings(Strict):
     min_pass_at_1: float | None = Field(None, ge=0, le=1)
     """The run ends with exit code 3 when the student's pass@1 is below this."""
 
+    @model_validator(mode="after")
+    def _bar_is_measured(self) -> Self:
+        if self.min_pass_at_1 is not None and "student" not in self.models:
+            raise ValueError("min_pass_at_1 is a bar for the student, whom models leaves out: add it, or set null")
+        return self
+
 
 class QuantizeSettings(Strict):
     """Smaller files of the student, each examined by the program it is for, and how much it may lose."""
@@ -642,14 +647,8 @@ DECIDING_FILES = ("*.safetensors", "config.json", "generation_config.json", "tok
 def folder_revision(folder: Path) -> str:
     """16 hex digits over the files of a model folder that decide what it writes."""
     files = sorted({path for pattern in DECIDING_FILES for path in folder.glob(pattern)})
-    hashes = [[path.name, _hash_once(path, path.stat().st_size, path.stat().st_mtime_ns)] for path in files]
+    hashes = [[path.name, sha256_once(path)] for path in files]
     return sha256_of(hashes)[:16]
-
-
-@functools.lru_cache(maxsize=4_096)
-def _hash_once(path: Path, size: int, modified: int) -> str:
-    """A file's sha256, computed again only when its size or time says that it changed: weights take minutes."""
-    return sha256_file(path)
 
 
 def read(path: Path) -> str:

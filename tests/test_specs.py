@@ -436,6 +436,12 @@ def test_the_model_folders_of_a_stage_are_those_it_loads(tmp_path: Path) -> None
     assert parse(Recipe, f"name: r\nteacher: {gone}\n", "f").model_folders("filter") == {}
 
 
+def test_a_bar_for_a_student_that_nobody_examines_is_refused() -> None:
+    text = RECIPE + "evaluate: {models: [teacher], min_pass_at_1: 0.5}\n"
+    with pytest.raises(SpecError, match="min_pass_at_1 is a bar for the student, whom models leaves out"):
+        parse(Recipe, text, "f")
+
+
 # --- what decides a stage --------------------------------------------------------------------------------------------
 
 

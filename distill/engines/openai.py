@@ -6,19 +6,20 @@ think tags. The key and the password in a URL stay in here: no message, log line
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import email.utils
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from distill.engines import AttemptError, RefusedError, Reply, Request
-from distill.errors import DistillError, EndpointError, near
+from distill.errors import DistillError, EndpointError, UsageError, near
 from distill.records import storable
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ PASSING_STATUS = (408, 409, 425, 429)
 PASSING_FINISH = ("abort", "error")
 """How vLLM and SGLang end a reply when the server, not the model, stopped it."""
 
+CONTENT = ("content",)
+REASONING = ("reasoning", "reasoning_content")
+"""Where a message holds the answer and the separate reasoning; the second name is the older one."""
 FINISH: Mapping[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
 
 
@@ -85,7 +89,7 @@ class OpenAIEngine:
         """One sample. Raises AttemptError, RefusedError or EndpointError, whichever the answer means."""
         try:
             answer = await self._ask("POST", "/chat/completions", request_body(request, self.model))
-        except _Unreachable as error:
+        except Unreachable as error:
             raise AttemptError(error.what) from None
         if answer.status != 200:
             raise self._failure(answer.status, answer)
@@ -129,7 +133,7 @@ class OpenAIEngine:
     async def _look_for_model(self) -> None:
         try:
             answer = await self._ask("GET", "/models")
-        except _Unreachable as error:
+        except Unreachable as error:
             raise EndpointError(
                 f"the endpoint does not answer: {error.what}",
                 given=self._shown,
@@ -162,7 +166,15 @@ class OpenAIEngine:
             )
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """One request and its whole answer, whatever the status. Raises _Unreachable when there is none."""
+        """One request and its whole answer, whatever the status. Raises Unreachable when there is none."""
+        async with self._response(method, path, body) as response:
+            return await _whole(response)
+
+    @contextlib.asynccontextmanager
+    async def _response(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request's response, to be read inside. Raises Unreachable when there is none, or it breaks off."""
         import aiohttp
 
         if self._session is None:
@@ -171,13 +183,15 @@ class OpenAIEngine:
         place = address._replace(path=address.path.rstrip("/") + path, fragment="").geturl()
         try:
             async with self._session.request(method, place, json=body, allow_redirects=False) as response:
-                return Answer(response.status, response.headers.get("Retry-After"), await response.read())
+                yield response
+        except DistillError:  # of who reads it; an EndpointError is an OSError too
+            raise
         except aiohttp.ConnectionTimeoutError:
-            raise _Unreachable(f"no connection within {CONNECT_SECONDS:g} s") from None
+            raise Unreachable(f"no connection within {CONNECT_SECONDS:g} s") from None
         except TimeoutError:
-            raise _Unreachable(f"no byte from the server within {self._timeout:g} s") from None
+            raise Unreachable(f"no byte from the server within {self._timeout:g} s") from None
         except (aiohttp.ClientError, OSError) as error:  # the text of these may hold the address: only the kind is told
-            raise _Unreachable(f"the connection failed ({_kind(error)})") from None
+            raise Unreachable(f"the connection failed ({_kind(error)})") from None
 
     def _failure(self, status: int, answer: Answer) -> DistillError:
         """What an answer other than 200 means."""
@@ -215,8 +229,25 @@ class Answer:
     content: bytes
 
 
-class _Unreachable(DistillError):
+class Unreachable(DistillError):
     """No answer at all; `what` says why, without an address."""
+
+
+async def _whole(response: aiohttp.ClientResponse) -> Answer:
+    return Answer(response.status, response.headers.get("Retry-After"), await response.read())
+
+
+def is_url(where: str) -> bool:
+    """Whether this names a server, and not a file or a spec."""
+    return where.startswith(("http://", "https://"))
+
+
+def required_model(url: str, model: str | None) -> str:
+    """The model's name at a server, which no URL tells. Raises UsageError without it."""
+    if model is None:
+        given = url.rpartition("@")[2]  # a login stays unsaid
+        raise UsageError("a URL needs --model NAME, the model's name at that server", given=given)
+    return model
 
 
 def request_body(request: Request, model: str) -> dict[str, Any]:
@@ -240,28 +271,37 @@ def read_reply(body: Any, endpoint: str) -> Reply:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise AttemptError("the server's reply holds no choices")
     message, reason = choices[0].get("message"), choices[0].get("finish_reason")
-    if not isinstance(message, dict) or reason is None or reason in PASSING_FINISH:
+    if not isinstance(message, dict):
         raise AttemptError(f"the server broke the reply off (finish_reason {reason})")
-    if reason not in FINISH:
-        raise RefusedError(f"the server ended the reply with finish_reason '{excerpt(storable(str(reason)))}'")
-    text, reasoning = _text(message, "content"), _text(message, "reasoning", "reasoning_content")
+    finish = finish_of(reason)
+    text, reasoning = text_in(message, *CONTENT), text_in(message, *REASONING)
     usage = body.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     details = usage.get("completion_tokens_details")
-    counted = _count(details, "reasoning_tokens")
+    counted = token_count(details, "reasoning_tokens")
     return Reply(
         text=text or "",
-        finish_reason=FINISH[reason],
+        finish_reason=finish,
         endpoint=endpoint,
         reasoning=reasoning,
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        completion_tokens=_count(usage, "completion_tokens"),
+        prompt_tokens=token_count(usage, "prompt_tokens"),
+        completion_tokens=token_count(usage, "completion_tokens"),
         # vLLM 0.32 counts from a <think> that the model wrote itself: 0 when the prompt already opened it, as R1's does
         reasoning_tokens=None if counted == 0 and reasoning else counted,
     )
 
 
-def _text(message: dict[str, Any], *fields: str) -> str | None:
+def finish_of(reason: Any) -> Literal["stop", "length"]:
+    """How a reply ended. Raises AttemptError when the server broke it off, RefusedError for another ending than the
+    model's own or the token limit."""
+    if reason is None or reason in PASSING_FINISH:
+        raise AttemptError(f"the server broke the reply off (finish_reason {reason})")
+    if reason not in FINISH:
+        raise RefusedError(f"the server ended the reply with finish_reason '{excerpt(storable(str(reason)))}'")
+    return FINISH[reason]
+
+
+def text_in(message: dict[str, Any], *fields: str) -> str | None:
     """The first of these fields that holds text; the others may be missing, null or empty."""
     values = [message.get(field) for field in fields]
     for field, value in zip(fields, values, strict=True):
@@ -271,7 +311,8 @@ def _text(message: dict[str, Any], *fields: str) -> str | None:
     return storable(found) if found is not None else None
 
 
-def _count(counts: Any, field: str) -> int | None:
+def token_count(counts: Any, field: str) -> int | None:
+    """A field of a usage object, None where it holds no count."""
     value = counts.get(field) if isinstance(counts, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from distill import specs
+from distill.engines.openai import is_url, required_model
 from distill.errors import InputError, RunError, UsageError
 from distill.examine.examination import Examinee, examine
-from distill.examine.models import model_examinee
+from distill.examine.models import model_examinee, prompts_around, run_around
 from distill.examine.scores import table
 from distill.files import sha256_of
 from distill.prompts.stage import evaluation_problems, read_prompts
@@ -28,10 +29,10 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
         scores[name] = examine(examinee, problems, settings.samples, run.evaluations, benchmark=recipe.benchmark)
     counts: dict[str, Any] = {name: {key: result[key] for key in _SHOWN} for name, result in scores.items()}
     gates = []
-    student = scores.get("student")
-    if settings.min_pass_at_1 is not None and student is not None and student["pass_at_1"] < settings.min_pass_at_1:
+    bar = settings.min_pass_at_1
+    if bar is not None and scores["student"]["pass_at_1"] < bar:
         gates.append(
-            f"the student's pass@1 is {student['pass_at_1']:.3f}, below evaluate.min_pass_at_1={settings.min_pass_at_1}"
+            f"the student's pass@1 is {scores['student']['pass_at_1']:.3f}, below evaluate.min_pass_at_1={bar}"
         )
     outputs = [run.evaluations / made for name in scores for made in (f"{name}.json", name)]
     return StageReport(counts, tuple(outputs), tuple(table(list(scores.items()))), tuple(gates))
@@ -56,21 +57,14 @@ def examine_alone(where: str, model: str | None, recipe: specs.Recipe, out: Path
         raise InputError(
             "no problems to evaluate on", todo="give --benchmark NAME|FILE, such as --benchmark arithmetic"
         )
-    if where.startswith(("http://", "https://")):
-        examinee = _served(where, model, recipe)
+    if is_url(where):
+        examinee = _served(where, required_model(where, model), recipe)
     elif Path(where).exists():
         examinee = model_examinee(Path(where), _name_of(Path(where).resolve()), recipe)
     else:
         raise UsageError(f"{where} is no run, no model folder, no GGUF file and no URL", todo="check the path")
-    around = run_around(Path(where).resolve())  # a student inside a run must not meet what it was trained on
-    seen = around is not None and around.prompts.is_file()
-    problems = evaluation_problems(recipe, read_prompts(around.prompts) if around is not None and seen else ())
+    problems = evaluation_problems(recipe, prompts_around(Path(where)))
     return examine(examinee, problems, settings.samples, out, benchmark=recipe.benchmark)
-
-
-def run_around(place: Path) -> RunDir | None:
-    """The run that a model lies in, as its student or one of its quantized files."""
-    return next((RunDir(folder) for folder in place.parents[:3] if (folder / "recipe.yaml").is_file()), None)
 
 
 def _name_of(place: Path) -> str:
@@ -80,9 +74,7 @@ def _name_of(place: Path) -> str:
     return f"{around.path.name}-{name}" if around is not None else name
 
 
-def _served(url: str, model: str | None, recipe: specs.Recipe) -> Examinee:
-    if model is None:
-        raise UsageError("a URL needs --model NAME, the model's name at that server", given=url)
+def _served(url: str, model: str, recipe: specs.Recipe) -> Examinee:
     teacher = specs.teacher("openai-compatible", {"model": model})
     served = recipe.model_copy(update={"generate": recipe.generate.model_copy(update={"engine": "openai", "url": url})})
     return _as_teacher(model.replace("/", "--"), teacher, served)

@@ -4,20 +4,21 @@ contract beside its weights."""
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from distill import gguf_file, specs
-from distill.contract import Contract
+from distill.contract import CONTRACT_FILE, Contract
 from distill.engines import Engine
 from distill.engines.llamacpp import LlamaCppEngine
 from distill.engines.local import LocalEngine
 from distill.errors import InputError, UsageError
 from distill.examine.examination import Examinee
-from distill.files import sha256_file
-from distill.records import TeacherIdentity
+from distill.files import sha256_once
+from distill.prompts.stage import read_prompts
+from distill.records import Prompt, TeacherIdentity
+from distill.rundir import RunDir
 from distill.sampling.subjects import model_subject
-
-MODEL_CONTRACT = "distill.json"
 
 
 def model_examinee(place: Path, name: str, recipe: specs.Recipe, *, known_as: str | None = None) -> Examinee:
@@ -28,7 +29,7 @@ def model_examinee(place: Path, name: str, recipe: specs.Recipe, *, known_as: st
     settings = recipe.evaluate
     file = gguf_in(place)
     contract = model_contract(file.parent if file else place)
-    revision = sha256_file(file)[:16] if file else specs.folder_revision(place)
+    revision = sha256_once(file)[:16] if file else specs.folder_revision(place)
     subject = model_subject(
         TeacherIdentity(known_as or name, revision),
         contract,
@@ -41,6 +42,18 @@ def model_examinee(place: Path, name: str, recipe: specs.Recipe, *, known_as: st
         else LocalEngine(str(place), name=f"local/{name}", batch=settings.concurrency)
     )
     return Examinee(name, subject, engine, settings.concurrency, contract.hash)
+
+
+def run_around(place: Path) -> RunDir | None:
+    """The run that a model lies in, as its student or one of its quantized files."""
+    folders = place.resolve().parents[:3]
+    return next((RunDir(folder) for folder in folders if (folder / "recipe.yaml").is_file()), None)
+
+
+def prompts_around(place: Path) -> Iterator[Prompt]:
+    """What a model inside a run may have been trained on, which it must not be examined on; nothing for others."""
+    around = run_around(place)
+    return read_prompts(around.prompts) if around is not None and around.prompts.is_file() else iter(())
 
 
 def gguf_in(place: Path) -> Path | None:
@@ -72,10 +85,10 @@ def context_of(folder: Path) -> int:
 
 def model_contract(folder: Path) -> Contract:
     """The contract a student was saved with. Raises InputError when the folder has none."""
-    path = folder / MODEL_CONTRACT
+    path = folder / CONTRACT_FILE
     if not path.is_file():
         raise InputError(
-            f"{folder} does not say under which contract it was trained (no {MODEL_CONTRACT})",
+            f"{folder} does not say under which contract it was trained (no {CONTRACT_FILE})",
             todo="evaluate a student that distill trained, or serve the model and give its URL",
         )
     try:

@@ -44,14 +44,14 @@ def compare(a: Path, b: Path) -> tuple[dict[str, Any], list[str]]:
             given="; ".join(differing),
             todo="evaluate both on the same problems with the same sampling, samples and max_tokens",
         )
-    mean, error = paired_difference(first["per_problem"], second["per_problem"])
+    found = paired_difference(first["per_problem"], second["per_problem"])
     names = [f"{path.stem}" for path in (a, b)]
     lines = table([(name, result) for name, result in zip(names, (first, second), strict=True)])
-    low, high = mean - 1.96 * error, mean + 1.96 * error
-    interval = f"{low:+.1%} to {high:+.1%}"
-    lines.append(f"{names[1]} − {names[0]}: {mean:+.1%} (95% {interval}, paired over {first['problems']} problems)")
-    values = {"difference": mean, "stderr": error, "interval": [low, high], "problems": first["problems"]}
-    return {"a": str(a), "b": str(b), **values}, lines
+    interval = f"{found.low:+.1%} to {found.high:+.1%}"
+    difference = f"{names[1]} − {names[0]}: {found.mean:+.1%}"
+    lines.append(f"{difference} (95% {interval}, paired over {first['problems']} problems)")
+    values = {"difference": found.mean, "stderr": found.stderr, "interval": [found.low, found.high]}
+    return {"a": str(a), "b": str(b), **values, "problems": first["problems"]}, lines
 
 
 def _read_score(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -83,7 +83,23 @@ def standard_error(values: Sequence[float]) -> float:
     return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
-def paired_difference(a: dict[str, float], b: dict[str, float]) -> tuple[float, float]:
-    """(mean of b − a over common problems, its standard error)."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """pass@1 of one model minus that of another, paired by problem, with the ends of its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+    stderr: float
+
+
+def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> Difference:
+    """b − a, from the shares of right samples of the problems that both have.
+
+    The interval is normal, and never narrower than what n problems can tell: where none differs, a share of 3/n
+    differing ones is still compatible with that at 95% (Hanley and Lippman-Hand, doi:10.1001/jama.1983.03330370053031).
+    """
     differences = [b[prompt] - a[prompt] for prompt in a if prompt in b]
-    return sum(differences) / len(differences), standard_error(differences)
+    mean, error = sum(differences) / len(differences), standard_error(differences)
+    half = max(1.96 * error, 3 / len(differences))
+    return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), error)

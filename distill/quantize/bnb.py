@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.contract import CONTRACT_FILE
 from distill.environment import missing_extra
 from distill.errors import InputError
 from distill.hardware import free_memory
@@ -20,9 +21,9 @@ from distill.quantize.schemes import Scheme
 if TYPE_CHECKING:
     import torch
 
-BESIDE = ("tokenizer*.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json", "distill.json")
+BESIDE = ("tokenizer*.json", "chat_template.jinja", "special_tokens_map.json", "generation_config.json", CONTRACT_FILE)
 """Files of a student that its quantized folder needs as they are."""
-NF4_STATE = ".quant_state.bitsandbytes__nf4"
+NF4_STATE = "quant_state.bitsandbytes__nf4"
 INT8_MAX = 127.0
 
 
@@ -85,12 +86,10 @@ def _opened(made: Weights, name: str) -> tuple[str, torch.Tensor]:
     import torch
 
     stored = made[name]
-    if name + NF4_STATE in made:
+    if f"{name}.{NF4_STATE}" in made:
         from bitsandbytes.functional import QuantState, dequantize_4bit
 
-        parts = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
-        state = {f"{part}": made[f"{name}.{part}"] for part in parts if f"{name}.{part}" in made}
-        state |= {NF4_STATE.removeprefix("."): made[name + NF4_STATE]}
+        state = {part: made[f"{name}.{part}"] for part in ("absmax", "quant_map", NF4_STATE)}
         quant_state = QuantState.from_dict(state, device=torch.device("cpu"))
         return quant_state.quant_type.upper(), dequantize_4bit(stored, quant_state).float()
     scale = name.removesuffix("weight") + "SCB"

@@ -3,30 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from distill.examine.scoring import paired_difference
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """pass@1 of a file minus that of the student, paired by problem, with the ends of its 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def difference(student: Mapping[str, float], file: Mapping[str, float]) -> Difference:
-    """From the shares of right samples per problem.
-
-    The interval is normal, and never narrower than what n problems can tell: where none differs, a share of 3/n
-    differing ones is still compatible with that at 95% (Hanley and Lippman-Hand, doi:10.1001/jama.1983.03330370053031).
-    """
-    mean, error = paired_difference(dict(student), dict(file))
-    half = max(1.96 * error, 3 / len(student))
-    return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half))
+from distill.examine.scoring import Difference
 
 
 def loss_gate(found: Difference, reference: float, bar: float | None) -> str | None:

@@ -91,6 +91,7 @@ def quantize(bf16: Path, out: Path, scheme: Scheme) -> None:
     parameters = api.llama_model_quantize_default_params()
     parameters.ftype = getattr(api, f"LLAMA_FTYPE_MOSTLY_{scheme.gguf_type.upper()}")
     parameters.nthread = cores()
+    llamacpp.forget_log()
     code = api.llama_model_quantize(os.fsencode(bf16), os.fsencode(out), ctypes.byref(parameters))
     if code or not out.is_file():
         raise RunError(f"llama.cpp cannot quantize to {scheme.gguf_type}", given=llamacpp.last_lines() or None)

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from distill import specs
-from distill.contract import Contract
-from distill.files import disk_full_is_clear, replacing_folder, sha256_file, write_json
+from distill.contract import CONTRACT_FILE, Contract
+from distill.files import disk_full_is_clear, replacing_folder, sha256_once, write_json
 from distill.progress import say
 from distill.quantize import bnb, gguf_writer, serving
 from distill.quantize.fidelity import Fidelity, error_fault, fidelity
 from distill.quantize.schemes import SCHEMES, Scheme
 
 FACTS_FILE = "quantization.json"
-FORMAT = 2
+FORMAT = 3
 WEIGHTS = ("*.safetensors", "*.gguf")
 
 
@@ -52,10 +52,10 @@ def require(schemes: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """The student as a bf16 GGUF file, which the smaller ones are made of, and what is wrong with it, if anything."""
+    """The student as a bf16 GGUF file, which the smaller ones are made of, compared with the student."""
 
     file: Path
-    fault: str | None
+    fidelity: Fidelity
 
 
 def make_all(source: Source, schemes: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
@@ -83,7 +83,7 @@ def _make(source: Source, scheme: Scheme, folder: Path, bf16: Conversion | None)
                 os.link(bf16.file, file)  # beside each other on one disk; the first name goes when all are made
             else:
                 gguf_writer.quantize(bf16.file, file, scheme)
-            shutil.copyfile(source.folder / "distill.json", place / "distill.json")
+            shutil.copyfile(source.folder / CONTRACT_FILE, place / CONTRACT_FILE)
         else:
             bnb.write(source.folder, place, scheme)
         facts = describe(source, scheme, place, bf16)
@@ -99,7 +99,7 @@ def describe(source: Source, scheme: Scheme, place: Path, bf16: Conversion | Non
     faults: list[str | None]
     if scheme.is_gguf:
         faults = [*serving.gguf_faults(weights[0], source.folder, source.contract, source.texts)]
-        faults += [bf16.fault] if bf16 is not None and scheme.bits < 16 else []
+        faults += [error_fault(bf16.fidelity)] if bf16 is not None and scheme.bits < 16 else []
     else:
         faults = [*serving.folder_faults(place, source.contract)]
     size = sum(path.stat().st_size for path in weights)
@@ -112,8 +112,9 @@ def describe(source: Source, scheme: Scheme, place: Path, bf16: Conversion | Non
         "bits_per_weight": round(8 * size / found.elements, 3),
         **found.to_json(),
         "faults": [fault for fault in (*faults, error_fault(found)) if fault],
-        "files": {path.name: sha256_file(path) for path in sorted(place.iterdir()) if path.name != FACTS_FILE},
+        "files": {path.name: sha256_once(path) for path in sorted(place.iterdir()) if path.name != FACTS_FILE},
         "contract": source.contract.hash,
+        "gguf_pre": source.gguf_pre if scheme.is_gguf else None,
         "source": source.revision,
     }
 
@@ -121,10 +122,10 @@ def describe(source: Source, scheme: Scheme, place: Path, bf16: Conversion | Non
 def _fidelity(source: Source, scheme: Scheme, place: Path, bf16: Conversion | None) -> Fidelity:
     if not scheme.is_gguf:
         return fidelity(bnb.facts(source.folder, place))
-    (file,) = place.glob("*.gguf")
-    if scheme.bits == 16:
-        return fidelity(gguf_writer.converted_facts(source.folder, file))
     assert bf16 is not None
+    if scheme.bits == 16:
+        return bf16.fidelity  # it is that very file
+    (file,) = place.glob("*.gguf")
     return fidelity(gguf_writer.facts(bf16.file, file))
 
 
@@ -142,23 +143,33 @@ def _converted(source: Source, out: Path, missing: Sequence[Scheme]) -> Iterator
         file = place / "bf16.gguf"
         with disk_full_is_clear(file):
             gguf_writer.convert(source.folder, file, pre=source.gguf_pre, name=source.name)
-        yield Conversion(file, error_fault(fidelity(gguf_writer.converted_facts(source.folder, file))))
+        yield Conversion(file, fidelity(gguf_writer.converted_facts(source.folder, file)))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    """What was written down when the folder was made; empty for one that is not there or says nothing readable."""
+    try:
+        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def made_before(folder: Path, source: Source) -> dict[str, Any] | None:
     """The facts of a folder that was made of this student, without a fault, and not touched since."""
+    facts = facts_of(folder)
     try:
-        facts: dict[str, Any] = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        known = (facts["format"], facts["source"], facts["contract"])
-        if known != (FORMAT, source.revision, source.contract.hash) or facts["faults"]:
+        scheme = SCHEMES[facts["scheme"]]
+        wanted = (FORMAT, source.revision, source.contract.hash, source.gguf_pre if scheme.is_gguf else None)
+        if (facts["format"], facts["source"], facts["contract"], facts["gguf_pre"]) != wanted or facts["faults"]:
             return None
         there = {path.name for path in folder.iterdir()} - {FACTS_FILE}
         whole = there == set(facts["files"]) and all(
-            sha256_file(folder / name) == value for name, value in facts["files"].items()
+            sha256_once(folder / name) == value for name, value in facts["files"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
     return facts if whole and facts.keys() >= NEEDED else None
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill import specs
+from distill.contract import CONTRACT_FILE
 from distill.errors import UsageError
 from distill.examine.examination import examine
-from distill.examine.models import MODEL_CONTRACT, model_contract, model_examinee
+from distill.examine.models import model_contract, model_examinee, prompts_around
+from distill.examine.scoring import Difference, paired_difference
 from distill.files import FileLock
 from distill.prompts.stage import evaluation_problems, read_prompts
-from distill.quantize.gates import Difference, difference, four_bit_gate, loss_gate
-from distill.quantize.making import Source, made_before, make_all, require
+from distill.quantize.gates import four_bit_gate, loss_gate
+from distill.quantize.making import Source, facts_of, make_all, require
 from distill.quantize.schemes import SCHEMES
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
@@ -29,7 +31,8 @@ REFERENCE = "student-bf16"
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     """Writes quantized/SCHEME/ and evaluations/student-SCHEME.json for every scheme; gates may fail at the end.
 
-    Files that an earlier start made of this very student stay, and are judged with the others.
+    Files that an earlier start made of this very student are judged with the others, and made again where they are
+    not whole or had a fault: what did not pass is not forgotten because the next command names another scheme.
     """
     present = _present(run)
     schemes = [name for name in SCHEMES if name in recipe.quantize.schemes or name in present]
@@ -55,12 +58,10 @@ def reads(recipe: specs.Recipe, run: RunDir) -> list[Path]:
 
 
 def _present(run: RunDir) -> list[str]:
-    """Schemes that files of the run's present student are there of."""
+    """Schemes of the files that an earlier start made of the run's present student, with a fault or without."""
     folders = [name for name, scheme in SCHEMES.items() if (run.quantized / scheme.folder).is_dir()]
-    if not folders:
-        return []
-    source = Source(run.student, "", model_contract(run.student), (), None)
-    return [name for name in folders if made_before(run.quantized / SCHEMES[name].folder, source) is not None]
+    student = specs.folder_revision(run.student) if folders else None
+    return [name for name in folders if facts_of(run.quantized / SCHEMES[name].folder).get("source") == student]
 
 
 def quantize_alone(model: Path, recipe: specs.Recipe, out: Path) -> dict[str, dict[str, Any]]:
@@ -76,8 +77,8 @@ def quantize_alone(model: Path, recipe: specs.Recipe, out: Path) -> dict[str, di
         raise UsageError("nothing to do", todo=f"give --scheme NAME, one of: {', '.join(SCHEMES)}")
     require(settings.schemes)
     contract = model_contract(model)
-    problems = evaluation_problems(recipe, ())[: settings.limit] if recipe.evaluate.prompts else []
-    pre = json.loads((model / MODEL_CONTRACT).read_text(encoding="utf-8")).get("gguf_pre")
+    problems = evaluation_problems(recipe, prompts_around(model))[: settings.limit] if recipe.evaluate.prompts else []
+    pre = json.loads((model / CONTRACT_FILE).read_text(encoding="utf-8")).get("gguf_pre")
     source = Source(model, model.resolve().name, contract, _texts(problems), pre)
     with FileLock(out / ".lock", "folder"):
         made = make_all(source, settings.schemes, out)
@@ -109,7 +110,7 @@ def judged(
                 reference = _score(recipe, examinee, problems, evaluations, already)
             examinee = model_examinee(folder / scheme.folder, f"student-{scheme.folder}", recipe)
             score = _score(recipe, examinee, problems, evaluations, None)
-            found = difference(reference["per_problem"], score["per_problem"])
+            found = paired_difference(reference["per_problem"], score["per_problem"])
             gates.append(loss_gate(found, reference["pass_at_1"], settings.min_difference))
             result |= _scored(score, found)
         failed = [gate for gate in gates if gate]

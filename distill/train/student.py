@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.contract import CLOSE, OPEN, Contract, tokenizer_contract_faults
+from distill.contract import CLOSE, CONTRACT_FILE, OPEN, Contract, tokenizer_contract_faults
 from distill.errors import ContractError, SpecError
 from distill.progress import quiet_transformers
 from distill.specs import Architecture, StudentSpec
@@ -18,8 +18,6 @@ from distill.specs import Architecture, StudentSpec
 if TYPE_CHECKING:
     import torch
 
-CONTRACT_FILE = "distill.json"
-"""Lies beside a student's weights and says under which contract it was trained."""
 VOCABULARY_MULTIPLE = 64
 
 

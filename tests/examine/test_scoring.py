@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from distill.examine.scoring import Graded, paired_difference, per_problem, score, standard_error
+from distill.examine.scoring import Difference, Graded, paired_difference, per_problem, score, standard_error
 
 
 def graded(*problems: str, tokens: int = 10) -> list[Graded]:
@@ -87,11 +87,29 @@ def test_shares_by_problem() -> None:
 def test_a_paired_difference_is_of_the_same_problems() -> None:
     a = {"p0": 0.0, "p1": 0.5, "p2": 1.0, "p3": 0.25}
     b = {"p3": 0.5, "p2": 1.0, "p1": 0.75, "p0": 0.5}
-    mean, error = paired_difference(a, b)
-    assert mean == pytest.approx(0.25)
-    assert error == pytest.approx(statistics.stdev([0.5, 0.25, 0.0, 0.25]) / 2)
-    assert error < standard_error(list(a.values())), "pairing takes out how hard the problems are"
-    assert paired_difference(a, a) == (0.0, 0.0)
+    found = paired_difference(a, b)
+    assert found.mean == pytest.approx(0.25)
+    assert found.stderr == pytest.approx(statistics.stdev([0.5, 0.25, 0.0, 0.25]) / 2)
+    assert found.stderr < standard_error(list(a.values())), "pairing takes out how hard the problems are"
+
+
+def test_the_interval_of_a_difference() -> None:
+    before, after = shares(*[1.0, 0.0] * 100), shares(*[1.0, 0.0] * 98, 0.5, 0.0, 0.5, 0.5)
+    found = paired_difference(before, after)
+    assert found.mean == pytest.approx((-0.5 - 0.5 + 0.5) / 200)
+    spread = (3 * 0.25 / 200 - found.mean**2) ** 0.5
+    assert found.high - found.mean == pytest.approx(max(1.96 * spread / 200**0.5, 3 / 200), rel=0.01)
+    wide = paired_difference(shares(*[1.0, 0.0] * 100), shares(*[0.0, 1.0] * 100))
+    assert wide.high - wide.mean == pytest.approx(1.96 * wide.stderr)
+
+
+def test_no_difference_at_all_still_leaves_what_so_few_problems_cannot_tell() -> None:
+    assert paired_difference(shares(*[1.0] * 200), shares(*[1.0] * 200)) == Difference(0.0, -0.015, 0.015, 0.0)
+    assert paired_difference(shares(*[1.0] * 10), shares(*[1.0] * 10)).low == pytest.approx(-0.3)
+
+
+def shares(*values: float) -> dict[str, float]:
+    return {f"p{n}": value for n, value in enumerate(values)}
 
 
 @pytest.mark.parametrize("values", [[], [0.7]])

@@ -1,39 +1,21 @@
-"""What a file may lose: the paired interval, and the reasons of each gate."""
+"""What a file may lose: the reasons of each gate."""
 
 from __future__ import annotations
 
 import pytest
 
-from distill.quantize.gates import Difference, difference, four_bit_gate, loss_gate
-
-
-def shares(*values: float) -> dict[str, float]:
-    return {f"p{n}": value for n, value in enumerate(values)}
-
-
-def test_the_difference_is_paired_by_problem() -> None:
-    student, file = shares(*[1.0, 0.0] * 100), shares(*[1.0, 0.0] * 98, 0.5, 0.0, 0.5, 0.5)
-    found = difference(student, file)
-    assert found.mean == pytest.approx((-0.5 - 0.5 + 0.5) / 200)
-    spread = (3 * 0.25 / 200 - found.mean**2) ** 0.5
-    assert found.high - found.mean == pytest.approx(max(1.96 * spread / 200**0.5, 3 / 200), rel=0.01)
-
-
-def test_no_difference_at_all_still_leaves_what_so_few_problems_cannot_tell() -> None:
-    assert difference(shares(*[1.0] * 200), shares(*[1.0] * 200)) == Difference(0.0, -0.015, 0.015)
-    few = difference(shares(*[1.0] * 10), shares(*[1.0] * 10))
-    assert few.low == pytest.approx(-0.3)
-    assert "may lose 30.0%" in (loss_gate(few, 1.0, -0.05) or ""), "ten problems prove no loss below five points"
+from distill.examine.scoring import Difference, paired_difference
+from distill.quantize.gates import four_bit_gate, loss_gate
 
 
 @pytest.mark.parametrize(
     ("found", "bar", "reason"),
     [
-        (Difference(-0.01, -0.04, 0.02), -0.05, None),
-        (Difference(-0.03, -0.06, 0.0), -0.05, "may lose 6.0% against the student in bf16 (difference -3.0%"),
-        (Difference(-0.03, -0.06, 0.0), -0.1, None),
-        (Difference(-0.9, -0.95, -0.85), None, None),
-        (Difference(-0.05, -0.05, -0.05), -0.05, None),
+        (Difference(-0.01, -0.04, 0.02, 0.01), -0.05, None),
+        (Difference(-0.03, -0.06, 0.0, 0.01), -0.05, "may lose 6.0% against the student in bf16 (difference -3.0%"),
+        (Difference(-0.03, -0.06, 0.0, 0.01), -0.1, None),
+        (Difference(-0.9, -0.95, -0.85, 0.01), None, None),
+        (Difference(-0.05, -0.05, -0.05, 0.01), -0.05, None),
     ],
 )
 def test_the_lower_end_of_the_interval_decides(found: Difference, bar: float | None, reason: str | None) -> None:
@@ -41,9 +23,14 @@ def test_the_lower_end_of_the_interval_decides(found: Difference, bar: float | N
     assert told is None if reason is None else reason in (told or "")
 
 
+def test_ten_problems_without_a_difference_prove_no_loss_below_five_points() -> None:
+    solved = {f"p{n}": 1.0 for n in range(10)}
+    assert "may lose 30.0%" in (loss_gate(paired_difference(solved, solved), 1.0, -0.05) or "")
+
+
 def test_a_student_that_solves_nothing_proves_nothing() -> None:
-    assert "a loss of 5% could not show" in (loss_gate(Difference(0, -0.01, 0.01), 0.02, -0.05) or "")
-    assert loss_gate(Difference(0, -0.01, 0.01), 0.02, None) is None
+    assert "a loss of 5% could not show" in (loss_gate(Difference(0, -0.01, 0.01, 0.01), 0.02, -0.05) or "")
+    assert loss_gate(Difference(0, -0.01, 0.01, 0.01), 0.02, None) is None
 
 
 def test_four_bits_are_asked_only_of_what_promises_them() -> None:

@@ -7,10 +7,12 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from examine.material import a_student as examinable
 
 from distill import environment, gguf_file, specs
 from distill.errors import DiskFullError, InputError, MissingError, RunError
@@ -29,9 +31,9 @@ def source(folder: Path) -> Source:
     return Source(folder, "tiny", model_contract(folder), ["What is 2 + 2?"], "qwen2")
 
 
-def conversion(copy: Path) -> Conversion:
+def conversion(student: Path, copy: Path) -> Conversion:
     (file,) = (copy / "gguf-bf16").glob("*.gguf")
-    return Conversion(file, None)
+    return Conversion(file, fidelity(gguf_writer.converted_facts(student, file)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def copy(made: tuple[Path, Any], tmp_path: Path) -> Path:
 
 def described(student: Path, copy: Path, name: str) -> Mapping[str, Any]:
     scheme = KNOWN[name]
-    return describe(source(student), scheme, copy / scheme.folder, conversion(copy))
+    return describe(source(student), scheme, copy / scheme.folder, conversion(student, copy))
 
 
 def test_the_recipe_knows_the_same_schemes() -> None:
@@ -94,10 +96,7 @@ def test_the_types_are_read_from_the_file(made: tuple[Path, dict[str, dict[str, 
 def test_narrow_columns_fall_back_to_larger_types(tmp_path: Path, model_folder: Callable[[str], Path]) -> None:
     """As SmolLM2's 576 do: the name says q4_k_m, the file says otherwise."""
     narrow = tmp_path / "narrow"
-    shutil.copytree(model_folder("qwen2"), narrow)
-    contract = {"template": "deepseek-r1", "forced_prefix": "<think>\n", "instruction": {}, "system": None}
-    (narrow / "distill.json").write_text(json.dumps({"contract": contract}))
-    facts = make_all(source(narrow), ["gguf:q4_k_m"], tmp_path / "out")["gguf:q4_k_m"]
+    facts = make_all(source(examinable(narrow, model_folder)), ["gguf:q4_k_m"], tmp_path / "out")["gguf:q4_k_m"]
     assert facts["four_bit_share"] < 0.8
     assert {"Q5_0", "Q8_0"} & set(facts["types"]), facts["types"]
 
@@ -118,6 +117,13 @@ def test_what_is_there_is_not_made_again(
     assert calls == ["nf4", "int8"]
 
 
+def test_a_corrected_pre_tokenizer_makes_the_gguf_files_again_and_no_others(student: Path, copy: Path) -> None:
+    corrected = replace(source(student), gguf_pre="llama-bpe")
+    assert made_before(copy / "gguf-q8_0", source(student)) is not None
+    assert made_before(copy / "gguf-q8_0", corrected) is None
+    assert made_before(copy / "nf4", corrected) is not None
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -128,6 +134,8 @@ def test_what_is_there_is_not_made_again(
         ("quantization.json", lambda c: c.update(contract="another")),
         ("quantization.json", lambda c: c.update(faults=["broken"])),
         ("quantization.json", lambda c: c.update(files=[])),
+        ("quantization.json", lambda c: c.update(scheme="nf5")),
+        ("quantization.json", lambda c: c.update(gguf_pre="qwen2")),
     ],
 )
 def test_a_folder_that_was_touched_is_made_again(

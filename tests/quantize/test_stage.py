@@ -17,8 +17,10 @@ from distill import cli, specs
 from distill.errors import MissingError
 from distill.files import write_text
 from distill.pipeline import plan, run_recipe
+from distill.prompts.stage import write_prompts
 from distill.quantize import bnb, gguf_writer
 from distill.quantize.schemes import Scheme
+from distill.records import Prompt
 from distill.rundir import RunDir
 from quantize.material import a_student, changed_json, halve_gguf_scales, halve_scales, wrong_gguf_stop
 
@@ -86,6 +88,12 @@ def wrong_stop(folder: Path) -> None:
     changed_json(folder / "generation_config.json", lambda content: content.update(eos_token_id=5))
 
 
+def halve_nf4_scales(folder: Path) -> None:
+    """Of NF4 files alone: int8 has its scales under another name."""
+    if "nf4" in folder.name:
+        halve_scales(folder)
+
+
 def break_files_of(monkeypatch: pytest.MonkeyPatch, module: ModuleType, how: Callable[[Path], None]) -> None:
     """Whatever the writer of NF4 or of GGUF files makes is broken afterwards."""
     function = "write" if module is bnb else "quantize"
@@ -125,6 +133,29 @@ def test_a_broken_file_ends_with_code_3_and_its_reason(
     examined = {path.stem for path in run.evaluations.glob("student-*.json")}
     assert examined <= {"student-bf16"}, "a file with a fault is not examined"
     assert command(monkeypatch, "quantize", run.path, "--scheme", scheme) == 0, "and is made again, not taken as it is"
+
+
+def test_a_file_that_did_not_pass_is_not_forgotten_by_the_next_command(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as broken:
+        break_files_of(broken, bnb, halve_nf4_scales)
+        assert command(broken, "quantize", run.path, "--scheme", "nf4") == 3
+        capsys.readouterr()
+        assert command(broken, "quantize", run.path, "--scheme", "int8") == 3, "nf4 is made again, and broken again"
+        assert "nf4: the weights of" in capsys.readouterr().err
+    assert command(monkeypatch, "quantize", run.path, "--scheme", "int8") == 0, "both are whole now"
+    assert {"nf4", "int8"} <= run.stages()["quantize"].counts.keys()
+
+
+def test_a_student_in_a_run_is_not_judged_on_what_it_was_trained_on(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prompts(run.prompts, [Prompt("What is 1 + 1?", kind="math", answer="2")])
+    (tmp_path / "p.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    arguments = ("quantize", run.student, "--scheme", "nf4", "--out", tmp_path / "out")
+    assert command(monkeypatch, *arguments, "--benchmark", tmp_path / "p.jsonl") == 1
+    assert "1 of 1 problems of the evaluation are prompts of this run" in capsys.readouterr().err
 
 
 def test_too_few_weights_in_four_bits_end_with_code_3(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
