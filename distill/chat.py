@@ -109,20 +109,16 @@ class Conversation:
         *system, turn = prompt_messages(question, self._kind, self._instruction, self._system)
         parts: dict[str, str] = {"reasoning": "", "answer": ""}
         ending = None
-        reply = self._talker.reply([*system, *self._turns, turn], self._asked)
         try:
-            for part in reply:
-                if isinstance(part, Ending):
-                    ending = part
-                else:
-                    parts[part.part] += part.text
-                    write(part)
+            with contextlib.closing(self._talker.reply([*system, *self._turns, turn], self._asked)) as reply:
+                for part in reply:
+                    if isinstance(part, Ending):
+                        ending = part
+                    else:
+                        parts[part.part] += part.text
+                        write(part)
         except KeyboardInterrupt:
             ending = None
-        finally:
-            close = getattr(reply, "close", None)
-            if close is not None:
-                close()
         said = Said(**parts, reason=ending.reason if ending else "stopped", tokens=ending.tokens if ending else None)
         if said.kept:
             self._turns += [turn, {"role": "assistant", "content": said.kept}]

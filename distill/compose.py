@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from distill import specs
-from distill.errors import UsageError
+from distill.engines.openai import is_url, required_model
 from distill.pipeline import recipe_of
 from distill.rundir import RunDir
 
@@ -43,12 +43,9 @@ def generate_recipe(
         "prompts": [{"source": prompts, **({} if limit is None else {"limit": limit})}],
         "generate": {"samples": samples, **({} if max_tokens is None else {"max_tokens": max_tokens})},
     }
-    if teacher.startswith(("http://", "https://")):
-        if model is None:
-            given = teacher.rpartition("@")[2]  # a login stays unsaid
-            raise UsageError("a URL needs --model NAME, the model's name at that server", given=given)
+    if is_url(teacher):
         text["teacher"] = "openai-compatible"
-        text["teacher_overrides"] = {"model": model}
+        text["teacher_overrides"] = {"model": required_model(teacher, model)}
         text["generate"] |= {"engine": "openai", "url": teacher}
     else:
         spec = specs.teacher(teacher)

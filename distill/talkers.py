@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from distill.contract import STEP_BY_STEP, Contract
+from distill.contract import CONTRACT_FILE, STEP_BY_STEP, Contract
+from distill.engines.openai import is_url, required_model
 from distill.engines.streaming import Talker
 from distill.errors import UsageError
 from distill.records import Kind
 
-URL = ("http://", "https://")
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 
@@ -35,7 +35,7 @@ class Partner:
 
 def partner(where: str, *, model: str | None, context: int) -> Partner:
     """Loads or reaches the model that `where` names. Raises UsageError when it names none."""
-    if where.startswith(URL):
+    if is_url(where):
         return _served(where, model)
     if model is not None:
         raise UsageError("--model NAME is for a server", given=where, todo="leave it out, or give a URL")
@@ -63,9 +63,9 @@ def partner(where: str, *, model: str | None, context: int) -> Partner:
 
 def contract_beside(folder: Path) -> Contract | None:
     """The contract in the distill.json of a folder, None where there is no such file."""
-    from distill.examine.models import MODEL_CONTRACT, model_contract
+    from distill.examine.models import model_contract
 
-    return model_contract(folder) if (folder / MODEL_CONTRACT).is_file() else None
+    return model_contract(folder) if (folder / CONTRACT_FILE).is_file() else None
 
 
 def check_kind(kind: str) -> str:
@@ -75,8 +75,6 @@ def check_kind(kind: str) -> str:
 
 
 def _served(url: str, model: str | None) -> Partner:
-    if model is None:
-        raise UsageError("a URL needs --model NAME, the model's name at that server", given=url)
     from distill.engines.streaming_openai import ServerTalker
 
-    return Partner(ServerTalker(url, model, os.environ.get(KEY_VARIABLE)), None)
+    return Partner(ServerTalker(url, required_model(url, model), os.environ.get(KEY_VARIABLE)), None)

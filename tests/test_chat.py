@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import tiny_model
+from examine.material import a_student
 from http_teacher import Fault, HttpTeacher, Said
 
 from distill.chat import Conversation, remarks
@@ -314,7 +315,7 @@ class Scripted:
     def __init__(self, *replies: list[Piece | Ending | type[BaseException]]) -> None:
         self.replies, self.asked, self.closed = list(replies), [], 0  # type: ignore[var-annotated]
 
-    def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+    def reply(self, messages: list[Message], asked: Asked) -> Generator[Piece | Ending, None, None]:
         self.asked.append(messages)
         try:
             for part in self.replies.pop(0):
@@ -379,11 +380,7 @@ def test_a_full_context_offers_new() -> None:
 @pytest.fixture(scope="module")
 def student_folder(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[str], Path]) -> Path:
     """A tiny random model with a student's contract beside it."""
-    folder = tmp_path_factory.mktemp("chat") / "student"
-    shutil.copytree(model_folder("qwen2"), folder)
-    contract = {"template": "deepseek-r1", "forced_prefix": "<think>\n", "instruction": {}, "system": None}
-    (folder / "distill.json").write_text(json.dumps({"contract": contract}))
-    return folder
+    return a_student(tmp_path_factory.mktemp("chat") / "student", model_folder)
 
 
 @pytest.fixture(scope="module")

@@ -412,6 +412,20 @@ def test_endpoint_down(tmp_path: Path, teacher: HttpTeacher) -> None:
     fails(distill("generate", "--prompts", file, "--teacher", teacher.url), 2, "--model")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "--prompts", "arithmetic", "--teacher", "URL"),
+        ("evaluate", "--benchmark", "gsm8k", "URL"),
+        ("chat", "URL", "What is 2 + 2?"),
+    ],
+)
+def test_a_login_in_a_url_is_never_shown(arguments: tuple[str, ...]) -> None:
+    result = distill(*(word.replace("URL", "http://me:secret@127.0.0.1:9/v1") for word in arguments))
+    fails(result, 2, "a URL needs --model NAME", "127.0.0.1:9/v1")
+    assert "secret" not in result.stdout + result.stderr
+
+
 def test_no_such_model_at_the_endpoint(tmp_path: Path, teacher: HttpTeacher) -> None:
     options = ("--prompts", questions(tmp_path / "q.jsonl"), "--teacher", teacher.url, "--model", "gpt-99")
     fails(distill("generate", *options, "--out", tmp_path / "run"), 1, "gpt-99", "scripted")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,6 +86,7 @@ class _Sequence:
 
     index: int
     pending: Sequence[int]
+    uniforms: torch.Tensor
     position: int = 0
     new: list[int] = field(default_factory=list)
 
@@ -98,6 +100,7 @@ class GgufModel:
             raise EndpointError(f"there is no file {file}", todo="check the path")
         parameters = self.api.llama_model_default_params()
         parameters.n_gpu_layers = 999 if self.api.llama_supports_gpu_offload() else 0
+        forget_log()
         self.handle = self.api.llama_model_load_from_file(os.fsencode(file), parameters)
         if not self.handle:
             raise EndpointError(
@@ -173,6 +176,7 @@ class Decoder:
         parameters.n_seq_max = self.width
         parameters.n_batch = self.room
         parameters.n_threads = parameters.n_threads_batch = model.threads
+        forget_log()
         self.context = self.api.llama_init_from_model(model.handle, parameters)
         if not self.context:
             raise EndpointError(
@@ -184,24 +188,22 @@ class Decoder:
         self.draw = Draw.of(rows, torch.device("cpu"))
         self.free = list(range(self.width))
         self.running: dict[int, _Sequence] = {}
-        self.uniforms: dict[int, torch.Tensor] = {}
 
     def run(self, *, cancelled: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, list[int]]]:
         """Yields (index into the rows, new ids) as rows finish; the ids end with a stop token unless one was cut."""
         waiting = list(range(len(self.rows)))
         while (waiting or self.running) and not cancelled():
             self._admit(waiting)
-            asked = self._fill()
-            code = self.api.llama_decode(self.context, self.batch)
-            if code != 0:
-                raise RuntimeError(f"llama_decode returned {code}: {last_lines()}")
-            for slot, token in zip(asked, self._drawn(asked), strict=True):
-                sequence = self.running[slot]
-                sequence.new.append(token)
-                sequence.pending = (token,)
-                if token in self.model.stops or len(sequence.new) >= self.rows[sequence.index].max_tokens:
-                    self._finish(slot)
+            for sequence, ended in self._step():
+                if ended:
                     yield sequence.index, sequence.new
+
+    def tokens(self) -> Iterator[int]:
+        """The new ids of the only row as they are drawn, the very ones `run` gives; a stop id is the last one."""
+        self._admit([0])
+        while self.running:
+            for sequence, _ in self._step():
+                yield sequence.new[-1]
 
     def close(self) -> None:
         if self.context:
@@ -209,14 +211,31 @@ class Decoder:
             self.api.llama_free(self.context)
             self.context = None
 
+    def _step(self) -> list[tuple[_Sequence, bool]]:
+        """Every running row gets one more token; with each, whether that was its last."""
+        asked = self._fill()
+        code = self.api.llama_decode(self.context, self.batch)
+        if code != 0:
+            raise RuntimeError(f"llama_decode returned {code}: {last_lines()}")
+        stepped = []
+        for slot, token in zip(asked, self._drawn(asked), strict=True):
+            sequence = self.running[slot]
+            sequence.new.append(token)
+            sequence.pending = (token,)
+            ended = token in self.model.stops or len(sequence.new) >= self.rows[sequence.index].max_tokens
+            if ended:
+                self._finish(slot)
+            stepped.append((sequence, ended))
+        return stepped
+
     def _admit(self, waiting: list[int]) -> None:
         """Gives free places to the rows that wait, as many as their prompts fit into one step."""
         room = self.room - self.width
         while waiting and self.free and len(self.rows[waiting[0]].prompt) <= room:
             index = waiting.pop(0)
             room -= len(self.rows[index].prompt)
-            self.running[self.free.pop()] = _Sequence(index, self.rows[index].prompt)
-            self.uniforms[index] = uniforms_of(self.rows[index])
+            row = self.rows[index]
+            self.running[self.free.pop()] = _Sequence(index, row.prompt, uniforms_of(row))
 
     def _fill(self) -> list[int]:
         """Puts every running row's pending tokens into the batch; returns the slots in the order of their logits."""
@@ -241,14 +260,14 @@ class Decoder:
 
         pointer = self.api.llama_get_logits(self.context)
         logits = torch.from_numpy(np.ctypeslib.as_array(pointer, shape=(len(slots), self.model.size)))
-        indices = [self.running[slot].index for slot in slots]
-        uniforms = torch.stack([self.uniforms[self.running[s].index][len(self.running[s].new)] for s in slots])
-        chosen: list[int] = self.draw.select(torch.tensor(indices)).tokens(logits, uniforms).tolist()
+        drawn = [self.running[slot] for slot in slots]
+        uniforms = torch.stack([sequence.uniforms[len(sequence.new)] for sequence in drawn])
+        indices = torch.tensor([sequence.index for sequence in drawn])
+        chosen: list[int] = self.draw.select(indices).tokens(logits, uniforms).tolist()
         return chosen
 
     def _finish(self, slot: int) -> None:
-        sequence = self.running.pop(slot)
-        del self.uniforms[sequence.index]
+        del self.running[slot]
         self.api.llama_memory_seq_rm(self.api.llama_get_memory(self.context), slot, -1, -1)
         self.free.append(slot)
 
@@ -270,12 +289,12 @@ def _kv_bytes(api: Any, handle: Any) -> int:
     return size
 
 
-_log: list[str] = []
+_log: deque[str] = deque(maxlen=50)
 _api: list[Any] = []
 
 
 def api() -> Any:
-    """llama.cpp's functions, its log kept for error messages instead of printed. Raises UsageError without it."""
+    """llama.cpp's functions, its log kept for error messages instead of printed. Raises MissingError without it."""
     if not _api:
         try:
             from llama_cpp import llama_cpp
@@ -284,7 +303,6 @@ def api() -> Any:
 
         def note(level: int, text: bytes, _: Any) -> None:
             _log.append(text.decode("utf-8", errors="replace"))
-            del _log[:-50]
 
         keep = llama_cpp.llama_log_callback(note)
         llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
@@ -293,6 +311,12 @@ def api() -> Any:
     return _api[0]
 
 
+def forget_log() -> None:
+    """Before what may fail, so that `last_lines` tells of that and of no earlier file."""
+    _log.clear()
+
+
 def last_lines() -> str:
+    """What llama.cpp's log says of a failure, the last lines of it."""
     telling = [line.strip() for line in "".join(_log).splitlines() if "error" in line or "fail" in line]
     return "; ".join(telling[-3:])[:300]

@@ -6,7 +6,7 @@ What a conversation asks of a backend stands here too. Knows nothing about model
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,8 +55,8 @@ class ContextFullError(DistillError):
 class Talker(Protocol):
     """A model to talk to."""
 
-    def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
-        """Pieces as they arrive, then exactly one Ending. Closing the iterator stops the model.
+    def reply(self, messages: list[Message], asked: Asked) -> Generator[Piece | Ending, None, None]:
+        """Pieces as they arrive, then exactly one Ending. Closing the generator stops the model.
 
         Raises ContextFullError before the first piece when there is no room for a reply, EndpointError for what broke.
         """

@@ -5,7 +5,7 @@ The tokens are those that the local engine would draw for the same prompt and se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 from distill.contract import Contract
 from distill.engines.decoding import Row, stream
@@ -37,11 +37,11 @@ class LocalTalker:
         self._render = _renderer(self._loaded.tokenizer, contract)
         self._context = min(context, self._loaded.context)
 
-    def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+    def reply(self, messages: list[Message], asked: Asked) -> Generator[Piece | Ending, None, None]:
         with failures_told(self._name):
             yield from self._reply(messages, asked)
 
-    def _reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+    def _reply(self, messages: list[Message], asked: Asked) -> Generator[Piece | Ending, None, None]:
         tokenizer, stops = self._loaded.tokenizer, self._loaded.stops
         prompt = self._render(messages)
         ids = tokenizer.encode(prompt, add_special_tokens=False)

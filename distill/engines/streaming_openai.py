@@ -12,18 +12,28 @@ import contextlib
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from typing import Any, Literal, TypeVar
 
 from distill.contract import CLOSE, OPEN
 from distill.engines import AttemptError, RefusedError, Request
-from distill.engines.openai import Answer, OpenAIEngine, excerpt, request_body
-from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Splitter
-from distill.errors import DistillError, EndpointError
+from distill.engines.openai import (
+    CONTENT,
+    REASONING,
+    Answer,
+    OpenAIEngine,
+    Unreachable,
+    excerpt,
+    finish_of,
+    request_body,
+    text_in,
+    token_count,
+)
+from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Splitter, failures_told
+from distill.errors import EndpointError
 from distill.records import Message, storable
 
 T = TypeVar("T")
-REASONING_FIELDS = ("reasoning", "reasoning_content")
 CONTEXT_WORDS = ("context length", "context window", "maximum context")
 """How servers say that a conversation is too long: vLLM, SGLang, llama.cpp and OpenAI."""
 WORDS = {
@@ -51,13 +61,13 @@ class ServerTalker:
             self.close()
             raise
 
-    def reply(self, messages: list[Message], asked: Asked) -> Iterator[Piece | Ending]:
+    def reply(self, messages: list[Message], asked: Asked) -> Generator[Piece | Ending, None, None]:
         parts: queue.SimpleQueue[Piece | Ending | None] = queue.SimpleQueue()
         telling = self._loop.start(_tell(self._engine.stream(messages, asked), parts))
         try:
             while (part := parts.get()) is not None:
                 yield part
-            with _own_words():
+            with _own_words(), failures_told(self._engine.model):
                 telling.result()  # raises what broke
         finally:
             telling.cancel()  # hangs up, so that the server does not go on writing for nobody
@@ -104,37 +114,21 @@ class _LoopThread:
 class _StreamingEngine(OpenAIEngine):
     """The engine's connection, checks and errors, with a reply that comes in pieces."""
 
-    async def stream(self, messages: list[Message], asked: Asked) -> Any:
-        import aiohttp
-
-        assert self._session is not None
+    async def stream(self, messages: list[Message], asked: Asked) -> AsyncIterator[Piece | Ending]:
         try:
-            async with self._session.post(
-                f"{self._url}/chat/completions", json=_body(messages, asked, self.model), allow_redirects=False
-            ) as response:
+            async with self._response("POST", "/chat/completions", _body(messages, asked, self.model)) as response:
                 if response.status != 200:
-                    raise self._refusal(response.status, await response.read())
-                events = _events(response.content.iter_any())
-                async for part in read_stream(events, asked):
+                    raise self._failure(response.status, Answer(response.status, None, await response.read()))
+                async for part in read_stream(_events(response.content.iter_any()), asked):
                     yield part
-        except DistillError:  # an EndpointError is an OSError too
-            raise
-        except TimeoutError:
-            raise EndpointError(
-                f"no byte from the server within {self._timeout:g} s", todo="ask again when the server is less busy"
-            ) from None
-        except (aiohttp.ClientError, OSError) as error:  # its text may hold the address: only the kind is told
-            raise EndpointError(
-                f"the connection failed ({type(error).__name__})", todo="see whether the server still runs"
-            ) from None
-
-    def _refusal(self, status: int, content: bytes) -> DistillError:
-        failure = self._failure(status, Answer(status, None, content))
-        if isinstance(failure, RefusedError) and any(words in failure.what for words in CONTEXT_WORDS):
-            return ContextFullError(failure.what)
-        if isinstance(failure, AttemptError | RefusedError):
-            return EndpointError(failure.what, todo="ask again, or change the question or the options")
-        return failure
+        except Unreachable as error:
+            raise EndpointError(error.what, todo="see whether the server still runs, or ask again later") from None
+        except RefusedError as error:
+            if any(words in error.what for words in CONTEXT_WORDS):
+                raise ContextFullError(error.what) from None
+            raise EndpointError(error.what, todo="change the question or the options") from None
+        except AttemptError as error:
+            raise EndpointError(error.what, todo="ask again; the server's log may tell why") from None
 
 
 def _body(messages: list[Message], asked: Asked, model: str) -> dict[str, Any]:
@@ -163,30 +157,31 @@ def _data(line: bytes) -> str:
 
 
 async def read_stream(events: AsyncIterator[str], asked: Asked) -> AsyncIterator[Piece | Ending]:
-    """Pieces and the ending of a streamed completion. Raises EndpointError for an error event or an early end."""
+    """Pieces and the ending of a streamed completion. Raises AttemptError for an error event, an early end and a form
+    no completion has, RefusedError for an ending that is neither the model's own nor the limit."""
     splitter, reason, tokens, inside = Splitter(opened=False), None, None, False
     async for data in events:
         if data == "[DONE]":
             break
         chunk = _chunk(data)
-        tokens = (chunk.get("usage") or {}).get("completion_tokens", tokens)
+        tokens = token_count(chunk.get("usage"), "completion_tokens") or tokens
         for choice in chunk.get("choices") or []:
-            text, inside = _tagged(choice.get("delta") or {}, inside)
-            for piece in splitter.feed(storable(text)):
+            delta = choice.get("delta") or {} if isinstance(choice, dict) else None
+            if not isinstance(delta, dict):
+                raise AttemptError("the server's stream holds something that is no part of a completion")
+            text, inside = _tagged(delta, inside)
+            for piece in splitter.feed(text):
                 yield piece
             reason = choice.get("finish_reason") or reason
     for piece in splitter.finish():
         yield piece
-    if reason is None:
-        raise EndpointError("the server broke the reply off", todo="ask again; the server's log tells why")
     cut: Literal["length", "context"] = "length" if asked.max_tokens is not None else "context"
-    yield Ending(cut if reason == "length" else "stop", tokens)
+    yield Ending(cut if finish_of(reason) == "length" else "stop", tokens)
 
 
 def _tagged(delta: dict[str, Any], inside: bool) -> tuple[str, bool]:
     """The text of a delta with a reasoning field turned into tags, and whether it ends inside the reasoning."""
-    reasoning = next((delta[field] for field in REASONING_FIELDS if delta.get(field)), "")
-    content = delta.get("content") or ""
+    reasoning, content = text_in(delta, *REASONING) or "", text_in(delta, *CONTENT) or ""
     opening = OPEN if reasoning and not inside else ""
     closing = CLOSE if content and (inside or reasoning) else ""
     return f"{opening}{reasoning}{closing}{content}", bool(inside or reasoning) and not content
@@ -198,15 +193,11 @@ def _chunk(data: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         chunk = None
     if not isinstance(chunk, dict):
-        raise EndpointError(
-            "the server's stream holds something that is no JSON object",
-            given=repr(data)[:80],
-            todo="see what stands at the URL",
-        )
+        raise AttemptError(f"the server's stream holds something that is no JSON object: {data[:80]!r}")
     if chunk.get("error"):
         error = chunk["error"]
         said = error.get("message") if isinstance(error, dict) else error
-        raise EndpointError(f"the server broke the reply off: {excerpt(storable(str(said)))}", todo="ask again")
+        raise AttemptError(f"the server broke the reply off: {excerpt(storable(str(said)))}")
     return chunk
 
 

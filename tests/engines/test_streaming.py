@@ -183,12 +183,19 @@ def test_a_server_whose_text_has_tags_and_one_that_cuts() -> None:
         talker.close()
 
 
+def test_a_url_with_a_query_keeps_it_behind_the_path() -> None:
+    with HttpTeacher(lambda question: Said("4")) as teacher:
+        talker = ServerTalker(f"{teacher.url}/?api-version=1", teacher.model)
+        assert collected(talker.reply(QUESTION, Asked(R1, None, None)))[1] == "4"
+        talker.close()
+
+
 def test_leaving_early_ends_the_request() -> None:
     with HttpTeacher(lambda question: Said("word " * 500), pause=0.01) as teacher:
         talker = ServerTalker(teacher.url, teacher.model)
         reply = talker.reply(QUESTION, Asked(R1, None, None))
         assert next(reply) == Piece("answer", "word")
-        reply.close()  # type: ignore[attr-defined]
+        reply.close()
         deadline = time.monotonic() + 5
         while not teacher.hung_up and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -207,6 +214,15 @@ def test_leaving_early_ends_the_request() -> None:
         (Fault("raw", 200, body="data: nonsense\n\n"), "no JSON object"),
         (Fault("raw", 200, body='data: {"error": {"message": "out of memory"}}\n\n'), "out of memory"),
         (Fault("raw", 200, body='data: {"choices": [{"delta": {"content": "hal"}}]}\n\n'), "broke the reply off"),
+        (
+            Fault("raw", 200, body='data: {"choices": [{"delta": {}, "finish_reason": "abort"}]}\n\n'),
+            "broke the reply off",
+        ),
+        (Fault("raw", 200, body='data: {"choices": [{"finish_reason": "content_filter"}]}\n\n'), "'content_filter'"),
+        (Fault("raw", 200, body='data: {"choices": [1]}\n\n'), "no part of a completion"),
+        (Fault("raw", 200, body='data: {"choices": [{"delta": [1]}]}\n\n'), "no part of a completion"),
+        (Fault("raw", 200, body='data: {"choices": [{"delta": {"content": 4}}]}\n\n'), "content is int, not text"),
+        (Fault("raw", 200, body='data: {"choices": 4}\n\n'), "failed while answering"),
     ],
 )
 def test_what_goes_wrong_at_a_server_is_told(fault: Fault, words: str) -> None:

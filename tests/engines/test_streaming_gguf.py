@@ -1,4 +1,4 @@
-"""A real GGUF file through llama.cpp: the same greedy text as the folder it was made of, and what may be missing."""
+"""A real GGUF file through llama.cpp: the same text as the folder it was made of, and what may be missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory, model_folder: Callable[[
     return write_gguf(model_folder("qwen2"), file, template=CONTRACT.chat_template)
 
 
-def said(talker: Talker, sampling: Sampling = GREEDY, limit: int | None = 24, seed: int | None = None) -> list[object]:
+# Of 20 tokens: at the 23rd two of this random model's logits are 0.0006 apart, less than 16-bit caches are exact to.
+def said(talker: Talker, sampling: Sampling = GREEDY, limit: int | None = 20, seed: int | None = None) -> list[object]:
     return list(talker.reply(QUESTION, Asked(sampling, limit, seed)))
 
 
@@ -63,7 +64,7 @@ def test_context_limit_and_stop(gguf_file: Path) -> None:
         list(small.reply([{"role": "user", "content": "word " * 40}], Asked(GREEDY, None, None)))
     reply = small.reply(QUESTION, Asked(drawn, None, 1))
     next(reply)
-    reply.close()  # type: ignore[attr-defined]
+    reply.close()
     assert said(small, drawn, None, 1) == said(small, drawn, None, 1), "a reply that was left changes no later one"
     longest = [said(small, drawn, 5, seed)[-1] for seed in range(8)]
     assert Ending("length", 5) in longest
@@ -79,7 +80,7 @@ def test_what_a_file_may_lack(gguf_file: Path, tmp_path: Path, model_folder: Cal
         GgufTalker(bare, None, 256)
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(gguf_file.read_bytes()[:2_000])
-    with pytest.raises(EndpointError, match=r"broken\.gguf cannot be loaded") as raised:
+    with pytest.raises(EndpointError, match=r"llama\.cpp cannot load .*broken\.gguf") as raised:
         GgufTalker(broken, CONTRACT, 256)
     assert raised.value.todo
 
@@ -103,6 +104,6 @@ def test_without_llama_cpp_the_command_that_brings_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "distill.cli", "chat", str(tmp_path / "x.gguf"), "hi"]
     told = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert told.returncode == 1
-    assert "llama-cpp-python is not installed" in told.stderr
+    assert "GGUF files need llama-cpp-python, which is not installed" in told.stderr
     assert "pip install" in told.stderr
     assert "[quantize]" in told.stderr
