@@ -16,7 +16,7 @@ from distill.prompts.stage import read_prompts
 from distill.report import measures
 from distill.report.traces import Ledgered, read_ledger
 from distill.report.wording import count, without_folders
-from distill.rundir import RunDir, StageState
+from distill.rundir import QUANTIZATION, RunDir, StageState
 
 OWN = "report"
 """This stage itself, which cannot tell how it ended."""
@@ -125,7 +125,7 @@ def gather(recipe: specs.Recipe, run: RunDir) -> Report:
 def reads(run: RunDir) -> list[Path]:
     """What of a run decides the page and exists, the manifest aside: it names this stage as well."""
     score_files = sorted(run.evaluations.glob("*.json"))
-    about_quantized = [folder / "quantization.json" for folder in measures.quantized_folders(run)]
+    about_quantized = [folder / QUANTIZATION for folder in measures.quantized_folders(run)]
     places = (run.recipe, run.prompts, run.traces, run.verdicts, run.kept, run.metrics, *score_files, *about_quantized)
     return [path for path in places if path.exists()]
 
