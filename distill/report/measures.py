@@ -265,19 +265,9 @@ def comparisons(states: Mapping[str, StageState], files: Quantized) -> dict[str,
         if isinstance(values, dict) and "gates" in values and files.has(name):
             low, high = _pair(values.get("difference_interval"))
             gates = tuple(map(str, values["gates"] if isinstance(values["gates"], list) else [values["gates"]]))
-            difference = number(values.get("difference"))
-            found[name] = Comparison(difference, low, high, gates, _status(values, gates, difference))
+            status = values["status"] if values.get("status") in STATUSES else "not examined"
+            found[name] = Comparison(number(values.get("difference")), low, high, gates, status)
     return found
-
-
-def _status(values: Mapping[str, Any], gates: tuple[str, ...], difference: float | None) -> str:
-    """As counted; earlier versions counted the gates alone."""
-    told = values.get("status")
-    if told in STATUSES:
-        return str(told)
-    if gates:
-        return "not passed"
-    return "passed" if difference is not None else "not examined"
 
 
 def _pair(value: Any) -> tuple[float | None, float | None]:
