@@ -60,6 +60,7 @@ def test_what_it_needs_is_what_pyproject_says() -> None:
     assert set(doctor.DEV) == {re.split(r"[>=<]", line)[0] for line in extras["dev"]}
     for name in doctor.QUANTIZE if "quantize" in extras else ():
         assert any(line.startswith(name) for line in extras["quantize"]), name
+    assert f"--target $(CONVERTER) {environment.CONVERTER}\n" in (CHECKOUT / "Makefile").read_text()
 
 
 def test_a_broken_torch_and_a_missing_library_are_told_with_their_remedy(tmp_path: Path) -> None:
