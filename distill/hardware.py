@@ -116,15 +116,3 @@ def _container_limit() -> int | None:
         except (OSError, ValueError):  # not there, or the word "max"
             continue
     return None
-
-
-def free_memory() -> None:
-    """Gives back what models that are gone have held, on a GPU too: torch keeps its blocks there for itself, where
-    another program (llama.cpp) in this process could not take them."""
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -17,6 +17,8 @@ from distill.ledger import LedgerReader
 
 FORMAT = 1
 """Version of the layout; a run of a newer one is refused."""
+QUANTIZATION = "quantization.json"
+"""In every folder of RUN/quantized: what lies there, and how it was made."""
 
 
 @dataclass(slots=True)

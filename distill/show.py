@@ -99,7 +99,8 @@ TABLES = ("evaluate", "quantize")
 
 def closing_lines(run: RunDir, stages: Sequence[str]) -> Iterator[str]:
     """The end of a command that went through these stages: how long each took, the results, and what to do next."""
-    states = {name: run.stages()[name] for name in specs.STAGES if name in run.stages()}
+    found = run.stages()
+    states = {name: found[name] for name in specs.STAGES if name in found}
     done = {name: state for name, state in states.items() if state.seconds is not None}
     if done:
         total = sum(state.seconds or 0.0 for state in done.values())

@@ -6,7 +6,6 @@ Loads no model: the number of weights is read from the headers of safetensors an
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,20 +15,18 @@ from typing import Any
 
 import yaml
 
-from distill import gguf_file, specs
+from distill import gguf_file, safetensors_file, specs
+from distill.contract import CONTRACT_FILE
 from distill.errors import DistillError, InputError
+from distill.rundir import QUANTIZATION
 
 Shown = tuple[dict[str, Any], list[str]]
 """The same as values for a machine and as lines for a reader."""
 
-CONFIG, CONTRACT, QUANTIZATION = "config.json", "distill.json", "quantization.json"
+CONFIG = "config.json"
 SCORE_KEYS = {"conditions", "per_problem", "pass_at_1"}
-MODELS: Mapping[specs.SpecKind, type[specs.Strict]] = {
-    "teachers": specs.TeacherSpec,
-    "students": specs.StudentSpec,
-    "data": specs.SourceSpec,
-    "recipes": specs.Recipe,
-}
+PACKED = ("U8", "I8", "I32")
+"""Types of tensors that quantizers put weights into: their sizes do not say how many."""
 
 
 def path_shown(path: Path) -> Shown | None:
@@ -62,7 +59,7 @@ def spec_file_shown(path: Path) -> Shown:
 
 def spec_kind(path: Path) -> specs.SpecKind:
     """What a spec file is a spec of: the name of its folder says, else the kind that knows most of its keys."""
-    for kind in MODELS:
+    for kind in specs.MODELS:
         if path.resolve().parent.name == kind:
             return kind
     try:
@@ -70,7 +67,7 @@ def spec_kind(path: Path) -> specs.SpecKind:
     except (yaml.YAMLError, ValueError):
         return "recipes"  # no YAML: reading it as whatever says where
     keys = set(content) if isinstance(content, dict) else set()
-    return max(MODELS, key=lambda kind: len(keys & MODELS[kind].model_fields.keys()))
+    return max(specs.MODELS, key=lambda kind: len(keys & specs.MODELS[kind].model_fields.keys()))
 
 
 # --- models --------------------------------------------------------------------------------------------------------
@@ -80,7 +77,7 @@ def model_shown(folder: Path) -> Shown:
     """A model folder, whole or quantized: its architecture, its contract, how it was made."""
     values = {
         name: _json(folder / file) if (folder / file).is_file() else None
-        for name, file in (("config", CONFIG), ("made", CONTRACT), ("quantization", QUANTIZATION))
+        for name, file in (("config", CONFIG), ("made", CONTRACT_FILE), ("quantization", QUANTIZATION))
     }
     size = sum(file.stat().st_size for pattern in ("*.safetensors", "*.gguf") for file in folder.glob(pattern))
     weights = weight_count(folder)
@@ -88,9 +85,9 @@ def model_shown(folder: Path) -> Shown:
     if values["config"]:
         lines += usable(folder / CONFIG, config_lines(values["config"], weights))
     if values["made"]:
-        lines += usable(folder / CONTRACT, contract_lines(values["made"]))
+        lines += usable(folder / CONTRACT_FILE, contract_lines(values["made"]))
     else:
-        lines.append(f"  no {CONTRACT}: under which contract it was trained is not known")
+        lines.append(f"  no {CONTRACT_FILE}: under which contract it was trained is not known")
     if values["quantization"]:
         lines += usable(folder / QUANTIZATION, quantization_lines(values["quantization"]))
     return {"model": str(folder), "bytes": size, "weights": weights, **values}, lines
@@ -100,15 +97,10 @@ def weight_count(folder: Path) -> int | None:
     """Weights in the safetensors files, from their headers; None where there are none, or they are packed bits."""
     count, files = 0, sorted(folder.glob("*.safetensors"))
     for file in files:
-        try:
-            with file.open("rb") as opened:
-                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-            tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
-            if any(tensor["dtype"] in ("U8", "I8", "I32") for tensor in tensors):
-                return None
-            count += sum(math.prod(tensor["shape"]) for tensor in tensors)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
-            raise InputError(f"{file} is no safetensors file", given=str(error)[:100], todo="copy it again") from error
+        tensors = safetensors_file.tensors(file)
+        if any(tensor.type in PACKED for tensor in tensors):
+            return None
+        count += sum(tensor.elements for tensor in tensors)
     return count if files else None
 
 

@@ -525,12 +525,13 @@ _ONLY_HOW = ("micro_batch_tokens", "checkpoint_minutes", "checkpoint_steps", "ke
 
 Spec = TypeVar("Spec", bound=Strict)
 
-_MODELS: Mapping[SpecKind, type[Strict]] = {
+MODELS: Mapping[SpecKind, type[Strict]] = {
     "teachers": TeacherSpec,
     "students": StudentSpec,
     "data": SourceSpec,
     "recipes": Recipe,
 }
+"""Kind → what a spec of it is checked against."""
 
 
 def spec_roots() -> list[Path]:
@@ -567,7 +568,7 @@ def find(kind: SpecKind, name: str) -> Path:
 def load(kind: SpecKind, name: str, overrides: Mapping[str, Any] | None = None) -> Strict:
     """The spec of this name or path, `overrides` (dotted key → value) laid over it."""
     path = find(kind, name)
-    return parse(_MODELS[kind], read(path), str(path), overrides)
+    return parse(MODELS[kind], read(path), str(path), overrides)
 
 
 def teacher(name: str, overrides: Mapping[str, Any] | None = None) -> TeacherSpec:

@@ -65,21 +65,31 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
-    def rest(self) -> None:
-        """As long as nobody types faster: Python's `input` does not see a Ctrl-C between printing its prompt and
-        reading until the next key."""
-        time.sleep(1.0)
+    def stop_at_the_prompt(self, seconds: float = 120.0) -> None:
+        """Types Ctrl-C, again every two seconds until a line break shows that it was taken: Python's `input` does not
+        see one between printing its prompt and reading until the next key."""
+        deadline = time.monotonic() + seconds
+        self.type("\x03")
+        while not self.shows("\n", 2.0):
+            assert time.monotonic() < deadline, f"Ctrl-C is not taken: {self.shown!r}"
+            self.type("\x03")
 
-    def wait_for(self, text: str, seconds: float = 40.0) -> str:
-        """Reads until `text` stands there; what came up to it is taken off and returned."""
+    def shows(self, text: str, seconds: float) -> bool:
+        """Reads until `text` stands there; whether it came in time."""
         deadline = time.monotonic() + seconds
         while text not in self.shown:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
+            if time.monotonic() >= deadline:
+                return False
             if select.select([self.master], [], [], 0.2)[0]:
                 try:
                     self.shown += os.read(self.master, 65_536).decode(errors="replace")
                 except OSError:  # the other end is closed
                     assert text in self.shown, f"it ended without {text!r}: {self.shown!r}"
+        return True
+
+    def wait_for(self, text: str, seconds: float = 120.0) -> str:
+        """Reads until `text` stands there; what came up to it is taken off and returned."""
+        assert self.shows(text, seconds), f"no {text!r} in {self.shown!r}"
         before, _, self.shown = self.shown.partition(text)
         return before + text
 
@@ -166,8 +176,7 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_leaves(terminal: Callable[...,
         chat.type("again\n")
         chat.wait_for("short")
         chat.wait_for("> ")
-        chat.rest()
-        chat.type("\x03")
+        chat.stop_at_the_prompt()
         assert chat.leave() == 0
         assert teacher.hung_up >= STOPS, "the server does not go on writing for nobody"
 

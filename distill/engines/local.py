@@ -14,7 +14,8 @@ from distill.contract import CLOSE
 from distill.engines import EndpointError, Request
 from distill.engines.batching import BatchEngine, Waiting
 from distill.engines.decoding import Row, generate
-from distill.hardware import bfloat16_in_hardware, free_memory
+from distill.engines.memory import free_memory
+from distill.hardware import bfloat16_in_hardware
 from distill.progress import quiet_transformers
 
 

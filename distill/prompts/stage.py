@@ -15,6 +15,8 @@ from distill.specs import PromptsPart, Recipe
 
 NEEDS_GOLD = ("math", "numeric")
 """Kinds whose verifier compares with a gold answer."""
+AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
+"""What to do about a prompts file that cannot be read."""
 
 
 def run(recipe: Recipe, run: RunDir) -> StageReport:
@@ -122,7 +124,6 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
     """The prompts that an earlier stage wrote, in order."""
     import pyarrow.parquet as pq
 
-    again = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
-    with reading(path, again), pq.ParquetFile(path) as file:
+    with reading(path, AGAIN), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1_024):
             yield from (Prompt.from_json(row) for row in batch.to_pylist())

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.contract import CONTRACT_FILE
+from distill.engines.memory import free_memory
 from distill.environment import missing_extra
 from distill.errors import InputError
-from distill.hardware import free_memory
 from distill.progress import quiet_transformers
 from distill.quantize.fidelity import TensorFact, missing, relative_error
 from distill.quantize.schemes import Scheme

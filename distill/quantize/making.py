@@ -20,8 +20,8 @@ from distill.progress import say
 from distill.quantize import bnb, gguf_writer, serving
 from distill.quantize.fidelity import Fidelity, error_fault, fidelity
 from distill.quantize.schemes import SCHEMES, Scheme
+from distill.rundir import QUANTIZATION
 
-FACTS_FILE = "quantization.json"
 FORMAT = 3
 WEIGHTS = ("*.safetensors", "*.gguf")
 
@@ -87,7 +87,7 @@ def _make(source: Source, scheme: Scheme, folder: Path, bf16: Conversion | None)
         else:
             bnb.write(source.folder, place, scheme)
         facts = describe(source, scheme, place, bf16)
-        write_json(place / FACTS_FILE, facts)
+        write_json(place / QUANTIZATION, facts)
     return facts
 
 
@@ -112,7 +112,7 @@ def describe(source: Source, scheme: Scheme, place: Path, bf16: Conversion | Non
         "bits_per_weight": round(8 * size / found.elements, 3),
         **found.to_json(),
         "faults": [fault for fault in (*faults, error_fault(found)) if fault],
-        "files": {path.name: sha256_once(path) for path in sorted(place.iterdir()) if path.name != FACTS_FILE},
+        "files": {path.name: sha256_once(path) for path in sorted(place.iterdir()) if path.name != QUANTIZATION},
         "contract": source.contract.hash,
         "gguf_pre": source.gguf_pre if scheme.is_gguf else None,
         "source": source.revision,
@@ -151,7 +151,7 @@ def _converted(source: Source, out: Path, missing: Sequence[Scheme]) -> Iterator
 def facts_of(folder: Path) -> dict[str, Any]:
     """What was written down when the folder was made; empty for one that is not there or says nothing readable."""
     try:
-        facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        facts = json.loads((folder / QUANTIZATION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
@@ -165,7 +165,7 @@ def made_before(folder: Path, source: Source) -> dict[str, Any] | None:
         wanted = (FORMAT, source.revision, source.contract.hash, source.gguf_pre if scheme.is_gguf else None)
         if (facts["format"], facts["source"], facts["contract"], facts["gguf_pre"]) != wanted or facts["faults"]:
             return None
-        there = {path.name for path in folder.iterdir()} - {FACTS_FILE}
+        there = {path.name for path in folder.iterdir()} - {QUANTIZATION}
         whole = there == set(facts["files"]) and all(
             sha256_once(folder / name) == value for name, value in facts["files"].items()
         )

@@ -58,8 +58,7 @@ Points = Sequence[tuple[float, float]]
 class Canvas:
     """One chart being drawn; `svg` is its markup once the block is left."""
 
-    def __init__(self, name: str, title: str) -> None:
-        self.name, self.title = name, title
+    def __init__(self) -> None:
         self.svg = ""
         self.axes: Axes
         self._marks = 0
@@ -77,7 +76,7 @@ def drawing(name: str, title: str, height: int) -> Iterator[Canvas]:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    canvas = Canvas(name, title)
+    canvas = Canvas()
     settings: Any = {**SETTINGS, "svg.hashsalt": name}
     with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # text stays text: the reader's browser has that sign

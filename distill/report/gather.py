@@ -12,11 +12,11 @@ from typing import Any
 
 from distill import specs
 from distill.files import reading
-from distill.prompts.stage import read_prompts
+from distill.prompts import stage as prompts_stage
 from distill.report import measures
-from distill.report.traces import Ledgered, read_ledger
+from distill.report.traces import AGAIN, Ledgered, read_ledger
 from distill.report.wording import count, without_folders
-from distill.rundir import RunDir, StageState
+from distill.rundir import QUANTIZATION, RunDir, StageState
 
 OWN = "report"
 """This stage itself, which cannot tell how it ended."""
@@ -125,7 +125,7 @@ def gather(recipe: specs.Recipe, run: RunDir) -> Report:
 def reads(run: RunDir) -> list[Path]:
     """What of a run decides the page and exists, the manifest aside: it names this stage as well."""
     score_files = sorted(run.evaluations.glob("*.json"))
-    about_quantized = [folder / "quantization.json" for folder in measures.quantized_folders(run)]
+    about_quantized = [folder / QUANTIZATION for folder in measures.quantized_folders(run)]
     places = (run.recipe, run.prompts, run.traces, run.verdicts, run.kept, run.metrics, *score_files, *about_quantized)
     return [path for path in places if path.exists()]
 
@@ -171,7 +171,7 @@ def funnel(
     recipe: specs.Recipe, run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None
 ) -> tuple[Step, ...]:
     """From prompts to tokens; ends where the run does."""
-    prompts = sum(1 for _ in read_prompts(run.prompts)) if run.prompts.is_file() else 0
+    prompts = _rows(run.prompts, prompts_stage.AGAIN) if run.prompts.is_file() else 0
     steps: list[Step] = []
     if prompts:
         steps.append(Step("Prompts", prompts, "prompts", remark=_left_out(states)))
@@ -181,7 +181,7 @@ def funnel(
     if ledger is not None:
         steps += _ledger_steps(ledger, steps[-1].number if steps else None)
     if run.kept.is_dir():
-        steps += _kept_steps(run, states, ledger, steps[0 if len(steps) < 2 else 1].of if steps else 0)
+        steps += _kept_steps(run, states, ledger, steps[-1].of if steps else 0)  # one scale for all bars
     return tuple(steps)
 
 
@@ -203,7 +203,10 @@ def _ledger_steps(ledger: Ledgered, asked: int | None) -> list[Step]:
 
 
 def _kept_steps(run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None, scale: int) -> list[Step]:
-    train, heldout = (_rows(run, split) for split in ("train", "heldout"))
+    again = AGAIN.format(run=run.path)
+    train, heldout = (
+        sum(_rows(path, again) for path in run.kept.glob(f"{split}-*.parquet")) for split in ("train", "heldout")
+    )
     kept = ledger.fates["kept"] if ledger is not None else train + heldout
     steps = []
     changes: tuple[Change, ...] = ()
@@ -243,11 +246,10 @@ def _setting(states: Mapping[str, StageState], name: str) -> Any:
     return f"{value:g}" if isinstance(value, int | float) else "an unknown number of"
 
 
-def _rows(run: RunDir, split: str) -> int:
+def _rows(path: Path, again: str) -> int:
+    """From the file's own count: nothing of it is read but its end."""
     import pyarrow.parquet as pq
 
-    total = 0
-    for path in sorted(run.kept.glob(f"{split}-*.parquet")):
-        with reading(path, f"make it again: `distill filter {run.path}`"), pq.ParquetFile(path) as file:
-            total += file.metadata.num_rows
-    return total
+    with reading(path, again), pq.ParquetFile(path) as file:
+        rows: int = file.metadata.num_rows
+    return rows

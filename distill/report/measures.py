@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.errors import RunError
-from distill.rundir import RunDir, StageState
+from distill import safetensors_file
+from distill.errors import InputError, RunError
+from distill.rundir import QUANTIZATION, RunDir, StageState
 from distill.specs import folder_revision
 
 FIRST = ("teacher", "untrained", "student", "student-bf16")
@@ -23,8 +24,6 @@ STATUSES = ("passed", "not passed", "not examined", "no bar")
 """What the quantize stage says of a file."""
 REFERENCE = "student-bf16"
 """The score that those of the files are compared with: it has no folder of its own."""
-LONGEST_HEADER = 100_000_000
-"""Bytes that safetensors itself reads as a header at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +187,7 @@ def read_object(path: Path, todo: str) -> dict[str, Any]:
 
 def quantized_folders(run: RunDir) -> list[Path]:
     """The folders of RUN/quantized that say what lies in them."""
-    return sorted(path.parent for path in (run.path / "quantized").glob("*/quantization.json"))
+    return sorted(path.parent for path in run.quantized.glob(f"*/{QUANTIZATION}"))
 
 
 def quantized(run: RunDir) -> Quantized:
@@ -197,7 +196,7 @@ def quantized(run: RunDir) -> Quantized:
     Raises RunError for a quantization.json that cannot be read.
     """
     again = "quantize again, or remove that file"
-    found = {folder.name: read_object(folder / "quantization.json", again) for folder in quantized_folders(run)}
+    found = {folder.name: read_object(folder / QUANTIZATION, again) for folder in quantized_folders(run)}
     there = run.student.is_dir()
     sources = {name: made["source"] for name, made in found.items() if there and made.get("source") is not None}
     revision = folder_revision(run.student) if sources else ""  # over all weights, so at most once
@@ -247,25 +246,15 @@ def trained_weights(folder: Path) -> Weights | None:
         return None
     types: Counter[str] = Counter()
     for path in files:
-        for name, tensor in _header(path).items():
-            if name != "__metadata__":
-                types[tensor["dtype"]] += math.prod(tensor["shape"])
+        try:
+            tensors = safetensors_file.tensors(path)
+        except InputError as error:
+            raise RunError(f"{path.name} cannot be read", given=f"{path}: {error.given}", todo="train again") from error
+        for tensor in tensors:
+            types[tensor.type] += tensor.elements
     size = sum(path.stat().st_size for path in files)
     bits = size * 8 / types.total() if types.total() else None
     return Weights("student", "as trained", size, bits, dict(types), 0.0, "transformers", "", None)
-
-
-def _header(path: Path) -> dict[str, Any]:
-    """A safetensors file begins with the header's length in eight bytes, little-endian, and the header as JSON."""
-    try:
-        with path.open("rb") as file:
-            content = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), LONGEST_HEADER)))
-        if not all("dtype" in t and "shape" in t for name, t in content.items() if name != "__metadata__"):
-            raise ValueError("a tensor without type or shape")
-    except (OSError, ValueError, AttributeError, TypeError, MemoryError, OverflowError) as error:
-        raise RunError(f"{path.name} cannot be read", given=f"{path}: {error}", todo="train again") from error
-    found: dict[str, Any] = content
-    return found
 
 
 def comparisons(states: Mapping[str, StageState], files: Quantized) -> dict[str, Comparison]:
@@ -276,19 +265,9 @@ def comparisons(states: Mapping[str, StageState], files: Quantized) -> dict[str,
         if isinstance(values, dict) and "gates" in values and files.has(name):
             low, high = _pair(values.get("difference_interval"))
             gates = tuple(map(str, values["gates"] if isinstance(values["gates"], list) else [values["gates"]]))
-            difference = number(values.get("difference"))
-            found[name] = Comparison(difference, low, high, gates, _status(values, gates, difference))
+            status = values["status"] if values.get("status") in STATUSES else "not examined"
+            found[name] = Comparison(number(values.get("difference")), low, high, gates, status)
     return found
-
-
-def _status(values: Mapping[str, Any], gates: tuple[str, ...], difference: float | None) -> str:
-    """As counted; earlier versions counted the gates alone."""
-    told = values.get("status")
-    if told in STATUSES:
-        return str(told)
-    if gates:
-        return "not passed"
-    return "passed" if difference is not None else "not examined"
 
 
 def _pair(value: Any) -> tuple[float | None, float | None]:

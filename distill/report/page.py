@@ -167,8 +167,8 @@ def _size_figure(report: Report) -> Figure:
         return Figure("Smallest passing file", NOTHING, "none quantized and passed yet")
     status = report.status(smallest.name)
     bits = f", {smallest.bits_per_weight:.2f} bits per weight" if smallest.bits_per_weight else ""
-    label, remark = ("Smallest passing file", "") if status == "passed" else ("Smallest file", f", {status}")
-    return Figure(label, wording.size(smallest.bytes), f"{smallest.name}{bits}{remark}")
+    name, remark = ("Smallest passing file", "") if status == "passed" else ("Smallest file", f", {status}")
+    return Figure(name, wording.size(smallest.bytes), f"{smallest.name}{bits}{remark}")
 
 
 def _score_figure(name: str, score: Score | None) -> Figure:
@@ -189,12 +189,13 @@ def reasons(ledger: Ledgered) -> list[Reason]:
 
 
 def groups(ledger: Ledgered | None) -> list[tuple[Fate, Any]]:
-    """What there is to look at: kept and rejected traces; unjudged ones only where nothing was judged."""
-    if ledger is None:
-        return []
-    judged = ledger.fates["kept"] + ledger.fates["rejected"]
-    fates: tuple[Fate, ...] = ("kept", "rejected") if judged else ("unjudged",)
-    return [(fate, ledger.examples[fate]) for fate in fates]
+    """What there is to look at: the traces of every fate that is shown."""
+    return [(fate, ledger.examples[fate]) for fate in shown_fates(ledger)] if ledger else []
+
+
+def shown_fates(ledger: Ledgered) -> tuple[Fate, ...]:
+    """Kept and rejected; unjudged only where nothing was judged."""
+    return ("kept", "rejected") if ledger.fates["kept"] + ledger.fates["rejected"] else ("unjudged",)
 
 
 def one_line(text: str, limit: int = 140) -> str:
@@ -224,18 +225,13 @@ def drawn(report: Report) -> dict[str, Any]:
 def _length_charts(ledger: Ledgered | None) -> dict[str, str | None]:
     if ledger is None:
         return {"lengths": None, "reasoning": None}
-    judged = ledger.fates["kept"] + ledger.fates["rejected"]
-    fates: tuple[Fate, ...] = ("kept", "rejected") if judged else ("unjudged",)
-    tallies = [ledger.lengths[fate] for fate in fates if fate in ledger.lengths]
-    present = [fate for fate in fates if fate in ledger.lengths]
+    shown = {fate: ledger.lengths[fate] for fate in shown_fates(ledger) if fate in ledger.lengths}
     blank: list[Counter[int]] = (
-        [Counter()] if present == ["rejected"] else []
+        [Counter()] if list(shown) == ["rejected"] else []
     )  # the second colour is the rejected ones'
-    medians = "; ".join(
-        f"{fate}: median {quantile(tally.tokens, 0.5)}" for fate, tally in zip(present, tallies, strict=True)
-    )
-    whole = [*blank, *(tally.tokens for tally in tallies)]
-    thought = [*blank, *(tally.reasoning for tally in tallies)]
+    medians = "; ".join(f"{fate}: median {quantile(lengths.tokens, 0.5)}" for fate, lengths in shown.items())
+    whole = [*blank, *(lengths.tokens for lengths in shown.values())]
+    thought = [*blank, *(lengths.reasoning for lengths in shown.values())]
     return {
         "lengths": charts.lengths("lengths", f"Tokens in a reply; {medians}", whole),
         "reasoning": charts.lengths("reasoning", "Tokens of reasoning in a reply", thought),

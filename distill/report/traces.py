@@ -45,13 +45,21 @@ class Example:
     objections: tuple[Objection, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lengths:
     """How often each length in tokens occurs among traces of one fate; `unknown` ones were not counted by anyone."""
 
     tokens: Counter[int] = field(default_factory=Counter)
     reasoning: Counter[int] = field(default_factory=Counter)
     unknown: int = 0
+
+    def add(self, trace: Trace) -> None:
+        if trace.completion_tokens is None:
+            self.unknown += 1
+        else:
+            self.tokens[trace.completion_tokens] += 1
+        if trace.reasoning_tokens is not None:
+            self.reasoning[trace.reasoning_tokens] += 1
 
 
 def quantile(lengths: Counter[int], part: float) -> int | None:
@@ -163,7 +171,7 @@ class _Reading:
         self.reasons: Counter[str] = Counter()
         self.objections: Counter[tuple[str, str]] = Counter()
         self.teachers: Counter[str] = Counter()
-        self.tallies: dict[Fate, _Tally] = defaultdict(_Tally)
+        self.lengths: dict[Fate, Lengths] = defaultdict(Lengths)
         self.samples: dict[tuple[Fate, str], Sample] = defaultdict(lambda: Sample(SHOWN))
 
     def take(self, trace: Trace) -> None:
@@ -179,7 +187,7 @@ class _Reading:
         self.fates[fate] += 1
         self.whole[fate] += trace.finish_reason == "stop"
         self.teachers[trace.teacher.model] += 1
-        self.tallies[fate].add(trace)
+        self.lengths[fate].add(trace)
         self.samples[fate, deciding].offer(trace)
 
     def result(self, run: RunDir) -> Ledgered:
@@ -191,28 +199,10 @@ class _Reading:
             unjudged_whole=self.whole["unjudged"],
             reasons=self.reasons,
             objections=self.objections,
-            lengths={fate: tally.lengths() for fate, tally in self.tallies.items()},
+            lengths=dict(self.lengths),
             examples=_examples(run, self.verdicts, self.samples),
             teachers=self.teachers,
         )
-
-
-class _Tally:
-    def __init__(self) -> None:
-        self.tokens: Counter[int] = Counter()
-        self.reasoning: Counter[int] = Counter()
-        self.unknown = 0
-
-    def add(self, trace: Trace) -> None:
-        if trace.completion_tokens is None:
-            self.unknown += 1
-        else:
-            self.tokens[trace.completion_tokens] += 1
-        if trace.reasoning_tokens is not None:
-            self.reasoning[trace.reasoning_tokens] += 1
-
-    def lengths(self) -> Lengths:
-        return Lengths(self.tokens, self.reasoning, self.unknown)
 
 
 def _examples(

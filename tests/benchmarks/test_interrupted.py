@@ -12,7 +12,20 @@ import pytest
 from distill.rundir import RunDir
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from interrupted import command, counts, differing, disturbed, finished_stages, leftovers, planned
+import interrupted
+from interrupted import (
+    BETWEEN,
+    Kill,
+    command,
+    counts,
+    differing,
+    disturbed,
+    finished_stages,
+    leftovers,
+    planned,
+    running_stage,
+    starts,
+)
 
 SMALL = [
     "prompts.0.limit=60",
@@ -37,7 +50,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -
     seconds = {name: state.seconds or 0.0 for name, state in RunDir(base).stages().items()}
     outcome = disturbed(run, SMALL, planned(8, seconds, seed=3))
     assert outcome.code == 0, run.with_suffix(".log").read_text()
-    assert len({kill.stage for kill in outcome.kills}) >= 4, outcome.kills
+    assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 4, outcome.kills
     assert outcome.repeated == []
     assert differing(counts(base), counts(run)) == []
     assert leftovers(run) == []
@@ -59,10 +72,60 @@ def test_what_was_lost_or_done_twice_shows(tmp_path: Path) -> None:
         "generate.traces: 60 and 59"
     ]
     assert differing(first, {"generate": {"traces": 60, "seconds": 3}}) == ["filter: {'kept': 50} and None"]
-    states = {"a": {"state": "done", "finished": "1", "counts": {"seconds": 1, "kept": 2, "x": {"bytes": 1, "n": 1}}}}
+    told = {"seconds": 1, "kept": 2, "x": {"bytes": 1, "n": 1, "seconds": 1}}
+    states = {name: {"state": "done", "started": "0", "finished": "1", "counts": told} for name in ("a", "report")}
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": states}))
-    assert counts(tmp_path) == {"a": {"kept": 2, "x": {"n": 1}}}
-    assert finished_stages(tmp_path) == {"a": "1"}
+    assert counts(tmp_path) == {"a": {"kept": 2, "x": {"bytes": 1, "n": 1}}, "report": {"kept": 2, "x": {"n": 1}}}
+    assert finished_stages(tmp_path) == {"a": "1", "report": "1"}
     states["a"]["state"] = "running"
     (tmp_path / "manifest.json").write_text(json.dumps({"stages": states}))
-    assert finished_stages(tmp_path) == {}
+    assert finished_stages(tmp_path) == {"report": "1"}
+    assert running_stage(tmp_path, {}) == "a"
+    assert running_stage(tmp_path, starts(tmp_path)) is None, "that was in an earlier start"
+
+
+PRETENDS = """
+import json, os, sys, time
+out, steps = sys.argv[1], json.loads(sys.argv[2])
+path = f"{out}/manifest.json"
+stages = json.load(open(path))["stages"] if os.path.exists(path) else {}
+def say(name, state):
+    stages[name] = {"state": state, "started": str(time.time()), "finished": str(time.time()), "counts": {}}
+    with open(path + ".tmp", "w") as file:
+        json.dump({"stages": stages}, file)
+    os.replace(path + ".tmp", path)
+for name, seconds in steps:
+    if stages.get(name, {}).get("state") != "done":
+        print(name, flush=True)
+        say(name, "running")
+        time.sleep(seconds)
+        say(name, "done")
+"""
+"""A run whose stages take so long, tell the log that they begin, and are not done again."""
+
+
+def pretended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, float]], *kills: Kill
+) -> list[str]:
+    """The stages that were hit; one that takes no time falls between two looks."""
+    run = [sys.executable, "-c", PRETENDS, str(tmp_path / "run"), json.dumps(steps)]
+    monkeypatch.setattr(interrupted, "command", lambda out, settings: run)
+    (tmp_path / "run").mkdir()
+    outcome = disturbed(tmp_path / "run", [], list(kills))
+    assert (outcome.code, outcome.repeated) == (0, [])
+    assert set(finished_stages(tmp_path / "run")) == {name for name, _ in steps}
+    return [kill.stage for kill in outcome.kills]
+
+
+def test_a_stage_that_no_look_sees_costs_no_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [("prompts", 0.0), ("generate", 2.0), ("filter", 0.0), ("train", 2.0)]
+    kills = [Kill(name, 0.3) for name in ("prompts", "generate", "generate", "filter", "train")]
+    assert pretended(tmp_path, monkeypatch, steps, *kills) == ["generate"] * 3 + ["train"] * 2
+
+
+def test_a_stage_that_an_earlier_start_was_killed_in_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [("prompts", 2.0), ("generate", 0.0)]
+    assert pretended(tmp_path, monkeypatch, steps, Kill("prompts", 0.0), Kill("prompts", 0.0)) == ["prompts"] * 2
+    assert (tmp_path / "run.log").read_text().split() == ["prompts"] * 3 + ["generate"], "each start began with it"

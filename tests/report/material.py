@@ -173,6 +173,9 @@ def finished(folder: Path, count: int = 40) -> tuple[RunDir, list[Judged]]:
         score(run, f"student-{name}", 0.86 + difference, problems=200, samples=400)
         gates = ["it loses 5.0 points"] if difference < -0.03 else []
         interval = [difference - 0.02, difference + 0.02]
-        compared[name] = {"pass_at_1": 0.8, "difference": difference, "difference_interval": interval, "gates": gates}
+        compared[name] = {
+            "pass_at_1": 0.8, "difference": difference, "difference_interval": interval, "gates": gates,
+            "status": "not passed" if gates else "passed",
+        }  # fmt: skip
     stage(run, "quantize", {**compared, "_failed_gates": ["nf4: it loses 5.0 points"]})
     return run, items
