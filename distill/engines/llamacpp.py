@@ -161,7 +161,8 @@ class GgufModel:
 
 
 class Decoder:
-    """Draws all rows to their end, at most `width` side by side; a row's tokens do not depend on its neighbours."""
+    """Draws all rows to their end, at most `width` side by side; a row's tokens do not depend on its neighbours,
+    but for rounding."""
 
     def __init__(self, model: GgufModel, rows: Sequence[Row], width: int) -> None:
         import torch

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from distill.ledger import write_all
+from distill.records import Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -20,6 +22,7 @@ from interrupted import (
     counts,
     differing,
     disturbed,
+    faults,
     finished_stages,
     leftovers,
     planned,
@@ -52,7 +55,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -
     assert outcome.code == 0, run.with_suffix(".log").read_text()
     assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 4, outcome.kills
     assert outcome.repeated == []
-    assert differing(counts(base), counts(run)) == []
+    assert faults(base, run) == []
     assert leftovers(run) == []
     assert set(finished_stages(run)) == set(finished_stages(base))
 
@@ -82,6 +85,33 @@ def test_what_was_lost_or_done_twice_shows(tmp_path: Path) -> None:
     assert finished_stages(tmp_path) == {"report": "1"}
     assert running_stage(tmp_path, {}) == "a"
     assert running_stage(tmp_path, starts(tmp_path)) is None, "that was in an earlier start"
+
+
+def ended(run: Path, answers: list[str], *, weights: str = "w", kept: int = 2, loss: float = 0.5) -> Path:
+    """What is compared of a run: its counts, its traces and its student."""
+    traces = [
+        Trace(f"k{n}", "asked", f"p{n}", 0, text, "stop", TeacherIdentity("t", "1"), SamplingRecord(Sampling()))
+        for n, text in enumerate(answers)
+    ]
+    write_all(run / "traces", traces)
+    (run / "student").mkdir()
+    (run / "student" / "config.json").write_text(weights)
+    told = {"kept": kept, "loss": loss, "this_start": kept}
+    made = {"state": "done", "started": "0", "finished": "1", "counts": told}
+    (run / "manifest.json").write_text(json.dumps({"stages": {"train": made}}))
+    return run
+
+
+def test_what_a_disturbed_run_may_differ_in_and_what_not(tmp_path: Path) -> None:
+    said = [str(n) for n in range(1_000)]
+    base = ended(tmp_path / "base", said)
+    assert faults(base, ended(tmp_path / "alike", said)) == []
+    five = ended(tmp_path / "five", ["other words"] * 5 + said[5:], weights="other", loss=0.6)
+    assert faults(base, five) == [], "by rounding"
+    six = ended(tmp_path / "six", ["other words"] * 6 + said[6:])
+    assert faults(base, six) == ["6 of 1000 samples in traces read otherwise"]
+    assert faults(base, ended(tmp_path / "count", said, kept=1)) == ["counts: train.kept: 2 and 1"]
+    assert faults(base, ended(tmp_path / "weights", said, weights="x")) == ["the same traces made another student"]
 
 
 PRETENDS = """
