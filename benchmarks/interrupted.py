@@ -4,8 +4,8 @@ one.
 python benchmarks/interrupted.py --base runs/quickstart --kills 20     # `make quickstart` itself; part of make rehearse
 python benchmarks/interrupted.py --kills 7 --set quick=true            # in small, its own undisturbed run first
 
-What has to be the same: every count of every stage; the student's weights, if every trace is; and all but five samples in
-a thousand: a model in this process rounds by who shares its batch, and where two tokens are as good as even, a batch of
+What has to be the same: every count of every stage; the student's weights, if every trace is; and all but five samples
+in a thousand: a model in this process rounds by who shares its batch, and where two tokens are as good as even, a batch of
 another size may draw the other one. What must not happen: a stage that was done is run again, or something half-made is
 left.
 """
@@ -37,8 +37,8 @@ MEASURED = (
 )
 """What a single other word of a single sample changes: told, and no count."""
 REWORDED = 0.005
-"""Share of the samples that may read otherwise. Seen in a run killed 20 times: 1 of 4,000 traces (killed 4 times), and 2
-of 1,200 of the teacher's evaluation (killed 5 times)."""
+"""Share of the samples that may read otherwise. Seen in a run killed 20 times: 1 of 4,000 traces (killed 4 times), and
+2 of 1,200 of the teacher's evaluation (killed 5 times)."""
 VARYING_OF = {"report": ("bytes",)}
 """The same of one stage alone: the page shows times."""
 LEFTOVERS = ("**/*.tmp", "**/*.old", "**/.bf16*", "checkpoints/*/*")
