@@ -5,9 +5,9 @@ python benchmarks/interrupted.py --base runs/quickstart --kills 20     # `make q
 python benchmarks/interrupted.py --kills 7 --set quick=true            # in small, its own undisturbed run first
 
 What has to be the same: every count of every stage; the student's weights, if every trace is; and all but five samples
-in a thousand: a model in this process rounds by who shares its batch, and where two tokens are as good as even, a batch of
-another size may draw the other one. What must not happen: a stage that was done is run again, or something half-made is
-left.
+in a thousand: a model in this process rounds by who shares its batch, and where two tokens are as good as even, a batch
+of another size may draw the other one. What must not happen: a stage that was done is run again, or something half-made
+is left.
 """
 
 from __future__ import annotations
