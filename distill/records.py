@@ -163,6 +163,16 @@ class Prompt(Record):
     domain: str | None = None
     source: str | None = None
     license: str | None = None
+    language: str | None = None
+    """Language of the question, as an ISO 639-1 code."""
+    difficulty: str | None = None
+    """As the source grades it: a level, a rating or a solve rate."""
+    solution: str | None = None
+    """A program known to be right, for a prompt of kind code: it has to pass the tests."""
+    samples: int | None = None
+    """Samples wanted of this prompt; None is the recipe's number."""
+    marks: tuple[str, ...] | None = None
+    """What makes the question hard to verify, such as `multi_part`; None before anyone looked."""
 
     def __post_init__(self) -> None:
         if not self.question.strip():
