@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from distill import specs
 from distill.contract import prompt_messages
 from distill.engines import Request
 from distill.engines.local import LocalEngine
 from distill.prompts.sources import prompts_of
 from distill.records import Message, Sampling
+from distill.source_specs import PromptsPart
 
 SAMPLING = Sampling(temperature=0.6, top_p=0.95, seed=1)
 
@@ -67,7 +67,7 @@ def main() -> None:
     options = parser.parse_args()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    part = specs.PromptsPart(source="arithmetic", split="test", limit=options.prompts)
+    part = PromptsPart(source="arithmetic", split="test", limit=options.prompts)
     asked = [prompt_messages(prompt.text, prompt.kind, {}, None) for prompt in prompts_of(part, 1)]
     tokenizer = AutoTokenizer.from_pretrained(options.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype="auto", experts_implementation="grouped_mm")

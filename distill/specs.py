@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from distill.contract import TEMPLATES, Contract, ReasoningFormat, Response
 from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
-from distill.records import Kind, Prompt, Reasoning, Sampling, field_names
+from distill.records import Kind, Sampling
+from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
+from distill.strict import Strict
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
@@ -30,16 +32,6 @@ STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "rep
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 """Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""
-
-
-DATA_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
-"""Files that can be named in place of a source spec."""
-
-
-class Strict(BaseModel):
-    """Base of every spec: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SamplingSpec(Strict):
@@ -172,86 +164,12 @@ class StudentSpec(Strict):
         return Contract(self.template, self.forced_prefix, instruction or None, self.system)
 
 
-class SourceSpec(Strict):
-    """Where prompts come from: a built-in generator or a file, with its columns mapped onto a prompt's fields."""
-
-    name: str
-    description: str = ""
-    generator: Literal["arithmetic"] | None = None
-    steps: tuple[int, int] = (1, 4)
-    """For the generator: fewest and most operations in a problem."""
-    operators: Literal["+-", "+-*"] = "+-*"
-    """For the generator: the operations that occur."""
-    path: str | None = None
-    """A JSONL, Parquet or CSV file; a relative one lies beside the spec or in the working directory."""
-    columns: dict[str, str] = {}
-    """Field of a prompt ← column of the file; fields not named take the column of their own name."""
-    answer_pattern: str | None = None
-    """A regular expression whose first group is the gold answer inside the answer column."""
-    kind: Kind = "math"
-    reasoning: Reasoning = "required"
-    domain: str | None = None
-    license: str | None = None
-
-    @field_validator("columns")
-    @classmethod
-    def _known_fields(cls, value: dict[str, str]) -> dict[str, str]:
-        fields = field_names(Prompt)
-        for name in value:
-            if name not in fields:
-                raise ValueError(f"a prompt has no field '{name}'{near(name, fields)}")
-        return value
-
-    @field_validator("answer_pattern")
-    @classmethod
-    def _one_group(cls, value: str | None) -> str | None:
-        import re
-
-        if value is not None:
-            try:
-                groups = re.compile(value).groups
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from error
-            if groups < 1:
-                raise ValueError("the pattern needs a group around the gold answer, such as '#### (.+)'")
-        return value
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if self.generator is not None and self.path is not None:
-            raise ValueError("give either generator or path, not both")
-        if not 1 <= self.steps[0] <= self.steps[1]:
-            raise ValueError("steps are the fewest and the most operations, such as [1, 4]")
-        return self
-
-
-class PromptsPart(Strict):
-    """One source of a recipe's prompts."""
-
-    source: str
-    """Name or path of a source spec."""
-    path: str | None = None
-    """The data file, instead of the spec's own."""
-    split: Literal["train", "validation", "test"] = "train"
-    """For a generator; a file holds one split."""
-    skip: int = Field(0, ge=0)
-    """Leave out this many prompts at the beginning, so that one file can serve training and evaluation."""
-    limit: int | None = Field(None, ge=1)
-    """At most this many prompts after that, in the source's order."""
-    reasoning: Reasoning | None = None
-    """Overrides the source's own."""
-
-    @property
-    def names_a_file(self) -> bool:
-        """Whether `source` is a data file itself instead of a spec."""
-        return Path(self.source).suffix.lower() in DATA_SUFFIXES
-
-
 class GenerateSettings(Strict):
     """How the teacher is sampled."""
 
-    engine: Literal["local", "openai"] = "local"
-    """`local` runs the model in this process; `openai` asks an OpenAI-compatible server at `url`."""
+    engine: Literal["local", "openai", "imported"] = "local"
+    """`local` runs the model in this process; `openai` asks an OpenAI-compatible server at `url`; `imported` samples
+    nothing: the run's traces were imported, and every one of a question counts for it, whoever wrote it."""
     url: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself is never written down."""
@@ -408,6 +326,7 @@ class Recipe(Strict):
     student_overrides: dict[str, Any] = {}
     """Fields of the student spec that this recipe sets itself."""
     prompts: tuple[PromptsPart, ...] = ()
+    prepare: PrepareSettings = PrepareSettings()
     generate: GenerateSettings = GenerateSettings()
     filter: FilterSettings = FilterSettings()
     train: TrainSettings = TrainSettings()
@@ -444,7 +363,8 @@ class Recipe(Strict):
     def parts(self, stage: str) -> tuple[PromptsPart, ...]:
         """The prompts that a stage takes from their sources."""
         problems = self.evaluate.prompts
-        return {"prompts": self.prompts, "evaluate": problems, "quantize": problems}.get(stage, ())
+        before = (*self.prompts, *self.prepare.decontaminate, *problems)
+        return {"prompts": before, "evaluate": problems, "quantize": problems}.get(stage, ())
 
     def model_folders(self, stage: str) -> dict[str, Path]:
         """`teacher`, `base`, `tokenizer` → the folder that a stage loads its model from; Hub ids and folders that are
@@ -491,8 +411,14 @@ class Recipe(Strict):
         student = {"student": self.student, "student_overrides": changes}
         settings = self.model_dump(mode="json")
         generate = {key: value for key, value in settings["generate"].items() if key in _DECIDES_TRACES}
+        if self.generate.engine == "imported":
+            generate["engine"] = "imported"
         parts: Mapping[str, dict[str, Any]] = {
-            "prompts": {"prompts": settings["prompts"]},
+            "prompts": {
+                "prompts": settings["prompts"],
+                "prepare": settings["prepare"],
+                "evaluate": {"prompts": settings["evaluate"]["prompts"]},
+            },
             "generate": {**teacher, "generate": generate},
             "filter": {**teacher, "generate": generate, "filter": settings["filter"]},
             "train": {

@@ -11,7 +11,8 @@ import yaml
 
 from distill import specs
 from distill.errors import USAGE, SpecError
-from distill.specs import Recipe, SourceSpec, StudentSpec, TeacherSpec, dump, overrides, parse
+from distill.source_specs import SourceSpec
+from distill.specs import Recipe, StudentSpec, TeacherSpec, dump, overrides, parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,8 +229,11 @@ def test_a_student_has_one_origin_and_a_contract() -> None:
         ),
         ("name: d\nanswer_pattern: '#### .+'\n", "line 2: answer_pattern: the pattern needs a group"),
         ("name: d\nanswer_pattern: '(('\n", "line 2: answer_pattern: not a regular expression"),
-        ("name: d\ngenerator: arithmetic\npath: x.jsonl\n", "line 1: give either generator or path, not both"),
-        ("name: d\ngenerator: algebra\n", "line 2: generator: should be 'arithmetic'"),
+        (
+            "name: d\ngenerator: arithmetic\npath: x.jsonl\n",
+            "line 1: give either generator or path or dataset, not several",
+        ),
+        ("name: d\ngenerator: geometry\n", "line 2: generator: should be 'arithmetic'"),
         ("name: d\nsteps: [1, 2, 3]\n", "line 2: steps"),
         ("name: d\nsteps: [4, 1]\n", "line 1: steps are the fewest and the most operations"),
         ("name: d\nsteps: [0, 1]\n", "line 1: steps are the fewest and the most operations"),

@@ -17,7 +17,7 @@ from distill.progress import bar
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import Subject, tasks_by_key
+from distill.sampling.requests import Subject, prompts_by_asked, tasks_by_key
 from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import FilterSettings, Recipe
 from distill.verify import BROKEN, MATH, Outcome
@@ -37,8 +37,11 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     """Writes verdicts.parquet and kept/. Raises RunError when there are no traces; keeping none is not an error."""
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     subject = teacher_subject(teacher, recipe.generate.sampling, recipe.generate.max_tokens, recipe.seed)
-    wanted = tasks_by_key(read_prompts(run.prompts), subject, recipe.generate.samples)
-    pairs = paired(wanted, run.ledger().traces())
+    prompts = read_prompts(run.prompts)
+    if recipe.generate.engine == "imported":
+        pairs = paired_by_asked(prompts_by_asked(prompts, subject), run.ledger().traces())
+    else:
+        pairs = paired(tasks_by_key(prompts, subject, recipe.generate.samples), run.ledger().traces())
     if not pairs:
         raise nothing_to_filter(run, subject)
     with bar("filter", len(pairs)) as update:
@@ -73,6 +76,18 @@ def paired(wanted: Mapping[str, Prompt], traces: Iterable[Trace]) -> list[tuple[
     """
     found = {trace.key: trace for trace in traces if trace.finish_reason != "error" and trace.key in wanted}
     return [(prompt, found[key]) for key, prompt in wanted.items() if key in found]
+
+
+def paired_by_asked(wanted: Mapping[str, Prompt], traces: Iterable[Trace]) -> list[tuple[Prompt, Trace]]:
+    """Imported traces with their prompts, in the order of `wanted` (hash of what was asked → prompt), then of import.
+
+    Whoever wrote them, and however many: nobody chose their number.
+    """
+    found: dict[str, list[Trace]] = {}
+    for trace in traces:
+        if trace.finish_reason != "error" and trace.asked in wanted:
+            found.setdefault(trace.asked, []).append(trace)
+    return [(prompt, trace) for asked, prompt in wanted.items() for trace in found.get(asked, ())]
 
 
 def judge(pairs: list[tuple[Prompt, Trace]], checks: Iterable[str]) -> Iterator[Judged]:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Collection
 
 from distill import specs
-from distill.errors import InputError
+from distill.errors import InputError, RunError
 from distill.ledger import Ledger, Recovery
 from distill.progress import bar, say
-from distill.prompts.stage import read_prompts
+from distill.prompts.stage import read_prompts, require_verifier
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import Subject, tasks_by_key, wanted
+from distill.sampling.requests import Subject, prompts_by_asked, samples_of, tasks_by_key, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import engine_for, foreign, in_flight, teacher_subject
 
@@ -25,9 +25,13 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     prompts = list(read_prompts(run.prompts))
     if not prompts:
         raise InputError("there are no prompts", given=str(run.prompts))
+    if settings.engine == "imported":
+        return _report_imported(run, prompts_by_asked(prompts, subject))
+    if "math" in recipe.filter.required:
+        require_verifier(prompts, unjudged=("open",))
     with Ledger(run.traces, on_recovery=_report_recovery) as ledger:
         refuse_foreign(ledger, prompts, subject, settings.samples)
-        total = len(prompts) * settings.samples
+        total = sum(samples_of(prompt, settings.samples) for prompt in prompts)
         missing = sum(1 for _ in wanted(prompts, subject, settings.samples, ledger))
         progress = Progress(total, already=total - missing)
         if progress.already:
@@ -50,7 +54,7 @@ def refuse_foreign(ledger: Ledger, prompts: list[Prompt], subject: Subject, samp
     if not bought:
         return
     missing = sum(1 for _ in wanted(prompts, subject, samples, bought))
-    if missing == len(prompts) * samples:
+    if missing == sum(samples_of(prompt, samples) for prompt in prompts):
         raise foreign(len(bought), ledger.folder, subject)
 
 
@@ -80,6 +84,18 @@ def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageRepo
     failed = [f"{found['error']} samples failed; the same command tries them again"] if found["error"] else []
     failed += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
     return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
+
+
+def _report_imported(run: RunDir, wanted: Collection[str]) -> StageReport:
+    """Nothing is sampled: counts what `distill import` brought, for these prompts and beside them."""
+    found = Counter("wanted" if trace.asked in wanted else "other" for trace in run.ledger().traces())
+    if not found:
+        raise RunError("there are no imported traces", given=str(run.traces), todo="run `distill import` first")
+    counts = {"samples": found.total(), "answered": found["wanted"], "cut": 0, "failed": 0, "imported": found.total()}
+    lines = [f"{found['wanted']} imported traces of {len(wanted)} prompts"]
+    if found["other"]:
+        lines.append(f"{found['other']} more belong to prompts that were left out")
+    return StageReport(counts, (run.traces,), tuple(lines))
 
 
 def _report_recovery(recovery: Recovery) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from distill.errors import InputError
@@ -11,7 +11,8 @@ from distill.files import reading, replacing
 from distill.prompts.sources import place_of, prompts_of
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
-from distill.specs import PromptsPart, Recipe
+from distill.source_specs import PromptsPart
+from distill.specs import Recipe
 
 NEEDS_GOLD = ("math", "numeric")
 """Kinds whose verifier compares with a gold answer."""
@@ -34,8 +35,6 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     evaluation_problems(recipe, prompts)  # a mistake there should show before anything is paid for
     if "math" in recipe.filter.checks:
         require_gold(prompts, recipe.prompts)
-    if "math" in recipe.filter.required:
-        require_verifier(prompt for prompt in prompts if prompt.kind != "open")
     write_prompts(run.prompts, prompts)
     kinds = Counter(prompt.kind for prompt in prompts)
     report = {"prompts": len(prompts), "duplicates": counts["duplicates"], "kinds": dict(kinds)}
@@ -102,13 +101,14 @@ def require_gold(prompts: Iterable[Prompt], parts: Sequence[PromptsPart] = ()) -
         )
 
 
-def require_verifier(prompts: Iterable[Prompt]) -> None:
-    """Raises InputError for the first prompt of a kind that nothing here can judge: paying for it would be in vain."""
-    unjudged = next((prompt for prompt in prompts if prompt.kind not in NEEDS_GOLD), None)
-    if unjudged is not None:
+def require_verifier(prompts: Iterable[Prompt], *, unjudged: Collection[str] = ()) -> None:
+    """Raises InputError for the first prompt of a kind that nothing here can judge, those in `unjudged` aside: paying
+    for it would be in vain."""
+    first = next((prompt for prompt in prompts if prompt.kind not in (*NEEDS_GOLD, *unjudged)), None)
+    if first is not None:
         raise InputError(
-            f"there is no verifier for prompts of kind {unjudged.kind} yet",
-            given=repr(unjudged.question[:80]),
+            f"there is no verifier for prompts of kind {first.kind} yet",
+            given=repr(first.question[:80]),
             todo=f"use prompts of kind {' or '.join(NEEDS_GOLD)}, or take `math` out of filter.keep and filter.checks",
         )
 

@@ -175,8 +175,9 @@ def funnel(
     steps: list[Step] = []
     if prompts:
         steps.append(Step("Prompts", prompts, "prompts", remark=_left_out(states)))
-        asked, samples = prompts * recipe.generate.samples, recipe.generate.samples
-        each = f"{samples} sample{'s' if samples > 1 else ''} of every prompt"
+        samples = recipe.generate.samples
+        asked = _count(states, "generate", "samples") or prompts * samples
+        each = f"{samples} sample{'s' if samples > 1 else ''} of every prompt" if asked == prompts * samples else ""
         steps.append(Step("Samples asked", asked, "samples", of=asked, remark=each))
     if ledger is not None:
         steps += _ledger_steps(ledger, steps[-1].number if steps else None)

@@ -55,16 +55,35 @@ def wanted(prompts: Iterable[Prompt], subject: Subject, samples: int, have: Cont
 
     `prompts` is gone through once per sample index, so it has to be a collection or build itself anew each time.
     """
-    for sample in range(samples):
+    sample, going_on = 0, samples > 0
+    while going_on:
+        going_on = False
         for prompt in prompts:
-            task = task_for(prompt, subject, sample)
-            if task.key not in have:
-                yield task
+            if sample < samples_of(prompt, samples):
+                going_on = True
+                task = task_for(prompt, subject, sample)
+                if task.key not in have:
+                    yield task
+        sample += 1
+
+
+def samples_of(prompt: Prompt, samples: int) -> int:
+    """How many samples are wanted of a prompt, `samples` being what the recipe says of all."""
+    return prompt.samples or samples
 
 
 def tasks_by_key(prompts: Iterable[Prompt], subject: Subject, samples: int) -> dict[str, Prompt]:
     """Key of every sample that a job wants → its prompt, in the order of prompts, then samples."""
-    return {task_for(prompt, subject, sample).key: prompt for prompt in prompts for sample in range(samples)}
+    return {
+        task_for(prompt, subject, sample).key: prompt
+        for prompt in prompts
+        for sample in range(samples_of(prompt, samples))
+    }
+
+
+def prompts_by_asked(prompts: Iterable[Prompt], subject: Subject) -> dict[str, Prompt]:
+    """Hash of what is asked → its prompt: finds the prompt of a trace whoever wrote it, as imported ones need."""
+    return {asked_hash(subject.messages(prompt), subject.forced_prefix): prompt for prompt in prompts}
 
 
 def task_for(prompt: Prompt, subject: Subject, sample: int) -> Task:

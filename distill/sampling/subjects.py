@@ -67,6 +67,11 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
     if settings.engine == "local":
         revision = None if spec.is_folder else spec.revision
         return LocalEngine(spec.model, name=f"local/{spec.name}", batch=settings.concurrency, revision=revision)
+    if settings.engine == "imported":
+        raise UsageError(
+            "the traces of this run were imported: there is no teacher here to ask",
+            todo="set evaluate.models=[untrained,student], or generate.engine and the teacher to ask",
+        )
     from distill.engines.openai import OpenAIEngine  # brings in aiohttp
 
     if settings.url is None:

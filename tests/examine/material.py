@@ -13,7 +13,8 @@ from sampling.scripted import Scripted, subject
 from distill.engines import Reply, Request
 from distill.examine.examination import Examinee, examine
 from distill.records import Prompt, TeacherIdentity
-from distill.specs import EvaluateSettings, PromptsPart, Recipe
+from distill.source_specs import PromptsPart
+from distill.specs import EvaluateSettings, Recipe
 
 PROBLEMS = [Prompt(f"What is {n}?", id=f"p{n}", kind="math", answer=str(n)) for n in range(4)]
 

@@ -15,7 +15,7 @@ import pytest
 from distill.errors import InputError, SpecError, UsageError
 from distill.prompts.sources import data_files, prompts_of, read_prompts
 from distill.records import CodeTest, Prompt
-from distill.specs import PromptsPart, SourceSpec
+from distill.source_specs import PromptsPart, SourceSpec
 
 SPEC = SourceSpec(name="s")
 MAPPED = SourceSpec(

@@ -14,7 +14,8 @@ from distill.prompts import stage
 from distill.prompts.stage import read_prompts, require_gold, unique, write_prompts
 from distill.records import CodeTest, Prompt
 from distill.rundir import RunDir
-from distill.specs import EvaluateSettings, FilterSettings, PromptsPart, Recipe
+from distill.source_specs import PromptsPart
+from distill.specs import EvaluateSettings, FilterSettings, Recipe
 
 
 def recipe(tmp_path: Path, *rows: dict[str, Any], **changed: Any) -> Recipe:
