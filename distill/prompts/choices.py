@@ -277,7 +277,7 @@ def _probability(rng: random.Random) -> Question:
     red, blue, green = (rng.randint(1, 9) for _ in range(3))
     right, total = Fraction(red, red + blue + green), red + blue + green
     near = {Fraction(blue, total), Fraction(green, total), 1 - right, Fraction(red, blue + green), Fraction(1, 3)}
-    near |= {Fraction(red + 1, total), Fraction(1, total), Fraction(1, 2), Fraction(2, 3)}
+    near |= {Fraction(red + 1, total), Fraction(1, total), Fraction(1, 4), Fraction(1, 2), Fraction(2, 3)}
     near -= {right}
     wordings = (
         f"A bag holds {red} red, {blue} blue and {green} green balls. One is drawn at random, all being equally "
