@@ -73,7 +73,7 @@ def _divisible(rng: random.Random) -> Question:
     factor = rng.choice((3, 4, 6, 7, 8, 9, 11, 12, 13))
     start = rng.randint(20, 900)
     right = start - start % factor
-    near = [n for n in range(max(10, right - 40), right + 40) if n % factor]
+    near = [n for n in range(max(10, right - 40), right + 40) if n % factor and (factor % 2 or n % 2 == 0)]
     wordings = (f"Which number is divisible by {factor}?", f"Which of these is a multiple of {factor}?")
     return Question(f"divisible {factor}", wordings, str(right), tuple(map(str, rng.sample(near, 3))), among=True)
 
