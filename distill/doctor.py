@@ -59,6 +59,8 @@ QUANTIZE: Mapping[str, str] = {
     "sentencepiece": "sentencepiece",
 }
 """As above, for the extra of that name; llama.cpp's converter comes beside it."""
+PROBLEMS: Mapping[str, str] = {"reasoning-gym": "reasoning_gym"}
+"""As above, for the extra of that name."""
 DEV = (
     "hatchling",
     "hypothesis",
@@ -173,7 +175,7 @@ def disk_found(place: Path) -> Finding:
 
 def packages_found() -> Iterator[Finding]:
     """The core dependencies, then each extra with what it lacks; all of them but the converter really imported."""
-    present = {module for name, module in QUANTIZE.items() if version(name) is not None}
+    present = {module for name, module in {**QUANTIZE, **PROBLEMS}.items() if version(name) is not None}
     errors = import_errors([*(module for module, _ in CORE.values()), *present])
     for name, (module, least) in CORE.items():
         have, error = version(name), errors[module]
@@ -185,6 +187,7 @@ def packages_found() -> Iterator[Finding]:
         else:
             yield Finding(name, "ok", have or "of unknown version", necessary=True)
     yield quantize_found(errors)
+    yield problems_found(errors)
     lacking = [name for name in DEV if version(name) is None]
     what = f"without {', '.join(lacking)}" if lacking else "the tools of the tests are here"
     yield Finding("extra: dev", "missing" if lacking else "ok", what, (install_command("dev"),) if lacking else ())
@@ -192,12 +195,7 @@ def packages_found() -> Iterator[Finding]:
 
 def quantize_found(errors: Mapping[str, str | None]) -> Finding:
     """`errors` tells for each module that is installed why it cannot be imported."""
-    told, lacking = [], []
-    for name, module in QUANTIZE.items():
-        have, error = version(name), errors.get(module)
-        if have is None or error is not None:
-            lacking.append(name)
-        told.append(f"no {name}" if have is None else f"{name} {have}" + (f" broken: {error}" if error else ""))
+    told, lacking = _told(QUANTIZE, errors)
     there = converter_folder() is not None
     told.append(CONVERTER if there else f"no {CONVERTER}")
     if not lacking and there:
@@ -208,6 +206,24 @@ def quantize_found(errors: Mapping[str, str | None]) -> Finding:
     told += ["no C++ compiler to build llama-cpp-python with"] if building else []
     mend = [*first, *([install_command("quantize")] if lacking else []), *([] if there else [converter_command()])]
     return Finding("extra: quantize", "missing", ", ".join(told), tuple(mend))
+
+
+def problems_found(errors: Mapping[str, str | None]) -> Finding:
+    """`errors` as for `quantize_found`."""
+    told, lacking = _told(PROBLEMS, errors)
+    mend = (install_command("problems"),) if lacking else ()
+    return Finding("extra: problems", "missing" if lacking else "ok", ", ".join(told), mend)
+
+
+def _told(extra: Mapping[str, str], errors: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
+    """What is told of each package of an extra, and the names of those that lack or cannot be imported."""
+    told, lacking = [], []
+    for name, module in extra.items():
+        have, error = version(name), errors.get(module)
+        if have is None or error is not None:
+            lacking.append(name)
+        told.append(f"no {name}" if have is None else f"{name} {have}" + (f" broken: {error}" if error else ""))
+    return told, lacking
 
 
 def _gib(count: int) -> str:

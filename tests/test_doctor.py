@@ -60,6 +60,7 @@ def test_what_it_needs_is_what_pyproject_says() -> None:
     assert set(doctor.DEV) == {re.split(r"[>=<]", line)[0] for line in extras["dev"]}
     for name in doctor.QUANTIZE if "quantize" in extras else ():
         assert any(line.startswith(name) for line in extras["quantize"]), name
+    assert set(doctor.PROBLEMS) == {re.split(r"[>=<]", line)[0] for line in extras["problems"]}
     assert f"--target $(CONVERTER) {environment.CONVERTER}\n" in (CHECKOUT / "Makefile").read_text()
 
 
@@ -192,6 +193,16 @@ def test_the_quantize_extra_names_what_is_lacking(monkeypatch: pytest.MonkeyPatc
     program(tmp_path / "bin", "c++", "")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert len(doctor.quantize_found({"bitsandbytes": None}).mend) == 1
+
+
+def test_the_extra_of_the_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "0.1.25")
+    assert found(doctor.problems_found({"reasoning_gym": None})) == ("ok", "reasoning-gym 0.1.25", ())
+    state, what, mend = found(doctor.problems_found({"reasoning_gym": "ImportError: half"}))
+    assert (state, what) == ("missing", "reasoning-gym 0.1.25 broken: ImportError: half")
+    assert mend[0].endswith("'.[problems]'")
+    monkeypatch.setattr(doctor, "version", lambda name: None)
+    assert found(doctor.problems_found({}))[:2] == ("missing", "no reasoning-gym")
 
 
 def test_a_token_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,24 +6,19 @@ the same arithmetic can turn up in two splits. Knows nothing about models, files
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import InputError
+from distill.prompts.supply import MOST_DRAWS_IN_VAIN, supply
+from distill.prompts.supply import Split as Split  # for those who know it by this module
+from distill.prompts.supply import split_of as split_of
 
-Split = Literal["train", "validation", "test"]
 Operator = Literal["+", "-", "*"]
 
 MAX_VALUE = 999
 """Every starting value, operand and intermediate result lies between 1 and this."""
-
-MOST_DRAWS_IN_VAIN = 20_000
-"""So many draws in a row without a new problem, and the supply counts as used up."""
-
-SPLIT_OF_PERCENTILE: tuple[tuple[int, Split], ...] = ((90, "train"), (95, "validation"), (100, "test"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +63,6 @@ class Problem:
         return str(self.start) + "".join(f"{step.operator}{step.operand}" for step in self.steps)
 
 
-def split_of(expression: str) -> Split:
-    """The split that owns this arithmetic: 90% train, 5% validation, 5% test, by hash."""
-    percentile = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:8], "big") % 100
-    return next(split for bound, split in SPLIT_OF_PERCENTILE if percentile < bound)
-
-
 def problems(split: Split, seed: int, *, steps: tuple[int, int] = (1, 4), operators: str = "+-*") -> Iterator[Problem]:
     """Endless problems of one split, no arithmetic twice; the same seed gives the same sequence.
 
@@ -81,19 +70,13 @@ def problems(split: Split, seed: int, *, steps: tuple[int, int] = (1, 4), operat
     Raises InputError when there are hardly any left.
     """
     rng = random.Random(f"{split}:{seed}")
-    seen: set[str] = set()
-    in_vain = 0
-    while in_vain < MOST_DRAWS_IN_VAIN:
-        problem = _draw(rng, rng.randint(*steps), operators)
-        if split_of(problem.expression) == split and problem.expression not in seen:
-            seen.add(problem.expression)
-            in_vain = 0
-            yield problem
-        else:
-            in_vain += 1
-    raise InputError(
-        f"there are hardly more than {len(seen)} different problems of {steps[0]} to {steps[1]} steps ({split})",
+    return supply(
+        split,
+        lambda: _draw(rng, rng.randint(*steps), operators),
+        lambda problem: problem.expression,
+        f"problems of {steps[0]} to {steps[1]} steps",
         todo="lower the limit, or allow more steps in the source spec",
+        patience=MOST_DRAWS_IN_VAIN,
     )
 
 
