@@ -17,16 +17,18 @@ from difflib import SequenceMatcher
 
 from distill.prompts.words import numbers, words
 
-LIGHT = frozenset("a an the he she his her him hers himself herself please kindly also then now just so".split())
+_LIGHT = "a an the he she his her him hers himself herself please kindly also then now just so"
+LIGHT = frozenset(_LIGHT.split())
 """Words whose change, loss or gain leaves the problem as it is."""
-FIXED = frozenset(
-    "not no never none without neither nor cannot t more less fewer most least greater smaller larger bigger higher lower"
-    " highest lowest maximum minimum max min before after above below under over up down increase decrease increasing"
-    " decreasing sum product difference quotient remainder ratio average mean median mode area perimeter volume radius"
-    " diameter length width height even odd prime positive negative first second third last all any some each every only"
-    " both either per total left how what which who when where why if find compute calculate determine solve prove show"
-    " evaluate simplify write express is are does do did can let suppose given in on at for from by to".split()
-)
+_FIXED = """
+not no never none without neither nor cannot t more less fewer most least greater smaller larger bigger higher lower
+highest lowest maximum minimum max min before after above below under over up down increase decrease increasing
+decreasing sum product difference quotient remainder ratio average mean median mode area perimeter volume radius
+diameter length width height even odd prime positive negative first second third last all any some each every only
+both either per total left how what which who when where why if find compute calculate determine solve prove show
+evaluate simplify write express is are does do did can let suppose given in on at for from by to
+"""
+FIXED = frozenset(_FIXED.split())
 """Words that are never taken for a name, a slip of the pen or one word in a hundred."""
 NUMBERS_FOR_NAMES = 2
 """So many numbers must agree before an exchanged name counts as the same problem."""
@@ -45,7 +47,10 @@ _OPENING = re.compile(
     r"(?: below| carefully| step by step| efficiently and clearly)*(?: and [a-z ]{0,60}?boxed)? "
     r"|(?:question|problem|exercise|instruction|user) "
 )
-_STEPS = r"(?:think|reason|work|solve|explain)(?: through| out)?(?: it| this| the problem| this problem)?(?: out)? step by step"
+_STEPS = (
+    r"(?:think|reason|work|solve|explain)(?: through| out)?(?: it| this| the problem| this problem)?(?: out)?"
+    r" step by step"
+)
 _GIVE = r"(?:put|write|give|place|enclose|return|provide|output|state|box|present|express) (?:your|the|a)"
 _CLOSING = re.compile(
     rf" (?:please )?(?:(?:let s |let us )?{_STEPS}"

@@ -141,18 +141,24 @@ def _term(text: str) -> str:
     return f"({text})" if re.search(r"[-+*/]", text) else text
 
 
-_SPELLED = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-        " eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half twice"
-        " double triple thrice third quarter dozen".split(),
-        "0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17"
-        " 18 19 20 30 40 50 60 70 80 90 100 1000 1000000 1/2 2* 2* 3* 3* 1/3 1/4 12".split(),
-        strict=True,
-    )
-)
+_NAMES = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million
+half twice double triple thrice third quarter dozen
+"""
+_VALUES = """
+0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17
+18 19 20 30 40 50 60 70 80 90 100 1000 1000000
+1/2 2* 2* 3* 3* 1/3 1/4 12
+"""
+_SPELLED = dict(zip(_NAMES.split(), _VALUES.split(), strict=True))
 
 
 def numbers(words: list[str]) -> tuple[str, ...]:
     """The numbers among normalised words in their order; English number words count as numbers too."""
     return tuple([_SPELLED.get(word, word) for word in words if word in _SPELLED or word[0] in "0123456789."])
+
+
+def number_places(words: list[str]) -> list[int]:
+    """Where the numbers of `numbers` stand."""
+    return [place for place, word in enumerate(words) if word in _SPELLED or word[0] in "0123456789."]
