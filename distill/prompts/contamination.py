@@ -59,7 +59,15 @@ class Contamination:
     Keeps the words of the problems: about 10 KB for each.
     """
 
-    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        problems: Iterable[tuple[str, str]],
+        *,
+        ngram: int = WORDS,
+        share: float = SHARE,
+        numbers_share: float = NUMBERS_SHARE,
+    ) -> None:
+        self._n, self._share, self._numbers_share = ngram, share, numbers_share
         self._places: list[tuple[str, int]] = []
         self._problems: list[Read] = []
         self._numbers: list[tuple[str, ...]] = []
@@ -84,7 +92,7 @@ class Contamination:
         if len(found) >= NUMBERS_FOR_NAMES:
             key = _number_keys(found[:LONGEST_KEY], min(len(found), LONGEST_KEY))
             self._by_numbers.setdefault(int(key[0]), []).append(place)
-        return ngram_hashes(word_hashes(read.words), WORDS)
+        return ngram_hashes(word_hashes(read.words), self._n)
 
     def _index(self, grams: Sequence[Hashes]) -> None:
         """The 8-grams sorted, with the problem of each; templates left out."""
@@ -118,7 +126,7 @@ class Contamination:
 
     def _shared(self, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
         """By 8-grams. A gram of the index counts once for its problem, however often the text has it."""
-        hashes = ngram_hashes(word_hashes(found), WORDS)
+        hashes = ngram_hashes(word_hashes(found), self._n)
         if not len(hashes) or not len(self._grams):
             return None
         distinct, at = np.unique(hashes, return_index=True)
@@ -138,10 +146,10 @@ class Contamination:
         shares = np.maximum(shares, np.where(times >= LEAST_OF_TEXT, inside, 0.0))
         have = Counter(sequence)
         for index in np.argsort(-shares, kind="stable"):
-            if shares[index] < SHARE:
+            if shares[index] < self._share:
                 return None
             place = int(candidates[index])
-            if self._numbers_agree(place, have, sequence, inside=inside[index] >= SHARE):
+            if self._numbers_agree(place, have, sequence, inside=inside[index] >= self._share):
                 start = int(np.repeat(at, runs)[owners == place].min())
                 return self._hit(place, float(shares[index]), found[start : start + WORDS])
         return None
@@ -150,9 +158,9 @@ class Contamination:
         """Half of the numbers of the problem, or of a text that is a part of it: else it is a variant of its own."""
         wanted = Counter(self._numbers[place])
         common = (wanted & have).total()
-        if common >= NUMBERS_SHARE * wanted.total():
+        if common >= self._numbers_share * wanted.total():
             return True
-        return inside and common >= NUMBERS_SHARE * len(sequence)
+        return inside and common >= self._numbers_share * len(sequence)
 
     def _renamed(self, text: str, found: list[str]) -> Hit | None:
         """By the sequence of numbers, then word by word around them."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 LEAST_LETTERS = 10
 """Letters of prose; an ideograph or a syllable counts as `WEIGHT` of them."""
 LEAST_SURE = 0.55
-"""py3langid's probability. Over the 1,000 GSM8K questions its least is 0.99, over short exercises ("Factor completely.")
-0.69; a list of names and units has less."""
+"""py3langid's probability. Over the 1,000 GSM8K questions its least is 0.99, over short exercises such as "Factor
+completely." 0.69; a list of names and units has less."""
 MOST_LETTERS = 600
 """So much of the prose is judged: 40 words are enough, and the time is linear."""
 WEIGHT = 5

@@ -56,6 +56,7 @@ _SHORT_FRACTION = re.compile(r"\\frac\s*(\w)\s*(\w)")
 _BRACED_TERM = re.compile(
     r"(?<=[\^_])\{([^{}]{0,200}[-+*/][^{}]{0,200})\}|(?<=sqrt) *\{([^{}]{0,200}[-+*/][^{}]{0,200})\}"
 )
+_QUOTED = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ZEROS = re.compile(r"(\d)\.0+(?!\d)")
 _OPERAND = r"(?=\s*(?:\d|\(|[a-z](?![a-z])))"
@@ -117,6 +118,8 @@ def words(text: str) -> list[str]:
     else:
         text = unicodedata.normalize("NFKC", _raised(text)).casefold()
         text = unicodedata.normalize("NFC", text).translate(_READING)
+    if ">" in text:  # Markdown's mark of a quoted line
+        text = _QUOTED.sub("", text)
     if "," in text:
         text = _THOUSANDS.sub("", text)
     if ".0" in text:
