@@ -27,9 +27,10 @@ _NUMBER = rf"(?:[0-9]{{1,3}}(?:,[0-9]{{3}}){{1,10}}|{_WHOLE})(?:\.{_WHOLE})?"
 _DIVISOR = r"0{0,9}[1-9][0-9]{0,90}"
 _FRACTION = rf"(?:{_WHOLE}/{_DIVISOR}|\\[dt]?frac\{{{_WHOLE}\}}\{{{_DIVISOR}\}})"
 _ROOT = rf"(?:{_WHOLE})?(?:\\sqrt\{{[1-9][0-9]{{0,5}}\}}|\\pi)"
+_DECIMAL = rf"-?{_WHOLE}(?:\.{_WHOLE})?"
 _TERM = rf"-?(?:{_FRACTION}|{_ROOT}|{_WHOLE}(?:\.{_WHOLE})?)"
 _PLAIN = re.compile(
-    rf"-?{_NUMBER}|\\?\$ ?{_NUMBER}|-?{_WHOLE}(?:\.{_WHOLE})?\\?%|-?{_WHOLE}(?:\.{_WHOLE})?\^(?:\\circ|\{{\\circ\}})|{_TERM}"
+    rf"-?{_NUMBER}|\\?\$ ?{_NUMBER}|{_DECIMAL}\\?%|{_DECIMAL}\^(?:\\circ|\{{\\circ\}})|{_TERM}"
     rf"|[A-E]|[xyk] ?= ?{_TERM}|\({_TERM}, ?{_TERM}(?:, ?{_TERM})?\)|[\[(]{_WHOLE}, ?{_WHOLE}[\])]"
     rf"|{_WHOLE} ?\\(?:text|mathrm)\{{ ?(?:cm|mm|m|km|kg|g|s|hours|minutes|days|dollars|degrees|units)\}}"
 )
@@ -78,8 +79,8 @@ class GoldReader:
                 self._known[gold] = read[gold]
             while len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
-            for (_, gold), told in zip(batch, found, strict=True):
-                yield told if told is not None else read[gold or ""]
+            for (_, asked), told in zip(batch, found, strict=True):
+                yield told if told is not None else read[asked or ""]
 
 
 def _told_by_form(kind: Kind, gold: str | None) -> Outcome | None:

@@ -44,7 +44,7 @@ _SENTENCE = (
 )
 """Where an instruction may begin: a sentence or clause, or after the label of a part."""
 _ASKS_PROOF = re.compile(
-    _SENTENCE.replace("|to)", ")") + r"(?:(?:dis)?prove\b(?! (?:him|her|it to|them|me|your)\b)"
+    _SENTENCE.replace("|to)", ")") + r"(?:(?:dis)?prove\b(?! (?:him|her|it to|them|me|your|yourself)\b)"
     r"|(?:show|demonstrate|verify|establish|deduce)[\s,:]+"
     r"(?:(?:by|using|with|without|from|also|directly)\b[^.?]{0,60}?\s)?that\b)"
     r"|\b(?:give|write|provide|find|present|construct) (?:a|an|the|your) (?:[\w-]+ ){0,2}proof\b",
@@ -52,8 +52,8 @@ _ASKS_PROOF = re.compile(
 )
 _ASKS_PROOF_ZH = re.compile(r"求证|试证|(?<![份已以被可经能据的])证明(?![书信文件人了])")
 _PROOF_ANSWER = re.compile(
-    r"\s*(?:\\(?:text|mathrm)\{)?\s*(?:proof|(?:the )?proof (?:is )?(?:complete|complete[d]|omitted)|proved|proven|证明|"
-    r"证明略|略|见证明|\\?(?:blacksquare|square)|q\.?e\.?d\.?)\s*\}?\s*\.?\s*",
+    r"\s*(?:\\(?:text|mathrm)\{)?\s*(?:proof|(?:the )?proof (?:is )?(?:completed?|omitted)|proved|"
+    r"proven|证明|证明略|略|见证明|\\?(?:blacksquare|square)|q\.?e\.?d\.?)\s*\}?\s*\.?\s*",
     re.IGNORECASE,
 )
 
@@ -64,18 +64,19 @@ _SHAPE = (
 )
 _DRAWN = r"(?:figure|diagram|picture|image|drawing|illustration|sketch|photo(?:graph)?|graph|chart|map)"
 _SEEN = r"(?:shown|depicted|illustrated|pictured|drawn|displayed)"
+_BESIDE = r"(?:at|to|on) (?:the )?(?:right|left)"
 _FIGURE = re.compile(
     rf"\b(?:in|from|on|using|see|to|per|by) (?:the|this|that|our|each) (?:(?:following|accompanying|adjacent|adjoining|"
     rf"attached|given|above|below|right|left|next) )(?:{_DRAWN})\b"
     rf"|\b(?:in|from|see|to) (?:the|this) (?:figure|diagram|picture|illustration)\b(?! of\b)"
-    rf"|\b(?:the|this|following) (?:{_DRAWN})s? (?:(?:is |are )?(?:{_SEEN} )?(?:below|above|at (?:the )?right|at (?:the )?"
-    rf"left|to the right|to the left|on the right|on the left)|shows\b(?! that)|(?:is|are) {_SEEN}\b)"
-    rf"|\b(?:accompanying|attached) (?:{_DRAWN})"
+    rf"|\b(?:the|this|following) (?:{_DRAWN})s? (?:(?:is |are )?(?:{_SEEN} )?(?:below|above|{_BESIDE})|"
+    rf"shows\b(?! that)|(?:is|are) {_SEEN}\b)"
+    rf"|\b(?:the|this) following (?:figure|diagram|picture|illustration)\b|\b(?:accompanying|attached) (?:{_DRAWN})"
     rf"|\b{_SHAPE} (?:[\w$]+ ){{0,2}}(?:(?:as )?{_SEEN}\b(?! (?:that|to|by|how|a|an|from|in the (?:book|movie)))"
-    rf"|(?:below|at (?:the )?right|at left)(?=[ ,.?](?!\d|zero)))"
-    rf"|\bas {_SEEN}(?: (?:below|above|here|at (?:the )?right|on the (?:right|left)|in (?:the )?(?:{_DRAWN}|fig)\w*)|[.,?])"
-    r"|\b(?:see|in|from|to) fig(?:ure|\.)? ?\d|\(see (?:the )?fig|\bfig(?:ure|\.) ?\d+[ ,)]|\[(?:image|figure|diagram)\]"
-    r"|<image>|<img\b|!\[[^\]]{0,200}\]\(|\\includegraphics",
+    rf"|(?:below|{_BESIDE})(?=[ ,.?](?!\d|zero)))"
+    rf"|\bas {_SEEN}(?: (?:below|above|here|{_BESIDE}|in (?:the )?(?:{_DRAWN}|fig)\w*)|[.,?])"
+    r"|\b(?:see|in|from|to) fig(?:ure|\.)? ?\d|\(see (?:the )?fig|\bfig(?:ure|\.) ?\d+[ ,)]"
+    r"|\[(?:image|figure|diagram)\]|<image>|<img\b|!\[[^\]]{0,200}\]\(|\\includegraphics",
     re.IGNORECASE,
 )
 _TABLE = re.compile(r"\b(?:table|chart) (?:below|above|shown)|\bthe following (?:table|chart)\b", re.IGNORECASE)
@@ -100,7 +101,7 @@ _ASKS_TWO_WAY = re.compile(
 _TWO_WAY_SIGNS = (" or ", "/", "判断", "正确")
 _ALTERNATIVES = re.compile(r"([a-z]+,\s+)?\b([a-z]+) or (?:is (?:it|he|she) )?([a-z]+)\b")
 _COMPARATIVE = re.compile(r"(?:er|more|less|likely|first|better|worse|correct),\s+$")
-_LETTERS = re.compile(r"(?:\\text\{)?\s*([A-Za-z]{2,20})\s*\}?\.?")
+_LETTERS = re.compile(r"(?:\\text\{)?\s*([A-Za-z]{1,20})\s*\}?\.?")
 _LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
 
 
@@ -114,14 +115,15 @@ def question_marks(prompt: Prompt) -> tuple[Mark, ...]:
     if kind == "code":
         found.update(_tests_marks(prompt.tests))
     elif kind != "open":
-        if not answer or _SENTINEL.fullmatch(answer):
+        if not answer or (_SENTINEL.fullmatch(answer) and answer not in (prompt.choices or ())):
             found.add("no_gold")
-        if kind == "choice":
+        elif kind == "choice":
             found.update(_choice_marks(answer, prompt.choices or ()))
-        elif _is_proof(text, lower, answer):
-            found.add("proof")
-        elif parts.has_many(text, lower):
-            found.add("multi_part")
+        if kind != "choice":  # there a letter is asked for, whatever is proved or labelled on the way
+            if _is_proof(text, lower, answer):
+                found.add("proof")
+            elif parts.has_many(text, lower):
+                found.add("multi_part")
         if _is_guessable(text, lower, answer, prompt.choices or ()):
             found.add("guessable")
     return tuple(mark for mark in _ORDER if mark in found) if found else ()
@@ -139,8 +141,23 @@ def _is_proof(text: str, lower: str, answer: str) -> bool:
     return any(hint in lower for hint in hints) and _ASKS_PROOF.search(text) is not None
 
 
-_HINTS = ("figure", "fig", "diagram", "picture", "image", "shown", "drawing", "graph", "chart", "map", "illustrat", "below",
-          "depict", "drawn", "sketch", "photo", "at right", "at the right", "![", "<img", "displayed")  # fmt: skip
+_HINTS = (
+    *(
+        "fig",
+        "diagram",
+        "picture",
+        "image",
+        "shown",
+        "drawing",
+        "graph",
+        "chart",
+        "map",
+        "illustrat",
+        "below",
+        "depict",
+    ),
+    *("drawn", "sketch", "photo", " right", " left", "![", "<img", "displayed"),
+)
 
 
 def _lacks_figure(text: str, lower: str) -> bool:
@@ -174,8 +191,6 @@ def _is_guessable(text: str, lower: str, answer: str, choices: tuple[str, ...]) 
 
 def _choice_marks(answer: str, choices: tuple[str, ...]) -> tuple[Mark, ...]:
     """The answer has to name exactly one of the choices, by its letter or by its text."""
-    if not answer:
-        return ()
     letter = _LETTER.fullmatch(answer)
     by_letter = {ord(letter[1]) - ord("A")} if letter else set()
     wanted = " ".join(answer.split())

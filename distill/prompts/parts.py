@@ -29,16 +29,15 @@ _LEAD = re.compile(
 """What stands before parts that are bare expressions: `Calculate: (1) … (2) …`."""
 _CONDITION = re.compile(
     r"\b(?:if|such that|satisf\w+|when|where|given|conditions?|propert\w+|for which|so that|system|statements?|that|"
-    r"following is|which|one of|equations)\b|条件|方程组",
+    r"following is|which|one of)\b|equations?\s*$|条件|方程组",
     re.IGNORECASE,
 )
-_SYSTEM = re.compile(r"^\W*(?:equations?)\b", re.IGNORECASE)
 _SEQUENCES = (
-    re.compile(r"\(([a-h])\)"),
+    re.compile(r"(?<![A-Za-z0-9_\\}])\(([a-h])\)"),
     re.compile(r"(?<![\w(\\$^])([a-h])\)(?=\s)"),
-    re.compile(r"\((i|ii|iii|iv|v)\)"),
+    re.compile(r"(?<![A-Za-z0-9_\\}])\((i|ii|iii|iv|v)\)"),
     re.compile(r"(?<![\w(\\$^])(i|ii|iii|iv|v)[.)](?=\s)"),
-    re.compile(r"[(（]([1-9])[)）]"),
+    re.compile(r"(?<![A-Za-z0-9_\\}])[(（]([1-9])[)）]"),
     re.compile(r"(?<![\w(（.\\$^+\-*/={,])([1-9])\)(?=[\s\u4e00-\u9fff])"),
     re.compile(r"(?:^|\n|[.:;?]\s+)([1-9])\.(?=\s)"),
     re.compile(r"\bpart\s+\(?([a-e1-5])\)?\s*[:.)]", re.IGNORECASE),
@@ -49,14 +48,16 @@ _RANK |= {label: place for place, label in enumerate(("i", "ii", "iii", "iv", "v
 _LABEL_SIGNS = (")", "）", "1. ", "1.\n", "i. ", "①", "part ")
 """Without one of these a text has no labels: asked first, since it is quick."""
 _SAYS_SO = re.compile(
-    r"\b(?:(?:answer|for|in|solve) (?:both|all|these)|following) (?:the )?(?:two |three )?(?:parts|questions)\b|\b(?:each|all) of the following (?:questions|problems|"
+    r"\b(?:(?:answer|for|in|solve) (?:both|all|these)|following) (?:the )?(?:two |three )?(?:parts|questions)\b"
+    r"|\b(?:each|all) of the following (?:questions|problems|"
     r"parts|exercises|expressions|equations|integrals|limits|cases)\b|\bparts \(?a\)?(?: and|,)|回答下列问题|完成下列",
     re.IGNORECASE,
 )
 _COUNTED = re.compile(r"\b(?:which|how many|none|one|two) of (?:these|the following)\b[^.]*\?", re.IGNORECASE)
 _QUESTION = re.compile(r"[^.!?？。\n]*[?？]")
 _ASKING = re.compile(
-    r"\b(?:how|what|which|who|when|where|why)\b|(?:^|,)\s*(?:is|are|does|do|did|can|will|was|were)\b"
+    r"(?<!guess )(?<!know )\b(?:how|what|which|who|when|where|why)\b"
+    r"|(?:^|,)\s*(?:is|are|does|do|did|can|will|was|were)\b"
     r"|多少|什么|几|是否|哪",
     re.IGNORECASE,
 )
@@ -97,7 +98,7 @@ def _asks_in_parts(text: str, labels: re.Pattern[str]) -> bool:
     if sum(_ASK.search(body) is not None for body in bodies) > 1:
         return True
     lead = _LEAD.search(text[: found[0][0]][-160:])
-    return lead is not None and _CONDITION.search(_SYSTEM.sub("", lead[0])) is None
+    return lead is not None and _CONDITION.search(lead[0]) is None
 
 
 def _sequence(text: str, labels: re.Pattern[str]) -> Iterator[tuple[int, int]]:

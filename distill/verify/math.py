@@ -42,10 +42,12 @@ _BARE_WORD = re.compile(
     r"(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?[a-z]?(?![a-z])|(?:sqrt|frac|sgn|floor|ceil)(?![a-z]))[A-Za-z][a-z]{3,}"
     r"|(?:[Yy]es|YES|[Nn]o|NO|[Nn]ot|[Aa]ll|any|[Oo]dd|[Oo]ne|[Tt]wo|[Ss]ix|[Tt]en|[Tt]he|is|of|if|it|to)(?![A-Za-z]))"
 )
-"""A word outside LaTeX's text, of which a parser makes a product of variables: `even` is read as e * e * n * v."""
+"""A word outside LaTeX's text, of which a parser makes a product of variables; no function, and no `ab` or `xyz`."""
 _WORD = re.compile(r"[^\W\d_]{2,}")
 MOST_WORDS = 3
-"""Words of a gold answer in LaTeX's text that a right answer may be expected to repeat to the letter."""
+"""Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
+_STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
+"""What sources write where they have no answer: the first two are NuminaMath's."""
 _JOINED = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s,]*(?:or|and)?[\s,]*\}")
 _MISREAD = re.compile(
     r"\\neq?(?![A-Za-z])|≠|\\forall|\bfor (?:all|any|every|each)\b|\bsuch that\b|\b(?:where|unless)\b|"
@@ -121,12 +123,11 @@ def read_gold(gold: str | None) -> Outcome:
     """Whether `check_math` can judge by this gold answer: pass, or abstain with `no_gold`, `unparseable_gold` or
     `ambiguous_gold`.
 
-    It has to be read as more than mere text, and the same answer in a box has to be found equal by what was read.
-    That the two are the same text, which `check_math` looks at first, says nothing: prose is the same text too.
+    It has to be read as an expression or a few words, and the same answer in a box has to be found equal by what was
+    read. That the two are the same text, which `check_math` looks at first, says nothing: a whole proof is, too.
     """
-    if not (gold or "").strip():
+    if gold is None or gold.strip().lower() in ("", *_STAND_INS):
         return abstaining("no_gold")
-    assert gold is not None
     if len(gold) > LONGEST or _is_prose(gold):
         return abstaining("unparseable_gold")
     joined = _JOINED.sub(",", gold)
@@ -141,17 +142,19 @@ def read_gold(gold: str | None) -> Outcome:
 
 
 def _is_prose(gold: str) -> bool:
-    """Words that no parser reads, or more of them than a right answer would repeat; half a surrogate pair too."""
+    """More words than a right answer would repeat to the letter; half a surrogate pair too, which is no text."""
     if any("\ud800" <= sign <= "\udfff" for sign in gold):
         return True
+    if _WITH_UNIT.fullmatch(gold) is not None:
+        return False
     quoted = sum(len(_WORD.findall(match[1])) for match in _AROUND.finditer(gold))
-    bare = _COMMAND.sub(" ", _AROUND.sub(" ", gold))
-    return quoted > MOST_WORDS or (_BARE_WORD.search(bare) is not None and _WITH_UNIT.fullmatch(gold) is None)
+    bare = len(_BARE_WORD.findall(_COMMAND.sub(" ", _AROUND.sub(" ", gold))))
+    return quoted + bare > MOST_WORDS
 
 
 def _is_nothing(read: Any) -> bool:
     """A division by zero, which sympy reads without complaint."""
-    import sympy
+    import sympy  # type: ignore[import-untyped]  # it ships no types
 
     return isinstance(read, sympy.Basic) and bool(read.has(sympy.zoo, sympy.nan))
 
