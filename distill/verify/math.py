@@ -23,6 +23,7 @@ _WITH_UNIT = re.compile(
     r"(?:\\(?:text|mathrm|mbox|textbf)\s*\{)?\s*((?:\\?\$)?\s*-?[\d.,]*\d)\s+([A-Za-z]{3,}(?: [A-Za-z]{2,})*)\.?\s*\}?"
 )
 """`15 dollars`, with or without LaTeX's text around it: the letters would be read as a product of variables."""
+_BASE = re.compile(r"\d_")
 _READ_PAST = (
     re.compile(
         r"(?<!\\)\b(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times)s?\b",
@@ -30,10 +31,29 @@ _READ_PAST = (
     ),
     re.compile(r"\d\s*(?:\\[,; ]\s*)*\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}[^\w{}^]*\d"),
     re.compile(r"^\s*(?:[<>≤≥]|\\(?:le|ge|lt|gt|leq|geq)\b)"),
-    re.compile(r"\d_"),
+    _BASE,
 )
 """What math-verify leaves out when it reads a number: scale words, a second quantity (`15 \\text{ minutes } 30 …`), an
 inequality sign in front, the base of a numeral. A box with one of them that the gold answer lacks is not compared."""
+_AROUND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\*?\s*\{([^{}]*)\}")
+_COMMAND = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}|\\[A-Za-z]+")
+_BARE_WORD = re.compile(
+    r"(?<![A-Za-z])(?:"
+    r"(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?[a-z]?(?![a-z])|(?:sqrt|frac|sgn|floor|ceil)(?![a-z]))[A-Za-z][a-z]{3,}"
+    r"|(?:[Yy]es|YES|[Nn]o|NO|[Nn]ot|[Aa]ll|any|[Oo]dd|[Oo]ne|[Tt]wo|[Ss]ix|[Tt]en|[Tt]he|is|of|if|it|to)(?![A-Za-z]))"
+)
+"""A word outside LaTeX's text, of which a parser makes a product of variables; no function, and no `ab` or `xyz`."""
+_WORD = re.compile(r"[^\W\d_]{2,}")
+MOST_WORDS = 3
+"""Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
+_STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
+"""What sources write where they have no answer: the first two are NuminaMath's."""
+_JOINED = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s,]*(?:or|and)?[\s,]*\}")
+_MISREAD = re.compile(
+    r"\\neq?(?![A-Za-z])|≠|\\forall|\bfor (?:all|any|every|each)\b|\bsuch that\b|\b(?:where|unless)\b|"
+    r"\d[eE][+-]?\d|\b0[xX][0-9a-fA-F]"
+)
+"""Of these math-verify keeps something else than what is written: `k \\ne 0` is read as 0, `1e5` as 5e."""
 LONGEST = 2_000
 """Characters of an answer's box, or of the end of an answer without one, that are looked at."""
 
@@ -97,6 +117,46 @@ def check_math(answer: str | None, gold: str | None) -> Outcome:
     import math_verify
 
     return PASS if math_verify.verify(golds, found, timeout_seconds=None) else failing("wrong_answer")
+
+
+def read_gold(gold: str | None) -> Outcome:
+    """Whether `check_math` can judge by this gold answer: pass, or abstain with `no_gold`, `unparseable_gold` or
+    `ambiguous_gold`.
+
+    It has to be read as an expression or a few words, and the same answer in a box has to be found equal by what was
+    read. That the two are the same text, which `check_math` looks at first, says nothing: a whole proof is, too.
+    """
+    if gold is None or gold.strip().lower() in ("", *_STAND_INS):
+        return abstaining("no_gold")
+    if len(gold) > LONGEST or _is_prose(gold):
+        return abstaining("unparseable_gold")
+    joined = _JOINED.sub(",", gold)
+    if _MISREAD.search(gold) or any(mark.search(joined) for mark in _READ_PAST if mark is not _BASE):
+        return abstaining("ambiguous_gold")
+    golds, found = _parse_gold(gold), _parse_boxed(gold)
+    if not golds or not found or isinstance(golds[0], str) or _is_nothing(golds[0]):
+        return abstaining("unparseable_gold")
+    import math_verify
+
+    return PASS if math_verify.verify(golds, found, timeout_seconds=None) else abstaining("unparseable_gold")
+
+
+def _is_prose(gold: str) -> bool:
+    """More words than a right answer would repeat to the letter; half a surrogate pair too, which is no text."""
+    if any("\ud800" <= sign <= "\udfff" for sign in gold):
+        return True
+    if _WITH_UNIT.fullmatch(gold) is not None:
+        return False
+    quoted = sum(len(_WORD.findall(match[1])) for match in _AROUND.finditer(gold))
+    bare = len(_BARE_WORD.findall(_COMMAND.sub(" ", _AROUND.sub(" ", gold))))
+    return quoted + bare > MOST_WORDS
+
+
+def _is_nothing(read: Any) -> bool:
+    """A division by zero, which sympy reads without complaint."""
+    import sympy  # type: ignore[import-untyped]  # it ships no types
+
+    return isinstance(read, sympy.Basic) and bool(read.has(sympy.zoo, sympy.nan))
 
 
 def prepare() -> None:
