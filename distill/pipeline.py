@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import GateError, Interrupted, RunError, UsageError
-from distill.files import now, sha256_file, write_text
+from distill.files import now, write_text
 from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
 from distill.specs import STAGES, Recipe, dump, folder_revision, parse, read
@@ -186,9 +186,9 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
 def _outside_hashes(name: str, recipe: Recipe) -> dict[str, str]:
     """`data/NUMBER-FILE` → sha256 of the data files that a stage takes prompts from, `models/NAME` → revision of the
     model folders that it loads, for those that exist."""
-    from distill.prompts.sources import data_files
+    from distill.prompts.sources import data_files, state_of
 
-    files = {f"{DATA}{n}-{file.name}": sha256_file(file) for n, file in data_files(recipe.parts(name)).items()}
+    files = {f"{DATA}{n}-{file.name}": state_of(file) for n, file in data_files(recipe.parts(name)).items()}
     folders = recipe.model_folders(name).items()
     return {**files, **{f"{MODELS}{what}": folder_revision(folder) for what, folder in folders}}
 

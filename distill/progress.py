@@ -18,8 +18,8 @@ class Bar(Protocol):
 
 
 @contextmanager
-def bar(what: str, total: float) -> Iterator[Bar]:
-    """A bar for `total` units of work under the name `what`."""
+def bar(what: str, total: float | None) -> Iterator[Bar]:
+    """A bar for `total` units of work under the name `what`; None when nobody knows how many will come."""
     if sys.stderr.isatty():
         with _live(what, total) as update:
             yield update
@@ -48,14 +48,14 @@ def quiet_transformers() -> None:
 
 
 @contextmanager
-def _live(what: str, total: float) -> Iterator[Bar]:
+def _live(what: str, total: float | None) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description:<20}"),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.completed:.0f}" if total is None else "{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
@@ -65,7 +65,7 @@ def _live(what: str, total: float) -> Iterator[Bar]:
         yield lambda done, remark="": progress.update(task, completed=done, remark=remark)
 
 
-def _lines(what: str, total: float) -> Bar:
+def _lines(what: str, total: float | None) -> Bar:
     started = last = time.monotonic()
 
     def update(done: float, remark: str = "") -> None:
@@ -73,8 +73,11 @@ def _lines(what: str, total: float) -> Bar:
         now = time.monotonic()
         if now - last >= LINE_SECONDS:
             last = now
-            left = (total - done) * (now - started) / done if done else 0.0
             detail = f", {remark}" if remark else ""
+            if total is None:
+                say(f"{what}: {done:.0f}, {now - started:.0f} s{detail}")
+                return
+            left = (total - done) * (now - started) / done if done else 0.0
             say(f"{what}: {done:.0f} of {total:.0f}, {now - started:.0f} s, about {left:.0f} s left{detail}")
 
     return update

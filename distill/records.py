@@ -169,8 +169,8 @@ class Prompt(Record):
     """As the source grades it: a level, a rating or a solve rate."""
     solution: str | None = None
     """A program known to be right, for a prompt of kind code: it has to pass the tests."""
-    samples: int | None = None
-    """Samples wanted of this prompt; None is the recipe's number."""
+    repeats: int | None = None
+    """How many times the recipe's samples are wanted of this prompt; None is once."""
     marks: tuple[str, ...] | None = None
     """What makes the question hard to verify, such as `multi_part`; None before anyone looked."""
 

@@ -64,6 +64,7 @@ class RunDir:
         self.recipe = self.path / "recipe.yaml"
         self.manifest = self.path / "manifest.json"
         self.prompts = self.path / "prompts.parquet"
+        self.left_out = self.path / "left-out.parquet"
         self.traces = self.path / "traces"
         self.endpoints = self.path / "endpoints.json"
         self.verdicts = self.path / "verdicts.parquet"

@@ -181,9 +181,9 @@ class Selection(Strict):
     source: Texts = ()
     """Name of a source spec."""
     count: int | None = Field(None, ge=1)
-    """Traces that are wanted; by default one set of samples of every such prompt."""
-    max_samples: int = Field(1, ge=1)
-    """Where fewer than `count` prompts are there, up to this many samples are taken of each."""
+    """At most this many of them, drawn by chance; by default all."""
+    max_repeats: int = Field(1, ge=1)
+    """Where fewer than `count` are there, each is sampled up to this many times as often, to make up the count."""
 
 
 class PrepareSettings(Strict):

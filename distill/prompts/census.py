@@ -6,16 +6,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from distill.prompts.marks import UNVERIFIABLE
-from distill.records import Prompt
+from distill.records import Kind
 from distill.verify import EXISTING, VERIFIER_OF
 
 MOST_DOMAINS = 200
 """Domains counted by name; those that come later are counted together, as OTHERS."""
 OTHERS = "(other domains)"
 NO_DOMAIN = "(no domain)"
+
+
+class Counted(Protocol):
+    """What the census looks at, of a Prompt or of what is remembered of one."""
+
+    @property
+    def domain(self) -> str | None: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def marks(self) -> tuple[str, ...] | None: ...
 
 
 @dataclass(slots=True)
@@ -41,20 +54,21 @@ class Census:
     def __init__(self) -> None:
         self._rows: dict[str, Row] = {}
 
-    def add(self, prompt: Prompt) -> None:
+    def add(self, prompt: Counted, times: int = 1) -> None:
+        """Counts a prompt, or `times` prompts that are alike in what the census looks at."""
         row = self._row(prompt.domain or NO_DOMAIN)
-        row.prompts += 1
+        row.prompts += times
         if prompt.kind == "open":
-            row.open += 1
+            row.open += times
         elif prompt.marks is None:
-            row.unmarked += 1
+            row.unmarked += times
         else:
             mark = next((mark for mark in UNVERIFIABLE if mark in prompt.marks), None)
             if mark is not None:
-                row.unverifiable[mark] += 1
+                row.unverifiable[mark] += times
             else:
-                row.verifiable[_verifier(VERIFIER_OF[prompt.kind])] += 1
-                row.guessable += "guessable" in prompt.marks
+                row.verifiable[_verifier(VERIFIER_OF[prompt.kind])] += times
+                row.guessable += times * ("guessable" in prompt.marks)
 
     def _row(self, domain: str) -> Row:
         if domain not in self._rows and len(self._rows) >= MOST_DOMAINS:

@@ -70,11 +70,14 @@ def unit_of(place: Path | str) -> str:
 @contextmanager
 def _opened(place: Path | str) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed. Raises InputError when it cannot be opened or breaks off."""
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
     import pyarrow as pa
 
     try:
-        with fsspec.open(str(place), "rb") as file:
+        # Of Parquet on the Hub only the columns wanted are fetched: reading ahead would fetch those between them too.
+        ahead = {"cache_type": "none"} if is_remote(place) and kind_of(place) == ".parquet" else {}
+        files, path = fsspec.url_to_fs(str(place))
+        with files.open(path, "rb", **ahead) as file:
             compression = COMPRESSIONS.get(Path(place).suffix.lower())
             if compression is None:
                 yield file

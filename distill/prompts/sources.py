@@ -1,141 +1,95 @@
-"""Prompt sources: a built-in generator or a file of questions, mapped onto prompts. Knows nothing about sampling."""
+"""Prompt sources: a built-in generator, a file, or a dataset of the Hub, as prompts. Knows nothing about sampling."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
-import math
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distill import specs
-from distill.errors import InputError, UsageError, near
-from distill.prompts import arithmetic
-from distill.prompts.rows import Row, rows, unit_of
-from distill.records import Prompt, field_names
+from distill.errors import InputError, UsageError
+from distill.files import sha256_of, sha256_once
+from distill.progress import say
+from distill.prompts.generators import generated
+from distill.prompts.hub import dataset_files, explained
+from distill.prompts.mapping import Mapper, MissingColumn
+from distill.prompts.rows import is_remote, rows, unit_of
+from distill.records import Prompt
 from distill.source_specs import PromptsPart, SourceSpec
 
-_LIST_FIELDS = ("choices", "tests")
+MOST_UNUSABLE = 0.01
+"""Of a published dataset this share of the rows may be unusable, and is left out; of a file of one's own none may."""
+FIRST_LOOK = 100
+"""So many unusable rows and not one good one: the spec is wrong, and nobody should wait for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """A prompt and where it stands: `FILE, line N`, or the generator's name."""
+
+    prompt: Prompt
+    place: str
 
 
 def prompts_of(part: PromptsPart, seed: int) -> Iterator[Prompt]:
+    """The prompts of `sourced` alone."""
+    return (item.prompt for item in sourced(part, seed))
+
+
+def sourced(part: PromptsPart, seed: int) -> Iterator[Sourced]:
     """The prompts of one part of a recipe, in the source's order: at most `part.limit` after `part.skip`.
 
     Raises InputError naming file and row, SpecError for an unknown source.
     """
-    spec = _spec_for(part)
-    reasoning = part.reasoning or spec.reasoning
-    if spec.generator == "arithmetic":
+    spec = spec_for(part)
+    if spec.generator is not None:
         if part.limit is None:
             raise UsageError(
                 f"the source '{spec.name}' is endless", todo="say how many problems: `limit: 100`, or --limit 100"
             )
-        stream = _arithmetic(spec, part.split, seed, reasoning)
+        stream = _generated(spec, part, seed)
+    elif is_dataset(spec, part):
+        stream = _from_dataset(spec, part)
     else:
-        stream = read_prompts(_data_file(spec, part), spec.model_copy(update={"reasoning": reasoning}))
+        path = _data_file(spec, part)
+        mapper = Mapper(spec, reasoning=part.reasoning)
+        stream = _from_file(path, mapper)
     return itertools.islice(stream, part.skip, None if part.limit is None else part.skip + part.limit)
 
 
 def read_prompts(path: Path, spec: SourceSpec) -> Iterator[Prompt]:
     """Prompts of a JSONL, Parquet or CSV file. Raises InputError naming the file, the row and the field."""
-    pattern = re.compile(spec.answer_pattern) if spec.answer_pattern else None
-    empty = True
-    for number, row in rows(path):
-        empty = False
-        where = f"{path}, {unit_of(path)} {number}"
-        try:
-            yield _prompt(row, spec, pattern)
-        except InputError as error:
-            given = error.given or repr(dict(row))[:160]
-            raise InputError(f"{where}: {error.what}", given=given, todo=error.todo) from error
-    if empty:
-        raise InputError(f"{path} holds no rows", todo="give a file with at least one question")
+    return (item.prompt for item in _from_file(path, Mapper(spec)))
 
 
 def place_of(prompt: Prompt, parts: Sequence[PromptsPart]) -> str | None:
-    """`FILE, line N` of the first row with this prompt's question; None for one that no file holds."""
-    for place, path in data_files(parts).items():
-        column = _spec_for(parts[place]).columns.get("question", "question")
-        for number, row in rows(path):
-            if row.get(column) == prompt.question:
-                return f"{path}, {unit_of(path)} {number}"
-    return None
+    """Where the first prompt of this id stands in files and datasets; None when it is in none of them."""
+    read = (part for part in parts if spec_for(part).generator is None)
+    return next((item.place for part in read for item in sourced(part, 0) if item.prompt.id == prompt.id), None)
 
 
 def data_files(parts: Sequence[PromptsPart]) -> dict[int, Path]:
-    """Place of a part → the file it reads, for those that read one which exists."""
-    found = {place: (_spec_for(part), part) for place, part in enumerate(parts)}
-    files = {place: _data_file(spec, part) for place, (spec, part) in found.items() if spec.generator is None}
-    return {place: file for place, file in files.items() if file.is_file()}
+    """Place of a part → the file, or the folder with a copy of a dataset, that it reads, for those that exist."""
+    places: dict[int, Path | None] = {}
+    for place, part in enumerate(parts):
+        spec = spec_for(part)
+        if spec.generator is None:
+            places[place] = _copy(spec, part) if is_dataset(spec, part) else _data_file(spec, part)
+    return {place: path for place, path in places.items() if path is not None and path.exists()}
 
 
-def _prompt(row: Row, spec: SourceSpec, pattern: re.Pattern[str] | None) -> Prompt:
-    defaults = {"kind": spec.kind, "reasoning": spec.reasoning, "domain": spec.domain, "license": spec.license}
-    values: dict[str, Any] = {**defaults, "source": spec.name}
-    for field in field_names(Prompt):
-        column = spec.columns.get(field, field)
-        if column in row and row[column] is not None:
-            values[field] = row[column]
-        elif field in spec.columns and column not in row:
-            raise InputError(
-                f"there is no column '{column}'{near(column, list(row))}", todo=f"columns here: {', '.join(row)}"
-            )
-    if "question" not in values and spec.columns.get("question", "question") in row:
-        raise InputError("field 'question' is empty")
-    if "question" not in values:
-        raise InputError(
-            "there is no column 'question'",
-            todo=f"name it in the source spec, `columns: {{question: COLUMN}}`; columns here: {', '.join(row)}",
-        )
-    for field in ("id", "answer"):
-        if isinstance(values.get(field), int | float) and not isinstance(values[field], bool):
-            number = values.pop(field)
-            if math.isfinite(number):  # NaN is how some programs write that there is none
-                values[field] = json.dumps(number)
-    for field in _LIST_FIELDS:
-        if isinstance(values.get(field), str):
-            values[field] = _parsed_list(values[field], field)
-    if pattern is not None and values.get("answer") is not None:
-        values["answer"] = _buried_answer(str(values["answer"]), pattern)
-    return Prompt.from_json(values)
+def state_of(path: Path) -> str:
+    """Hex digest that changes with a data file. A folder of many GB counts by the names, sizes and times in it."""
+    if path.is_file():
+        return sha256_once(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    return sha256_of([[str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns] for f in shown])
 
 
-def _parsed_list(text: str, field: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"field '{field}' is text but not a JSON list", given=repr(text[:80])) from error
-
-
-def _buried_answer(text: str, pattern: re.Pattern[str]) -> str:
-    match = pattern.search(text)
-    if match is None or match.group(1) is None:
-        raise InputError(
-            f"the answer does not match answer_pattern '{pattern.pattern}'",
-            given=repr(text[-80:]),
-            todo="mend the row or the pattern in the source spec",
-        )
-    return match.group(1).strip()
-
-
-def _arithmetic(spec: SourceSpec, split: arithmetic.Split, seed: int, reasoning: str) -> Iterator[Prompt]:
-    for problem in arithmetic.problems(split, seed, steps=spec.steps, operators=spec.operators):
-        yield Prompt.from_json(
-            {
-                "question": problem.question,
-                "kind": "math",
-                "reasoning": reasoning,
-                "answer": str(problem.result),
-                "domain": spec.domain,
-                "source": spec.name,
-                "license": spec.license,
-            }
-        )
-
-
-def _spec_for(part: PromptsPart) -> SourceSpec:
+def spec_for(part: PromptsPart) -> SourceSpec:
     """A source spec by name; a data file named directly gets a plain spec of its own."""
     path = Path(part.source)
     if part.names_a_file:  # no spec says that its prompts need reasoning, so a plain teacher will do
@@ -143,15 +97,121 @@ def _spec_for(part: PromptsPart) -> SourceSpec:
     return specs.source(part.source)
 
 
-def _data_file(spec: SourceSpec, part: PromptsPart) -> Path:
+def is_dataset(spec: SourceSpec, part: PromptsPart) -> bool:
+    """Whether a part reads a dataset of the Hub, or a folder with a copy, rather than one file."""
+    given = _given(spec, part)
+    return given.is_dir() if given is not None else spec.dataset is not None
+
+
+def _generated(spec: SourceSpec, part: PromptsPart, seed: int) -> Iterator[Sourced]:
+    assert spec.generator is not None
+    for prompt in generated(spec.generator, part.split, seed, steps=spec.steps, operators=spec.operators):
+        named = dataclasses.replace(
+            prompt,
+            source=spec.name,
+            license=spec.license,
+            reasoning=part.reasoning or spec.reasoning,
+            domain=spec.domain or prompt.domain,
+        )
+        yield Sourced(named, f"generator {spec.generator}")
+
+
+def _from_file(path: Path, mapper: Mapper) -> Iterator[Sourced]:
+    empty = True
+    for number, row in rows(path, mapper.columns):
+        empty = False
+        where = f"{path}, {unit_of(path)} {number}"
+        try:
+            prompt = mapper.prompt(row)
+        except InputError as caught:
+            error = _with_all_columns(caught, path, mapper)
+            given = error.given or repr(dict(row))[:160]
+            raise InputError(f"{where}: {error.what}", given=given, todo=error.todo) from error
+        if prompt is not None:
+            yield Sourced(prompt, where)
+    if empty:
+        raise InputError(f"{path} holds no rows", todo="give a file with at least one question")
+
+
+def _from_dataset(spec: SourceSpec, part: PromptsPart) -> Iterator[Sourced]:
+    """Rows of a published dataset: a few unusable ones are left out and told, a wrong number of rows is an error."""
+    mapper = Mapper(spec, reasoning=part.reasoning, qualified=True)
+    found, given, unusable = 0, 0, []
+    for file in dataset_files(spec, part.split, _copy(spec, part)):
+        for number, row in _reached(file, mapper, spec):
+            found += 1
+            where = f"{file}, {unit_of(file)} {number}"
+            try:
+                prompt = mapper.prompt(row)
+            except InputError as error:
+                unusable.append(f"{where}: {error.what}")
+                if isinstance(error, MissingColumn) or (len(unusable) > FIRST_LOOK and not given):
+                    told = _with_all_columns(error, file, mapper)
+                    raise InputError(f"{where}: {told.what}", given=told.given, todo=told.todo) from error
+                continue
+            if prompt is not None:
+                given += 1
+                yield Sourced(prompt, where)
+    expected = spec.expected_rows.get(part.split)
+    if expected is not None and found != expected:
+        raise InputError(
+            f"{spec.name}: {found} rows in the split {part.split}, {expected} are expected at this revision",
+            todo="get the copy again, or correct `expected_rows` in the source spec",
+        )
+    if len(unusable) > MOST_UNUSABLE * found:
+        raise InputError(f"{spec.name}: {len(unusable)} of {found} rows are unusable; the first: {unusable[0]}")
+    if unusable:
+        say(f"prompts: {spec.name}: {len(unusable)} of {found} rows are unusable and left out; {unusable[0]}")
+
+
+def _with_all_columns(error: InputError, file: Path | str, mapper: Mapper) -> InputError:
+    """A missing column is told with all that the file has, also those that were not read."""
+    if isinstance(error, MissingColumn):
+        try:
+            mapper.prompt(next(rows(file))[1])
+        except MissingColumn as told:
+            return told
+    return error
+
+
+def _reached(file: Path | str, mapper: Mapper, spec: SourceSpec) -> Iterator[tuple[int, dict[str, object]]]:
+    """The rows of a file; what breaks off on the way from the Hub is told as such."""
+    source = rows(file, mapper.columns)
+    while True:
+        try:
+            number, row = next(source)
+        except StopIteration:
+            return
+        except Exception as error:
+            about_the_row = isinstance(error, InputError) and not isinstance(error.__cause__, OSError)
+            if about_the_row or not is_remote(file):
+                raise
+            raise explained(error, spec) from error
+        yield number, dict(row)
+
+
+def _given(spec: SourceSpec, part: PromptsPart) -> Path | None:
+    """The path that a part or its spec names: beside the spec when it is there, else from the working directory."""
     given = part.path or spec.path
+    if given is None:
+        return None
+    if part.path is None and not part.names_a_file:
+        beside = specs.find("data", part.source).parent / given
+        if beside.exists():
+            return beside
+    return Path(given)
+
+
+def _copy(spec: SourceSpec, part: PromptsPart) -> Path | None:
+    given = _given(spec, part)
+    return given if given is not None and given.is_dir() else None
+
+
+def _data_file(spec: SourceSpec, part: PromptsPart) -> Path:
+    given = _given(spec, part)
     if given is None:
         raise UsageError(
             f"the source '{spec.name}' names no data file",
             todo="say where it lies: `path:` in the recipe's prompts, or --set prompts.0.path=FILE",
         )
-    if part.path is None and not part.names_a_file:
-        beside = specs.find("data", part.source).parent / given
-        if beside.is_file():
-            return beside
-    return Path(given)
+    return given

@@ -1,80 +1,88 @@
-"""The first stage: every prompt of a run in one file, checked, without duplicates."""
+"""The first stage: every prompt of a run in one file, checked, without duplicates, in the order of sampling."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from distill.errors import InputError
 from distill.files import reading, replacing
-from distill.prompts.sources import place_of, prompts_of
+from distill.progress import bar
+from distill.prompts.census import Census
+from distill.prompts.contamination import Contamination
+from distill.prompts.preparing import FILTERS, NEEDS_GOLD, Prepared, prepare
+from distill.prompts.sources import Sourced, place_of, sourced
+from distill.prompts.spool import Spool, write_in_order
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.source_specs import PromptsPart
 from distill.specs import Recipe
 
-NEEDS_GOLD = ("math", "numeric")
-"""Kinds whose verifier compares with a gold answer."""
 AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
 """What to do about a prompts file that cannot be read."""
+QUOTED = 200
+"""Characters of a question that was left out, in the file that lists them."""
 
 
 def run(recipe: Recipe, run: RunDir) -> StageReport:
-    """Writes prompts.parquet. Raises InputError for a row that cannot be used, and when nothing is left."""
+    """Writes prompts.parquet, and left-out.parquet with the reason of each prompt that is not in it.
+
+    Raises InputError for a row that cannot be used, and when nothing is left, naming what took the prompts.
+    """
     if not recipe.prompts:
         raise InputError("the recipe names no prompts", todo="add `prompts: [{source: arithmetic, limit: 100}]` to it")
-    counts: Counter[str] = Counter()
-    prompts = list(unique(collect(recipe.prompts, recipe.seed), counts))
-    if not prompts:
-        raise InputError(
-            "there are no prompts left",
-            given=", ".join(f"{part.source}, skip {part.skip}" for part in recipe.prompts),
-            todo="lower prompts.0.skip, or give a file with more rows",
-        )
-    evaluation_problems(recipe, prompts)  # a mistake there should show before anything is paid for
-    if "math" in recipe.filter.checks:
-        require_gold(prompts, recipe.prompts)
-    write_prompts(run.prompts, prompts)
-    kinds = Counter(prompt.kind for prompt in prompts)
-    report = {"prompts": len(prompts), "duplicates": counts["duplicates"], "kinds": dict(kinds)}
-    return StageReport(report, (run.prompts,), (f"{len(prompts)} prompts, {counts['duplicates']} duplicates left out",))
+    evaluation_problems(recipe, ())  # a mistake there should show before anything is paid for
+    folder = run.path / ".prompts"
+    shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
+    spool = Spool(folder)
+    try:
+        items = _told(collect(recipe.prompts, recipe.seed))
+        found = prepare(items, recipe.prepare, contamination_of(recipe), recipe.seed, spool)
+        if not len(found.order):
+            raise _nothing_left(recipe, spool.rows, found)
+        if "math" in recipe.filter.checks:
+            _require_gold(found, spool)
+        with replacing(run.prompts) as temporary:
+            write_in_order(spool, found.order, found.repeats, temporary)
+        with replacing(run.left_out) as temporary:
+            _write_left_out(spool, found, temporary)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return _report(run, spool.rows, found)
 
 
-def collect(parts: Iterable[PromptsPart], seed: int) -> Iterator[Prompt]:
+def collect(parts: Iterable[PromptsPart], seed: int) -> Iterator[Sourced]:
     for part in parts:
-        yield from prompts_of(part, seed)
+        yield from sourced(part, seed)
 
 
-def unique(prompts: Iterable[Prompt], counts: Counter[str]) -> Iterator[Prompt]:
-    """Each question once; the same id for two different questions is an error, since results would be mixed up."""
-    by_id: dict[str, str] = {}
-    questions: set[str] = set()
-    for prompt in prompts:
-        if by_id.setdefault(prompt.id, prompt.question) != prompt.question:
-            raise InputError(
-                f"two different questions have the id '{prompt.id}'",
-                given=f"{by_id[prompt.id][:60]!r} and {prompt.question[:60]!r}",
-                todo="give each its own id, or none at all: then it is derived from the question",
-            )
-        if prompt.text in questions:
-            counts["duplicates"] += 1
-            continue
-        questions.add(prompt.text)
-        yield prompt
+def contamination_of(recipe: Recipe) -> Contamination | None:
+    """The problems that must not be trained on: those of the recipe's own evaluation, and of the sets it names."""
+    parts = (*recipe.evaluate.prompts, *recipe.prepare.decontaminate)
+    if not parts:
+        return None
+    problems = ((benchmark_name(part), item.prompt.text) for part in parts for item in sourced(part, recipe.seed))
+    return Contamination(problems)
+
+
+def benchmark_name(part: PromptsPart) -> str:
+    return f"{Path(part.source).stem}:{part.split}"
 
 
 def evaluation_problems(recipe: Recipe, prompts: Iterable[Prompt]) -> list[Prompt]:
-    """The problems a recipe evaluates on, each once. Raises InputError when there are none, or one is among its
-    `prompts` too."""
-    problems = list(unique(collect(recipe.evaluate.prompts, recipe.seed), Counter()))
-    if recipe.evaluate.prompts and not problems:
+    """The problems a recipe evaluates on, each once. Raises InputError when there are none, when one has no gold
+    answer or verifier, or one is among `prompts` too."""
+    parts = recipe.evaluate.prompts
+    problems = list(unique(item.prompt for item in collect(parts, recipe.seed)))
+    if parts and not problems:
         raise InputError(
             "there are no problems to evaluate on",
-            given=", ".join(f"{part.source}, skip {part.skip}" for part in recipe.evaluate.prompts),
+            given=", ".join(f"{part.source}, skip {part.skip}" for part in parts),
             todo="lower evaluate.prompts.0.skip, or give a file with more rows",
         )
-    require_gold(problems, recipe.evaluate.prompts)
+    require_gold(problems, parts)
     require_verifier(problems)
     questions = {" ".join(prompt.text.split()) for prompt in prompts}
     common = [problem for problem in problems if " ".join(problem.text.split()) in questions]
@@ -87,18 +95,37 @@ def evaluation_problems(recipe: Recipe, prompts: Iterable[Prompt]) -> list[Promp
     return problems
 
 
+def unique(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+    """Each question once; the same id for two different questions is an error, since results would be mixed up."""
+    by_id: dict[str, str] = {}
+    questions: set[str] = set()
+    for prompt in prompts:
+        if by_id.setdefault(prompt.id, prompt.text) != prompt.text:
+            raise InputError(
+                f"two different questions have the id '{prompt.id}'",
+                given=f"{by_id[prompt.id][:60]!r} and {prompt.question[:60]!r}",
+                todo="give each its own id, or none at all: then it is derived from the question",
+            )
+        if prompt.text not in questions:
+            questions.add(prompt.text)
+            yield prompt
+
+
 def require_gold(prompts: Iterable[Prompt], parts: Sequence[PromptsPart] = ()) -> None:
     """Raises InputError for the first prompt that a verifier could never judge; `parts` tell where it stands."""
     lacking = [prompt for prompt in prompts if prompt.kind in NEEDS_GOLD and not (prompt.answer or "").strip()]
     if lacking:
         first = lacking[0]
-        raise InputError(
-            f"{len(lacking)} prompts of kind {first.kind} have no gold answer, the first: "
-            f"{place_of(first, parts) or first.id}",
-            given=repr(first.question[:80]),
-            todo="add the answers (field `answer`); to sample without verifying, give these rows `kind: open` and "
-            "--set 'filter.checks=[finished,think_format,duplicate]'",
-        )
+        raise _no_gold(len(lacking), first.kind, place_of(first, parts) or first.id, first.question)
+
+
+def _no_gold(count: int, kind: str, place: str, question: str) -> InputError:
+    return InputError(
+        f"{count} prompts of kind {kind} have no gold answer, the first: {place}",
+        given=repr(question[:80]),
+        todo="add the answers (field `answer`), or leave such prompts out: --set 'prepare.drop=[no_gold]'; to sample "
+        "without verifying, give these rows `kind: open`, or take `math` out of filter.checks",
+    )
 
 
 def require_verifier(prompts: Iterable[Prompt], *, unjudged: Collection[str] = ()) -> None:
@@ -113,7 +140,7 @@ def require_verifier(prompts: Iterable[Prompt], *, unjudged: Collection[str] = (
         )
 
 
-def write_prompts(path: Path, prompts: list[Prompt]) -> None:
+def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
     import pyarrow.parquet as pq
 
     with replacing(path) as temporary:
@@ -127,3 +154,96 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
     with reading(path, AGAIN), pq.ParquetFile(path) as file:
         for batch in file.iter_batches(1_024):
             yield from (Prompt.from_json(row) for row in batch.to_pylist())
+
+
+# --- inside --------------------------------------------------------------------------------------------------------
+
+
+def _told(items: Iterable[Sourced]) -> Iterator[Sourced]:
+    """Says how far it is; how many will come is not known."""
+    with bar("prompts", None) as update:
+        for number, item in enumerate(items, start=1):
+            yield item
+            update(number)
+
+
+def _require_gold(found: Prepared, spool: Spool) -> None:
+    lacking = [kind.kind for kind in found.properties if "no_gold" in kind.marks and kind.kind in NEEDS_GOLD]
+    if not lacking:
+        return
+    count = sum(n for kind, n in found.properties.items() if "no_gold" in kind.marks)
+    for row in spool.rows_at(found.order.tolist(), ["kind", "question", "answer", "place"]):
+        if row["kind"] in NEEDS_GOLD and not (row["answer"] or "").strip():
+            raise _no_gold(count, row["kind"], row["place"], row["question"])
+
+
+def _nothing_left(recipe: Recipe, read: int, found: Prepared) -> InputError:
+    if not read:
+        return InputError(
+            "there are no prompts left",
+            given=", ".join(f"{part.source}, skip {part.skip}" for part in recipe.prompts),
+            todo="lower prompts.0.skip, or give a file with more rows",
+        )
+    reasons = found.left_out.most_common()
+    return InputError(
+        f"there are no prompts left: all {read} were left out",
+        given="; ".join(f"{count} {reason} ({setting_of(reason)})" for reason, count in reasons),
+        todo=f"change {setting_of(reasons[0][0])}, or take prompts from another source",
+    )
+
+
+def setting_of(reason: str) -> str:
+    """The setting of a recipe that leaves prompts out for this reason."""
+    return FILTERS.get(reason, "prepare.drop")
+
+
+def _write_left_out(spool: Spool, found: Prepared, path: Path) -> None:
+    """One row per prompt that is not used: where it stood, why it was left out, and of what it is a copy, if so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("id", "source", "place", "reason", "detail", "question")
+    schema = pa.schema([(name, pa.string()) for name in names])
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        numbers = sorted(found.reasons)
+        for first in range(0, max(1, len(numbers)), 16_384):
+            rows: list[Mapping[str, Any]] = []
+            chunk = numbers[first : first + 16_384]
+            copied = [found.same_as[number] for number in chunk if number in found.same_as]
+            places = {row["number"]: row["place"] for row in spool.rows_at(copied, ["place"])}
+            for row in spool.rows_at(chunk, ["id", "source", "place", "question"]):
+                number = row["number"]
+                detail = found.details.get(number)
+                if number in found.same_as:
+                    detail = f"of {places[found.same_as[number]]}" + (f", {detail}" if detail else "")
+                known = {"reason": found.reasons[number], "detail": detail}
+                rows.append({**row, **known, "question": row["question"][:QUOTED]})
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _report(run: RunDir, read: int, found: Prepared) -> StageReport:
+    left_out = found.left_out
+    census = Census()
+    for kind, count in found.properties.items():
+        census.add(kind, count)
+    counts = {
+        "prompts": len(found.order),
+        "read": read,
+        "left_out": dict(left_out.most_common()),
+        "kinds": _by(found, "kind"),
+        "sources": _by(found, "source"),
+        "samples_of_each": int(found.repeats.sum()),
+        "census": census.to_json(),
+    }
+    lines = [f"{len(found.order)} prompts of {read} read"]
+    if left_out:
+        lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()))
+    return StageReport(counts, (run.prompts, run.left_out), (*lines, *found.lines, *census.lines()))
+
+
+def _by(found: Prepared, field: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for properties, count in found.properties.items():
+        name = str(getattr(properties, field))
+        counts[name] = counts.get(name, 0) + count
+    return counts

@@ -68,8 +68,8 @@ def wanted(prompts: Iterable[Prompt], subject: Subject, samples: int, have: Cont
 
 
 def samples_of(prompt: Prompt, samples: int) -> int:
-    """How many samples are wanted of a prompt, `samples` being what the recipe says of all."""
-    return prompt.samples or samples
+    """How many samples are wanted of a prompt, `samples` being what the recipe says of each."""
+    return samples * (prompt.repeats or 1)
 
 
 def tasks_by_key(prompts: Iterable[Prompt], subject: Subject, samples: int) -> dict[str, Prompt]:

@@ -273,9 +273,13 @@ def test_a_spec_finds_its_file_beside_it_or_is_told_where_it_lies(tmp_path: Path
     assert [p.question for p in prompts_of(told, 1)] == ["told"]
 
 
-def test_a_source_without_a_file_and_an_unknown_source_say_what_to_do() -> None:
-    with pytest.raises(UsageError, match="names no data file"):
+def test_a_source_without_a_file_and_an_unknown_source_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the Hugging Face Hub cannot be reached for openai/gsm8k"):
         list(prompts_of(PromptsPart(source="gsm8k"), 1))
+    nowhere = tmp_path / "nowhere.yaml"
+    nowhere.write_text("name: nowhere\n")
+    with pytest.raises(UsageError, match="names no data file"):
+        list(prompts_of(PromptsPart(source=str(nowhere)), 1))
     with pytest.raises(SpecError, match="unknown prompt source 'gsm8'; did you mean 'gsm8k'"):
         list(prompts_of(PromptsPart(source="gsm8"), 1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from distill.prompts import stage
 from distill.prompts.stage import read_prompts, require_gold, unique, write_prompts
 from distill.records import CodeTest, Prompt
 from distill.rundir import RunDir
-from distill.source_specs import PromptsPart
+from distill.source_specs import PrepareSettings, PromptsPart
 from distill.specs import EvaluateSettings, FilterSettings, Recipe
 
 
@@ -27,9 +26,12 @@ def recipe(tmp_path: Path, *rows: dict[str, Any], **changed: Any) -> Recipe:
 def test_prompts_are_written_in_order_and_read_back(tmp_path: Path) -> None:
     rows = [{"question": f"q{n}", "answer": str(n)} for n in range(5)]
     run = RunDir(tmp_path / "run")
-    report = stage.run(recipe(tmp_path, *rows, rows[1]), run)
+    report = stage.run(recipe(tmp_path, *rows, rows[1], prepare=PrepareSettings(shuffle=False)), run)
     assert [(p.question, p.answer) for p in read_prompts(run.prompts)] == [(f"q{n}", str(n)) for n in range(5)]
-    assert report.counts == {"prompts": 5, "duplicates": 1, "kinds": {"math": 5}}
+    counts = report.counts
+    assert (counts["prompts"], counts["read"], counts["left_out"]) == (5, 6, {"duplicate": 1})
+    assert (counts["kinds"], counts["sources"], counts["samples_of_each"]) == ({"math": 5}, {"rows": 5}, 5)
+    assert not (run.path / ".prompts").exists(), "the temporary folder is gone"
 
 
 def test_every_field_survives_the_file(tmp_path: Path) -> None:
@@ -55,15 +57,14 @@ def test_one_id_for_two_questions_is_an_error(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="two different questions have the id '7'") as caught:
         stage.run(asked, RunDir(tmp_path / "run"))
-    assert "'one' and 'two'" in str(caught.value)
+    rows = tmp_path / "rows.jsonl"
+    assert f"{rows}, line 1: 'one' and {rows}, line 2: 'two'" in str(caught.value)
     assert not (tmp_path / "run" / "prompts.parquet").exists()
 
 
 def test_a_question_under_two_ids_is_asked_once() -> None:
-    counts: Counter[str] = Counter()
-    found = list(unique([Prompt("q", id="a"), Prompt("q", id="b"), Prompt("q", id="c", choices=("x",))], counts))
+    found = list(unique([Prompt("q", id="a"), Prompt("q", id="b"), Prompt("q", id="c", choices=("x",))]))
     assert [prompt.id for prompt in found] == ["a", "c"], "with choices it is another question"
-    assert counts["duplicates"] == 1
 
 
 def test_a_missing_gold_answer_is_refused_where_a_verifier_needs_it(tmp_path: Path) -> None:
@@ -73,7 +74,9 @@ def test_a_missing_gold_answer_is_refused_where_a_verifier_needs_it(tmp_path: Pa
         stage.run(recipe(tmp_path, *rows), run)
     assert f"the first: {tmp_path / 'rows.jsonl'}, line 2" in str(caught.value)
     assert "'two'" in str(caught.value)
-    assert "filter.checks" in str(caught.value)
+    assert "prepare.drop=[no_gold]" in str(caught.value)
+    dropping = PrepareSettings(drop=("no_gold",))
+    assert stage.run(recipe(tmp_path, *rows, prepare=dropping), run).counts["left_out"] == {"no_gold": 2}
     unverified = FilterSettings(checks=("finished", "think_format"))
     assert stage.run(recipe(tmp_path, *rows, filter=unverified), run).counts["prompts"] == 3
 
@@ -120,10 +123,12 @@ def test_problems_of_the_evaluation_are_no_prompts_of_the_run(tmp_path: Path) ->
     )
     part = PromptsPart(source=str(tmp_path / "test.jsonl"))
     both = asked.model_copy(update={"evaluate": EvaluateSettings(prompts=(part,))})
+    run = RunDir(tmp_path / "run")
+    assert stage.run(both, run).counts["left_out"] == {"contaminated": 1}
+    assert [prompt.question for prompt in read_prompts(run.prompts)] == ["three"]
+    stage.evaluation_problems(both, read_prompts(run.prompts))
     with pytest.raises(InputError, match="1 of 2 problems of the evaluation are prompts of this run as well"):
-        stage.run(both, RunDir(tmp_path / "run"))
-    apart = part.model_copy(update={"skip": 1})
-    stage.run(asked.model_copy(update={"evaluate": EvaluateSettings(prompts=(apart,))}), RunDir(tmp_path / "run"))
+        stage.evaluation_problems(both, [Prompt("one two")])
 
 
 def test_a_problem_that_stands_twice_is_one_problem(tmp_path: Path) -> None:
