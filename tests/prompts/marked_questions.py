@@ -96,6 +96,7 @@ MANY_PARTS = [
     "How far did he run, and how long did he take?",
 ]
 ONE_PART = [
+    "Calculate (a) + 3, where (a) stands for 4.",
     "Which is prime? (A) 4 (B) 6 (C) 7 (D) 9",
     "Which is prime?\n(a) 4\n(b) 6\n(c) 7\n(d) 9",
     "What is the slope? a) 2 b) 3 c) 4 d) 5",

@@ -48,8 +48,12 @@ def test_every_prompt_is_counted_once() -> None:
     assert table["code"]["unverifiable"] == {"bad_tests": 1}
     assert table["stem"]["verifiable"] == {"choice (no verifier yet)": 1, "exact (no verifier yet)": 1}
     assert table[NO_DOMAIN] == {
-        "prompts": 2, "open": 2, "unmarked": 0, "guessable": 0,
-        "verifiable": {}, "unverifiable": {},
+        "prompts": 2,
+        "open": 2,
+        "unmarked": 0,
+        "guessable": 0,
+        "verifiable": {},
+        "unverifiable": {},
     }
     for row in FULL.table().values():
         assert row.prompts == row.verifiable.total() + row.unverifiable.total() + row.open + row.unmarked

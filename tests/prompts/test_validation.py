@@ -93,6 +93,7 @@ def test_calls_with_numbers_of_any_length_are_calls() -> None:
     [
         ("2\n", "2"),
         ("2  \n3\t\n\n\n", "2\n3"),
+        ("a  \nb\t\n", "a\nb"),
         ("2\r\n3\r\n", "2\n3\n"),
         ("", "\n"),
         ("0.3333333", "0.3333333333"),
