@@ -1,4 +1,4 @@
-"""Tests and known solutions of programming problems, from the columns in which public sets keep them.
+"""Tests of programming problems, from the columns in which public sets keep them.
 
 Reads text and runs none of it: literals are parsed, a pickle is taken apart without being loaded. Knows nothing about
 running programs.
@@ -12,8 +12,6 @@ import binascii
 import json
 import math
 import pickletools
-import re
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -27,11 +25,6 @@ MOST_BYTES = 2**28
 """What the tests of one problem may take up once unpacked: LiveCodeBench's largest are about 100 MB."""
 MOST_DIGITS = 4_000
 """Longer integers stay text: Python refuses to turn more than 4,300 digits into a number, and back."""
-LONGEST_SOLUTION = 2**18
-"""Characters of a solution that is looked at."""
-_PYTHON3 = 3
-"""code_contests' number of Python 3; 1 is Python 2."""
-_FENCED = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL | re.IGNORECASE)
 
 
 class _Digits(str):
@@ -69,8 +62,7 @@ def _apps(value: object, _: str | None) -> Iterator[CodeTest]:
     if function is None:
         yield from _pairs([_text(text) for text in inputs], [_text(text) for text in outputs])
         return
-    if all(isinstance(output, list) and len(output) == 1 for output in outputs):
-        outputs = [output[0] for output in outputs]
+    outputs = _unwrapped(outputs)
     arguments = [_literal(_list(given, "a call's arguments")) for given in inputs]
     yield from _pairs(arguments, [_literal(output) for output in outputs], _name(function))
 
@@ -120,10 +112,14 @@ def _verifiable_coding(value: object, _: str | None) -> Iterator[CodeTest]:
     """`{language, test_cases: [{type, fn_name, input, output}]}` as JSON or as Python's repr; the list alone is
     DeepCoder's."""
     value = _json(value, or_repr=True)
-    for row in _list(value.get("test_cases") if isinstance(value, Mapping) else value, "test_cases"):
-        test = _mapping(row)
-        if test.get("type") == "function_call" or (test.get("type") is None and test.get("fn_name")):
-            yield _call(test, test.get("fn_name"))
+    cases = _list(value.get("test_cases") if isinstance(value, Mapping) else value, "test_cases")
+    calls = [case for case in map(_mapping, cases) if case.get("type") == "function_call"]
+    results = [_json(case["output"]) for case in calls if case.get("output") is not None]
+    wrapped = _unwrapped(results) != results
+    for test in map(_mapping, cases):
+        if test.get("type") == "function_call":
+            call = {**test, "input": _json(test.get("input")), "output": _json(test.get("output"))}
+            yield _call({**call, "output": call["output"][0]} if wrapped else call, test.get("fn_name"))
         elif test.get("type") in ("stdin_stdout", None):
             yield _stdin(test)
         else:
@@ -138,6 +134,13 @@ _READERS: Mapping[str, Callable[[object, str | None], Iterator[CodeTest]]] = {
     "verifiable-coding": _verifiable_coding,
     "distill": _rows,
 }
+
+
+def _unwrapped(outputs: list[Any]) -> list[Any]:
+    """The results of calls out of the list of one that some sources put around every one of them."""
+    if all(isinstance(output, list) and len(output) == 1 for output in outputs):
+        return [output[0] for output in outputs]
+    return outputs
 
 
 def _stdin(test: Mapping[str, Any]) -> CodeTest:
@@ -256,49 +259,3 @@ def _unpacked(packed: str) -> str:
     if text is None:
         raise InputError("the packed tests hold no text")
     return text
-
-
-def first_python(value: object, form: Form) -> str | None:
-    """The first solution of a source's column that is Python 3 by its syntax; None where there is none.
-
-    APPS and TACO: a list of programs, or the same as JSON. code_contests: `{language: […], solution: […]}`, of which
-    those in Python 3 count. Others: one program, with or without Markdown's fence. Raises InputError for another shape.
-    """
-    if value is None or value == "":
-        return None
-    return next((source for source in _sources(value, form) if compiles(source)), None)
-
-
-def _sources(value: object, form: Form) -> list[str]:
-    if form == "code-contests":
-        columns = _mapping(value)
-        languages, programs = _list(columns.get("language"), "language"), _list(columns.get("solution"), "solution")
-        if len(languages) != len(programs):
-            raise InputError(f"{len(languages)} languages and {len(programs)} solutions do not belong together")
-        found = [program for language, program in zip(languages, programs, strict=True) if language == _PYTHON3]
-    elif form == "apps" or not isinstance(value, str):
-        found = _list(_json(value), "solutions")
-    else:
-        found = [value]
-    if not all(isinstance(program, str) for program in found):
-        raise InputError("a solution is no text", given=repr(found)[:80])
-    return [storable(unfenced(program)) for program in found]
-
-
-def unfenced(program: str) -> str:
-    """A program without the Markdown fence around it, and with `\\n` at the ends of its lines."""
-    match = _FENCED.search(program)
-    return (match[1] if match else program).replace("\r\n", "\n")
-
-
-def compiles(source: str) -> bool:
-    """Whether this is Python 3 by its syntax: Python 2's `print x` is not. Nothing is run."""
-    if not source.strip() or len(source) > LONGEST_SOLUTION:
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape such as "\d" is only warned of
-            ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

@@ -44,10 +44,10 @@ _SENTENCE = (
 )
 """Where an instruction may begin: a sentence or clause, or after the label of a part."""
 _ASKS_PROOF = re.compile(
-    _SENTENCE.replace("|to)", ")") + r"(?:(?:dis)?prove\b(?! (?:him|her|it to|them|me|your|yourself)\b)"
+    _SENTENCE.replace("|to)", ")") + r"(?:(?:dis)?prove\b(?! (?:him|her|it to|them|me|yourself)\b)"
     r"|(?:show|demonstrate|verify|establish|deduce)[\s,:]+"
     r"(?:(?:by|using|with|without|from|also|directly)\b[^.?]{0,60}?\s)?that\b)"
-    r"|\b(?:give|write|provide|find|present|construct) (?:a|an|the|your) (?:[\w-]+ ){0,2}proof\b",
+    r"|\b(?:give|write|provide|find|present|construct) (?:a|an|the|your) (?:[\w-]+ ){0,2}proof\b|\bwith proof\b",
     re.IGNORECASE,
 )
 _ASKS_PROOF_ZH = re.compile(r"求证|试证|(?<![份已以被可经能据的])证明(?![书信文件人了])")
@@ -69,9 +69,11 @@ _FIGURE = re.compile(
     rf"\b(?:in|from|on|using|see|to|per|by) (?:the|this|that|our|each) (?:(?:following|accompanying|adjacent|adjoining|"
     rf"attached|given|above|below|right|left|next) )(?:{_DRAWN})\b"
     rf"|\b(?:in|from|see|to) (?:the|this) (?:figure|diagram|picture|illustration)\b(?! of\b)"
-    rf"|\b(?:the|this|following) (?:{_DRAWN})s? (?:(?:is |are )?(?:{_SEEN} )?(?:below|above|{_BESIDE})|"
+    rf"|\b(?:the|this|following) (?:pie |bar |line )?(?:{_DRAWN})s? "
+    rf"(?:(?:is |are )?(?:{_SEEN} )?(?:below|above|{_BESIDE})|"
     rf"shows\b(?! that)|(?:is|are) {_SEEN}\b)"
-    rf"|\b(?:the|this) following (?:figure|diagram|picture|illustration)\b|\b(?:accompanying|attached) (?:{_DRAWN})"
+    rf"|\buse (?:the|this) (?:{_DRAWN}) to\b|\b(?:the|this) following (?:figure|diagram|picture|illustration)\b"
+    rf"|\b(?:accompanying|attached) (?:{_DRAWN})"
     rf"|\b{_SHAPE} (?:[\w$]+ ){{0,2}}(?:(?:as )?{_SEEN}\b(?! (?:that|to|by|how|a|an|from|in the (?:book|movie)))"
     rf"|(?:below|{_BESIDE})(?=[ ,.?](?!\d|zero)))"
     rf"|\bas {_SEEN}(?: (?:below|above|here|{_BESIDE}|in (?:the )?(?:{_DRAWN}|fig)\w*)|[.,?])"
@@ -79,8 +81,10 @@ _FIGURE = re.compile(
     r"|\[(?:image|figure|diagram)\]|<image>|<img\b|!\[[^\]]{0,200}\]\(|\\includegraphics",
     re.IGNORECASE,
 )
-_TABLE = re.compile(r"\b(?:table|chart) (?:below|above|shown)|\bthe following (?:table|chart)\b", re.IGNORECASE)
-_TABLED = re.compile(r"[|&\t\n]")
+_TABLE = re.compile(
+    r"\b(?:table|chart) (?:below|above|shown|shows|gives|lists)\b|\bthe following (?:table|chart)\b", re.IGNORECASE
+)
+_TABLED = re.compile(r"[|&\t\n:]")
 _FIGURE_ZH = re.compile(
     r"如[下右左上]?图(?![书片像象])|[下右左上附]图(?![书形像象])|图[0-9一二三四①②(（]|图所示|[见看据][下右左上]?图(?![书像象])"
     r"|(?<![个全通分子单简地试企意版书张向有无本森])图中"
@@ -156,7 +160,7 @@ _HINTS = (
         "below",
         "depict",
     ),
-    *("drawn", "sketch", "photo", " right", " left", "![", "<img", "displayed"),
+    *("drawn", "sketch", "photo", " right", " left", "![", "<img", "displayed", "table"),
 )
 
 

@@ -21,7 +21,7 @@ _ASK = re.compile(
 )
 """A part asks when it holds a question mark, or an instruction at its start or at the start of a clause."""
 _LEAD = re.compile(
-    r"(?:^|[.!?\n]\s*|\b(?:then|and|,)\s+)(?:find|calculate|compute|evaluate|solve|simplify|factori[sz]e|factor|determine|"
+    r"(?:^|[.!?,\n]\s*|\b(?:then|and)\s+)(?:find|calculate|compute|evaluate|solve|simplify|factori[sz]e|factor|determine|"
     r"expand|convert|write|express|differentiate|integrate|prove|show|sketch)\b([^.?!]{0,80}?)[:：]?\s*$"
     r"|(?:计算|求下列|解方程|解下列|化简|因式分解|分解因式|求值|求)[^。？?]{0,20}[:：]?\s*$",
     re.IGNORECASE,
@@ -42,10 +42,11 @@ _SEQUENCES = (
     re.compile(r"(?:^|\n|[.:;?]\s+)([1-9])\.(?=\s)"),
     re.compile(r"\bpart\s+\(?([a-e1-5])\)?\s*[:.)]", re.IGNORECASE),
     re.compile(r"([①②③④⑤])"),
+    re.compile(r"([ⅠⅡⅢⅣⅤ])"),
 )
-_RANK = {label: place for labels in ("abcdefgh", "123456789", "①②③④⑤") for place, label in enumerate(labels)}
+_RANK = {label: place for labels in ("abcdefgh", "123456789", "①②③④⑤", "ⅰⅱⅲⅳⅴ") for place, label in enumerate(labels)}
 _RANK |= {label: place for place, label in enumerate(("i", "ii", "iii", "iv", "v"))}
-_LABEL_SIGNS = (")", "）", "1. ", "1.\n", "i. ", "①", "part ")
+_LABEL_SIGNS = (")", "）", "1. ", "1.\n", "i. ", "①", "ⅰ", "part ")
 """Without one of these a text has no labels: asked first, since it is quick."""
 _SAYS_SO = re.compile(
     r"\b(?:(?:answer|for|in|solve) (?:both|all|these)|following) (?:the )?(?:two |three )?(?:parts|questions)\b"

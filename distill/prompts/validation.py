@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from distill.prompts.code_tests import compiles
 from distill.prompts.marks import bad_tests
+from distill.prompts.solutions import compiles
 from distill.records import CodeTest, Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 
@@ -35,7 +35,7 @@ class Ran:
 class RunProgram(Protocol):
     """Runs `source` on one test. Never raises for what the program does."""
 
-    def __call__(self, source: str, test: CodeTest) -> Ran: ...
+    def __call__(self, source: str, test: CodeTest, /) -> Ran: ...
 
 
 def validate(prompt: Prompt, run_program: RunProgram | None) -> Outcome:
@@ -58,7 +58,7 @@ def validate(prompt: Prompt, run_program: RunProgram | None) -> Outcome:
 
 
 def statically_bad(prompt: Prompt) -> str | None:
-    """What is wrong before anything runs: `no_tests`, `bad_tests`, `no_solution`, `does_not_compile`; None if nothing."""
+    """What can be told before anything runs: `no_tests`, `bad_tests`, `no_solution`, `does_not_compile`, or None."""
     if not prompt.tests:
         return "no_tests"
     if bad_tests(prompt.tests) or not all(_is_call(test) for test in prompt.tests if test.function is not None):
@@ -81,8 +81,8 @@ def _is_call(test: CodeTest) -> bool:
 
 
 def same_output(output: str, expected: str) -> bool:
-    """As judges compare: white space at the ends of lines and empty lines at the end mean nothing. Where the texts still
-    differ and all is numbers, real ones may differ by TOLERANCE; whole ones may not."""
+    """As judges compare: white space at the ends of lines and empty lines at the end mean nothing. Where the texts
+    differ all the same and hold numbers alone, real ones may differ by TOLERANCE; whole ones may not."""
     found, wanted = _lines(output), _lines(expected)
     if found == wanted:
         return True
@@ -96,7 +96,7 @@ def same_output(output: str, expected: str) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    return "\n".join(line.rstrip() for line in text.splitlines()).rstrip().split("\n")
+    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip().split("\n")
 
 
 def _near(one: str, other: str) -> bool:
@@ -122,6 +122,6 @@ def _equal(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_equal, one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(other, float) and isinstance(one, int | float) and not isinstance(one, bool):
+    if isinstance(other, float) and isinstance(one, int | float):
         return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return bool(one == other)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PROOF = [
+    "Find, with proof, all $n$ such that $n^2+1$ divides $n!$.",
+    "Find the least $n$, and prove your answer is minimal.",
     "Prove that there are infinitely many primes.",
     "Show that $\\sqrt{2}$ is irrational.",
     "Let $ABC$ be a triangle. Prove that $AB + BC > AC$.",
@@ -64,6 +66,8 @@ NO_PROOF = [
 ]
 
 MANY_PARTS = [
+    "已知 $a_3=5$。(Ⅰ)求通项公式；(Ⅱ)求 $S_n$。",
+    "Given $\\sin t = 0.6$, find (Ⅰ) $\\cos t$; (Ⅱ) $\\tan t$.",
     "(a) Find the mean. (b) Find the median.",
     "A ball is thrown up. a) What is its maximum height? b) When does it land?",
     "Let $f(x)=x^2$. (1) Find $f(3)$. (2) Find $f'(x)$.",
@@ -96,6 +100,8 @@ MANY_PARTS = [
     "How far did he run, and how long did he take?",
 ]
 ONE_PART = [
+    "The quadrants Ⅰ and Ⅱ hold 3 and 4 points. How many is that?",
+    "Calculate (a) + 3, where (a) stands for 4.",
     "Which is prime? (A) 4 (B) 6 (C) 7 (D) 9",
     "Which is prime?\n(a) 4\n(b) 6\n(c) 7\n(d) 9",
     "What is the slope? a) 2 b) 3 c) 4 d) 5",
@@ -130,6 +136,9 @@ ONE_PART = [
 ]
 
 FIGURE = [
+    "Use the graph to determine where $f$ is increasing.",
+    "The table shows the scores of 5 pupils. What is their mean?",
+    "The pie chart shows how 40 students travel. How many walk?",
     "As shown in the figure, $AB = 5$. Find $BC$.",
     "In the figure, $O$ is the center of the circle. Find $\\angle AOB$.",
     "In the diagram below, what is $x$?",
@@ -163,6 +172,7 @@ FIGURE = [
     '<img src="x.png"> What is the value of $x$?',
 ]
 NO_FIGURE = [
+    "The table shows the scores: 3, 4, 8. What is their mean?",
     "I cannot figure out how 7 people share 21 apples. How many does each get?",
     "She has a six-figure salary of $120,000 and saves 10%. How much does she save?",
     "Round 3.14159 to three significant figures.",
