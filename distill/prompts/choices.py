@@ -91,7 +91,7 @@ def _gcd(rng: random.Random) -> Question:
 
 
 def _binary(rng: random.Random) -> Question:
-    number = rng.randint(9, 120)
+    number = rng.randint(9, 500)
     near = {number + shift for shift in (-4, -3, -2, -1, 1, 2, 3, 4, 8)}
     wordings = (f"What is {number} in binary?", f"How is the number {number} written in base 2?")
     return Question(f"binary {number}", wordings, f"{number:b}", tuple(f"{n:b}" for n in rng.sample(sorted(near), 3)))

@@ -117,7 +117,7 @@ print({what})
 
 
 def _primes(rng: random.Random) -> Task:
-    modulus, what = rng.randint(3, 12), rng.choice(("count", "largest"))
+    modulus, what = rng.choice((3, 4, 5, 7, 8, 9, 11, 12)), rng.choice(("count", "largest"))  # for odd primes 6 is as 3
     rest = rng.choice([r for r in range(1, modulus) if all(r % k or modulus % k for k in range(2, modulus))])
     asked = "Print how many there are." if what == "count" else "Print the largest of them, or 0 if there is none."
 
@@ -143,7 +143,8 @@ print({"len(found)" if what == "count" else "found[-1] if found else 0"})
 
 def _fizz(rng: random.Random) -> Task:
     a, b = sorted(rng.sample(range(2, 13), 2))
-    first, second = rng.sample(("Fizz", "Buzz", "Ping", "Pong", "Tick", "Tock", "Hip", "Hop"), 2)
+    words = ("Fizz", "Buzz", "Ping", "Pong", "Tick", "Tock", "Hip", "Hop")
+    first, second = random.Random(f"{a} {b}").sample(words, 2)  # other words would make the same task
 
     def said(k: int) -> str:
         return (first * (k % a == 0) + second * (k % b == 0)) or str(k)
