@@ -134,7 +134,7 @@ def problems(split: arithmetic.Split, count: int, seed: int) -> list[str]:
 
 
 class ByGramsOnly(Contamination):
-    def _renamed(self, text: str, found: list[str]) -> Hit | None:
+    def _renamed(self, text: str, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
         return None
 
 
@@ -168,7 +168,9 @@ def tune(half: Sequence[str], others: Sequence[str], seed: int) -> None:
         once, once_made = (ByGramsOnly(each, ngram=n, share=1e-9, numbers_share=0) for each in (named, made))
         measure(f"one {n}-gram of normalised words", once.hit, once_made.hit)
     for n, share, of_numbers in itertools.product((5, 8, 13), (0.3, 0.5, 0.7, 0.9), (0.0, 0.5, 0.75, 1.0)):
-        rule, rule_made = (Contamination(each, ngram=n, share=share, numbers_share=of_numbers) for each in (named, made))
+        rule, rule_made = (
+            Contamination(each, ngram=n, share=share, numbers_share=of_numbers) for each in (named, made)
+        )
         chosen = " (chosen)" if (n, share, of_numbers) == (WORDS, SHARE, NUMBERS_SHARE) else ""
         measure(f"{share} of {n}-grams, {of_numbers} of numbers, names{chosen}", rule.hit, rule_made.hit)
     header("duplicates by", *kinds)
@@ -198,7 +200,9 @@ def scale(count: int, seed: int) -> None:
         kind = rng.choice(list(SAME)) if texts and rng.random() < 0.02 else None
         copy = SAME[kind](rng.choice(texts), rng) if kind else None
         texts.append(copy or problem.question)
-    texts += [f"Tell me of the {a} and the {b} in 1, 2, 3 sentences." for a in range(100) for b in range(100)][:10_000]
+    letters = "abcdefghij"
+    pairs = itertools.islice(itertools.product(itertools.product(letters, repeat=2), repeat=2), 10_000)
+    texts += [f"Tell me how the {'o'.join(a)}n met the {'i'.join(b)}m, in 1, 2 or 3 sentences." for a, b in pairs]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     near = NearDuplicates()
     started = time.perf_counter()
@@ -210,7 +214,9 @@ def scale(count: int, seed: int) -> None:
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     header("step", "µs per prompt")
     row(f"add, {len(texts)} prompts", f"{(added - started) / len(texts) * 1e6:.0f}")
-    row(f"decide ({len(found)} duplicates, {near.compared} pairs compared)", f"{(ended - added) / len(texts) * 1e6:.0f}")
+    row(
+        f"decide ({len(found)} duplicates, {near.compared} pairs compared)", f"{(ended - added) / len(texts) * 1e6:.0f}"
+    )
     contamination = Contamination(("arithmetic", text) for text in problems("test", 1_000, seed))
     for name, step in (("words", words), ("hit", contamination.hit), ("language", language)):
         step(texts[0])

@@ -1,4 +1,4 @@
-"""Copies of a question that are still the same question, and look-alikes that are not: what benchmarks/overlap.py plants.
+"""Copies of a question that are still the same question, and look-alikes that are not: what overlap.py plants.
 
 Written against real prompts, not against the code that has to find them: nothing of distill is used here.
 """
@@ -23,7 +23,8 @@ _NOT_NAMES = (
     " thursday friday saturday sunday i the a an if how what he she they it his her in on at after before each every"
     " there this that these when while for with from since one two three four five six seven eight nine ten half all"
     " some many by as during calculate find first then together their its to of so and but however given out another"
-    " last next yesterday today tomorrow mr mrs ms dr because christmas halloween"
+    " last next yesterday today tomorrow mr mrs ms dr because christmas halloween over most nurse knowing"
+    " based none twelve determine art"
 )
 NOT_NAMES = frozenset(_NOT_NAMES.split())
 DIGITS = ("０", "٠", "०", "𝟎", "๐", "০")
@@ -69,13 +70,16 @@ def case(text: str, rng: random.Random) -> str:
 
 
 def unicode_forms(text: str, rng: random.Random) -> str:
-    """Digits of another script, with typographic quotes, dashes and spaces, invisible characters, decomposed accents."""
+    """Digits of another script, with typographic quotes, dashes, spaces, invisible characters, split accents."""
     zero = ord(rng.choice(DIGITS))
     text = "".join(chr(zero + int(char)) if char in "0123456789" else char for char in text)
     text = text.replace("'", "’").replace(" ", rng.choice((" ", "\u00a0", "\u2009", "\u3000")))
     text = text.replace("-", rng.choice(("-", "‐", "\u2011")))
     words = text.split(" ")
-    words = [w[:2] + rng.choice(("\u00ad", "\u200b")) + w[2:] if len(w) > 5 and rng.random() < 0.2 else w for w in words]
+    words = [
+        w[:2] + rng.choice(("\u00ad", "\u200b")) + w[2:] if len(w) > 5 and w.isalpha() and rng.random() < 0.3 else w
+        for w in words
+    ]
     return unicodedata.normalize("NFD", " ".join(words))
 
 

@@ -1,9 +1,10 @@
 """Whether a text holds a problem of an evaluation set: the same rule for prompts before sampling and for traces after.
 
 A problem is found in one of three ways, all on normalised words (`words`), in time linear in the text:
-1. At least `SHARE` of its 8-grams stand in the text, and half of its numbers. 8 words as in open-r1 and s1, where a
-   single shared 8-gram is a hit; 13 as in GPT-3 (Brown et al. 2020, appendix C) misses more and finds no less falsely:
-   docs/overlap.md has both. Also a hit: a text of 13 words or more that is to `SHARE` a part of one problem.
+1. At least `SHARE` of its 8-grams stand in the text, and `NUMBERS_SHARE` of its numbers. The length is that of open-r1
+   and s1, where a single shared 8-gram is a hit, as a single 13-gram is in GPT-3 (Brown et al. 2020, appendix C): on
+   normalised words both hit problems that share no more than their template (docs/overlap.md). Also a hit: a text of 13
+   words or more that is to `SHARE` a part of one problem.
 2. Its sequence of numbers stands in the text, and the words around them are the same but for names (`similarity`).
 3. It is shorter than 8 words, or made of common 8-grams only, and the text as a whole is the same problem.
 
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from distill.prompts.grams import Hashes, ngram_hashes, text_hash, word_hashes
 from distill.prompts.similarity import NUMBERS_FOR_NAMES, Read, capitals, core, similarity
@@ -27,7 +27,9 @@ from distill.prompts.words import number_places, numbers, words
 
 WORDS = 8
 SHARE = 0.5
-NUMBERS_SHARE = 0.5
+NUMBERS_SHARE = 0.75
+"""Of the problem's numbers, so many must be in the text. 1.0 lets copies with a single number changed pass; they are
+taken out on purpose, since a prompt costs little and an evaluation that was trained on is worth nothing."""
 LEAST_OF_TEXT = 6
 """8-grams of a text, 13 words, from which on it may be a part of a problem."""
 MOST_PROBLEMS = 10
@@ -39,7 +41,7 @@ PER_KEY = 4
 PER_TEXT = 64
 """Problems and places that are compared for one text."""
 MARGIN = 4
-"""Words around a place, for names of more words than the problem's."""
+"""Words around a place, with a fourth of the problem's own: for names of more words than the problem's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,10 @@ class Contamination:
         self._places: list[tuple[str, int]] = []
         self._problems: list[Read] = []
         self._numbers: list[tuple[str, ...]] = []
+        self._first: list[int] = []
+        """Where the first number of each problem stands."""
         self._whole: dict[int, int] = {}
-        self._by_numbers: dict[int, list[int]] = {}
+        self._by_numbers: dict[tuple[str, ...], list[int]] = {}
         counts: Counter[str] = Counter()
         grams = []
         for benchmark, text in problems:
@@ -87,11 +91,11 @@ class Contamination:
         found = numbers(read.words)
         self._problems.append(read)
         self._numbers.append(found)
+        self._first.append(next(iter(number_places(read.words)), 0))
         if read.words:
             self._whole.setdefault(text_hash(read.words), place)
-        if len(found) >= NUMBERS_FOR_NAMES:
-            key = _number_keys(found[:LONGEST_KEY], min(len(found), LONGEST_KEY))
-            self._by_numbers.setdefault(int(key[0]), []).append(place)
+        if len(found) >= NUMBERS_FOR_NAMES and len(read.words) >= WORDS:
+            self._by_numbers.setdefault(found[:LONGEST_KEY], []).append(place)
         return ngram_hashes(word_hashes(read.words), self._n)
 
     def _index(self, grams: Sequence[Hashes]) -> None:
@@ -119,7 +123,7 @@ class Contamination:
         if place is not None:
             return self._hit(place, 1.0, inner[:WORDS])
         sequence = numbers(found)
-        return self._shared(found, sequence) or self._renamed(text, found)
+        return self._shared(found, sequence) or self._renamed(text, found, sequence)
 
     def _hit(self, place: int, share: float, example: Sequence[str]) -> Hit:
         return Hit(*self._places[place], round(share, 3), " ".join(example))
@@ -129,14 +133,14 @@ class Contamination:
         hashes = ngram_hashes(word_hashes(found), self._n)
         if not len(hashes) or not len(self._grams):
             return None
-        distinct, at = np.unique(hashes, return_index=True)
-        left = np.searchsorted(self._grams, distinct, "left")
-        known = left < len(self._grams)
-        known[known] = self._grams[left[known]] == distinct[known]
-        if not known.any():
+        left = np.searchsorted(self._grams, hashes, "left")
+        left[left == len(self._grams)] = 0
+        known = np.flatnonzero(self._grams[left] == hashes)
+        if not len(known):
             return None
-        count = len(distinct)
-        left, at, distinct = left[known], at[known], distinct[known]
+        left, first = np.unique(left[known], return_index=True)
+        at, count = known[first], len(np.unique(hashes))
+        distinct = self._grams[left]
         runs = np.searchsorted(self._grams, distinct, "right") - left
         entries = np.repeat(left - np.cumsum(runs) + runs, runs) + np.arange(runs.sum())
         owners = self._owners[entries]
@@ -155,40 +159,39 @@ class Contamination:
         return None
 
     def _numbers_agree(self, place: int, have: Counter[str], sequence: Sequence[str], *, inside: bool) -> bool:
-        """Half of the numbers of the problem, or of a text that is a part of it: else it is a variant of its own."""
+        """Most of the numbers of the problem, or of a text that is a part of it: else it is a variant of its own."""
         wanted = Counter(self._numbers[place])
         common = (wanted & have).total()
         if common >= self._numbers_share * wanted.total():
             return True
         return inside and common >= self._numbers_share * len(sequence)
 
-    def _renamed(self, text: str, found: list[str]) -> Hit | None:
+    def _renamed(self, text: str, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
         """By the sequence of numbers, then word by word around them."""
-        at = number_places(found)
         names: frozenset[str] | None = None
-        for start, place in islice(self._same_numbers([found[i] for i in at]), PER_TEXT):
+        for begin, place in islice(self._same_numbers(found, sequence), PER_TEXT):
             problem = self._problems[place]
-            begin = at[start] - number_places(problem.words)[0]
-            piece = found[max(0, begin - MARGIN) : begin + len(problem.words) + MARGIN]
+            margin = MARGIN + len(problem.words) // 4
+            piece = found[max(0, begin - margin) : begin + len(problem.words) + margin]
             names = capitals(text) if names is None else names
             share = similarity(problem, Read(piece, names), inside=True)
             if share:
                 return self._hit(place, share, found[max(0, begin) : begin + WORDS])
         return None
 
-    def _same_numbers(self, sequence: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """(place among the text's numbers, problem) where all numbers of a problem stand in a row, longest first."""
-        if not self._by_numbers:
-            return
+    def _same_numbers(self, found: Sequence[str], sequence: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+        """(where it would begin in the text, problem), for problems whose numbers stand in the text in a row, the most
+        numbers first, and a word beside the first of them too."""
+        at = number_places(found)
         met: Counter[int] = Counter()
         for count in range(min(LONGEST_KEY, len(sequence)), NUMBERS_FOR_NAMES - 1, -1):
-            for start, key in enumerate(_number_keys(sequence, count).tolist()):
-                for place in self._by_numbers.get(key, ())[:PER_KEY]:
-                    if met[place] < PER_KEY:
+            for start in range(len(sequence) - count + 1):
+                for place in self._by_numbers.get(sequence[start : start + count], ())[:PER_KEY]:
+                    of_problem, first = self._problems[place].words, self._first[place]
+                    before, after = at[start] - 1, at[start] + 1
+                    beside = (first and before >= 0 and of_problem[first - 1] == found[before]) or (
+                        first + 1 < len(of_problem) and after < len(found) and of_problem[first + 1] == found[after]
+                    )
+                    if beside and met[place] < PER_KEY:
                         met[place] += 1
-                        yield start, place
-
-
-def _number_keys(sequence: Sequence[str], count: int) -> NDArray[np.uint64]:
-    """A key for each `count` numbers in a row."""
-    return ngram_hashes(word_hashes(numbers(list(sequence))), count)
+                        yield at[start] - first, place

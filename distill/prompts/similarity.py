@@ -1,10 +1,11 @@
 """Whether two problems are the same one: what may differ, and what makes another problem of it.
 
-Judged word by word on aligned texts, not by a share of equal words: GSM8K's questions differ from a copy that asks for
-something else ("in May" for "altogether") in fewer words than from a copy with another name. So only these may differ:
+Judged word by word on aligned texts, not by a share of equal words: a copy of a GSM8K question that asks for something
+else ("in May" for "altogether") differs in fewer words than a copy with another name. So only these may differ:
 instructions to the model around the problem, light words (articles, he and she), spelling, proper names exchanged
-throughout where the numbers agree, and in long texts one word in a hundred. Numbers never. Names are told by their
-capitals, so texts in a script without capitals must agree in them. Knows nothing about files and about finding pairs.
+throughout where two numbers agree, and in long texts without numbers one word in a hundred. Numbers never. Names are
+told by their capitals in one of the texts: in a script without capitals, and in two texts in lower case, they must
+agree. Knows nothing about files and about finding pairs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LIGHT = frozenset(_LIGHT.split())
 """Words whose change, loss or gain leaves the problem as it is."""
 _FIXED = """
 not no never none without neither nor cannot t more less fewer most least greater smaller larger bigger higher lower
-highest lowest maximum minimum max min before after above below under over up down increase decrease increasing
+highest lowest maximum minimum min before after above below under over up down increase decrease increasing
 decreasing sum product difference quotient remainder ratio average mean median mode area perimeter volume radius
 diameter length width height even odd prime positive negative first second third last all any some each every only
 both either per total left how what which who when where why if find compute calculate determine solve prove show
@@ -34,8 +35,6 @@ NUMBERS_FOR_NAMES = 2
 """So many numbers must agree before an exchanged name counts as the same problem."""
 QUESTION_WORDS = 10
 """The last words of a problem, where it says what is asked: there only names, light words and spelling may differ."""
-LONG = 100
-"""Words from which on one word in a hundred may differ."""
 MOST_ALIGNED = 1_000
 """Words of a differing middle part that are aligned; longer ones are compared place by place, in linear time."""
 
@@ -110,7 +109,7 @@ def similarity(problem: Read, other: Read, *, inside: bool = False) -> float:
     if inside:
         changes = list(_within(changes, len(a)))
     renamed = _renamings(changes, a, b, names)
-    allowed = len(a) // 100 if len(a) >= LONG else 0
+    allowed = len(a) // 100 if len(found) < NUMBERS_FOR_NAMES else 0  # in a calculation each word may decide
     differing = 0
     for change in changes:
         differing += max(len(change.old), len(change.new))
@@ -162,11 +161,16 @@ def _changes(a: Sequence[str], b: Sequence[str]) -> Iterator[_Change]:
 
 def _within(changes: Sequence[_Change], length: int) -> Iterator[_Change]:
     """The changes without the words that stand before and after a problem of `length` words."""
+    sizes = {change.old: len(change.new) for change in changes if 0 < change.start < length - len(change.old)}
     for change in changes:
-        if change.start == 0 and len(change.old) < len(change.new):
-            change = _Change(0, change.old, change.new[len(change.new) - len(change.old) :])
-        elif change.start + len(change.old) == length and len(change.old) < len(change.new):
-            change = _Change(change.start, change.old, change.new[: len(change.old)])
+        old, size = (
+            change.old,
+            sizes.get(change.old, len(change.old)),
+        )  # a name at the edge has the words it has elsewhere
+        if change.start == 0 and len(old) < len(change.new):
+            change = _Change(0, old, change.new[len(change.new) - size :])
+        elif change.start + len(old) == length and len(old) < len(change.new):
+            change = _Change(change.start, old, change.new[:size])
         if change.old != change.new:
             yield change
 
@@ -186,7 +190,9 @@ def _renamings(changes: Sequence[_Change], a: Sequence[str], b: Sequence[str], n
         for change in changes
         if 0 < len(change.old) <= 3
         and 0 < len(change.new) <= 3
-        and all(word in names and word not in FIXED and not numbers([word]) for word in (*change.old, *change.new))
+        and (names.issuperset(change.old) or names.issuperset(change.new))
+        and not numbers([*change.old, *change.new])
+        and FIXED.isdisjoint((*change.old, *change.new))
         and len(forward[change.old]) == len(backward[change.new]) == 1
         and not in_b.intersection(change.old)
         and not in_a.intersection(change.new)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 _COMMANDS = {
     "left right big Big bigl bigr Bigl Bigr middle displaystyle textstyle limits nolimits mathop mathstrut": "",
@@ -51,6 +52,7 @@ _UNSPACED = (
 
 _LATEX_TOKEN = re.compile(r"\\(?:([a-zA-Z]+)\*?|(.)|$)", re.DOTALL)
 _LATEX_THOUSANDS = re.compile(r"(\d)(?:\{,\}|\\,)(?=\d{3}(?!\d))")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _FRACTION = re.compile(r"\\frac\s*\{([^{}]{0,200})\}\s*\{([^{}]{0,200})\}")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\w)\s*(\w)")
 _BRACED_TERM = re.compile(
@@ -58,6 +60,7 @@ _BRACED_TERM = re.compile(
 )
 _QUOTED = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NO_ZERO = re.compile(r"(?<= )\.(?=\d)")
 _ZEROS = re.compile(r"(\d)\.0+(?!\d)")
 _OPERAND = r"(?=\s*(?:\d|\(|[a-z](?![a-z])))"
 _WORD = re.compile(
@@ -111,6 +114,8 @@ _READING = _Reading()
 
 def words(text: str) -> list[str]:
     """The words of `text` in their order: letters in lower case, numbers in ASCII, operators, parentheses."""
+    if ">" in text:  # Markdown's mark of a quoted line
+        text = _QUOTED.sub("", text)
     if "\\" in text or "^{" in text or "_{" in text:
         text = _without_latex(text)
     if text.isascii():
@@ -118,10 +123,12 @@ def words(text: str) -> list[str]:
     else:
         text = unicodedata.normalize("NFKC", _raised(text)).casefold()
         text = unicodedata.normalize("NFC", text).translate(_READING)
-    if ">" in text:  # Markdown's mark of a quoted line
-        text = _QUOTED.sub("", text)
+    if "$" in text:
+        text = text.replace("$", " ")
     if "," in text:
         text = _THOUSANDS.sub("", text)
+    if " ." in text:
+        text = _NO_ZERO.sub("0.", text)
     if ".0" in text:
         text = _ZEROS.sub(r"\1", text)
     return _WORD.findall(text)
@@ -130,6 +137,7 @@ def words(text: str) -> list[str]:
 def _without_latex(text: str) -> str:
     """LaTeX commands as the words, signs and spaces that they read as."""
     text = _LATEX_THOUSANDS.sub(r"\1", text)
+    text = _DEGREES.sub(" degrees ", text)
     text = _LATEX_TOKEN.sub(lambda match: _LATEX.get(match[1] or match[2], f" {match[1] or ''} "), text)
     if "\\frac" in text:
         for _ in range(4):  # from the inside out; deeper ones stay as the word frac
@@ -157,11 +165,11 @@ _VALUES = """
 _SPELLED = dict(zip(_NAMES.split(), _VALUES.split(), strict=True))
 
 
-def numbers(words: list[str]) -> tuple[str, ...]:
+def numbers(words: Sequence[str]) -> tuple[str, ...]:
     """The numbers among normalised words in their order; English number words count as numbers too."""
     return tuple([_SPELLED.get(word, word) for word in words if word in _SPELLED or word[0] in "0123456789."])
 
 
-def number_places(words: list[str]) -> list[int]:
+def number_places(words: Sequence[str]) -> list[int]:
     """Where the numbers of `numbers` stand."""
     return [place for place, word in enumerate(words) if word in _SPELLED or word[0] in "0123456789."]
