@@ -31,9 +31,12 @@ LOOK_SECONDS = 0.5
 NAMES = ("Lena", "Omar", "Ruth", "Kofi", "Mei", "Ivan", "Zoe", "Hugo", "Nora", "Ravi", "Olga", "Luis", "Ida", "Tom")
 THINGS = ("boats", "lamps", "bells", "drums", "kites", "ropes", "tiles", "vases", "wheels", "coats", "masks", "nails")
 PLACES = ("harbour", "school", "market", "museum", "workshop", "garden", "library", "station", "theatre", "bakery")
-WORDS = """river stone carries the old letter through quiet rooms while every narrow street remembers a song about winter
-light and several patient engineers who measured bridges with careful instruments before the long journey north began
-under heavy clouds where small birds kept their distance from wooden towers""".split()
+STORY = (
+    "river stone carries the old letter through quiet rooms while every narrow street remembers a song about winter "
+    "light and several patient engineers who measured bridges with careful instruments before the long journey north "
+    "began under heavy clouds where small birds kept their distance from wooden towers"
+)
+WORDS = STORY.split()
 CHINESE = "小明去商店买了若干苹果和梨子然后把其中一部分分给了他的朋友请问最后还剩下多少个水果以及花费多少钱"
 COPIES, RENAMED, LEAKED = 0.03, 0.03, 0.002
 

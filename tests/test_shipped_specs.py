@@ -66,9 +66,9 @@ def test_student_builds_on_the_meta_device_with_its_published_size(name: str) ->
 def test_recipe_names_specs_that_exist(name: str) -> None:
     recipe = specs.recipe(name)
     specs.teacher(recipe.teacher, recipe.teacher_overrides)
-    for part in (*recipe.prompts, *recipe.evaluate.prompts):
+    for part in (*recipe.prompts, *recipe.evaluate.prompts, *recipe.prepare.decontaminate):
         specs.source(part.source)
-    assert recipe.student in specs.names("students")
+    assert recipe.student in ("", *specs.names("students")), "one without is for sampling alone"
     assert all(recipe.section_hash(stage) for stage in specs.STAGES)
 
 

@@ -168,7 +168,8 @@ class Mapper:
 
     def _tests(self, values: dict[str, Any], row: Row) -> list[str]:
         """Tests and solution of a program, as the source writes them; unreadable tests are a mark, no error."""
-        from distill.prompts.code_tests import first_python, read_tests
+        from distill.prompts.code_tests import read_tests
+        from distill.prompts.solutions import first_python
 
         form = self.spec.tests
         if form is None:

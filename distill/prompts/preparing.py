@@ -28,7 +28,10 @@ from distill.prompts.sources import Sourced
 from distill.prompts.spool import Spool
 from distill.records import Kind, Prompt
 from distill.source_specs import PrepareSettings, Selection
+from distill.verify import VERIFIER_OF
 
+NEEDS_GOLD = tuple(kind for kind, verifier in VERIFIER_OF.items() if verifier == "math")
+"""Kinds whose verifier compares with a gold answer."""
 BATCH = 1_000
 KEPT = ""
 FILTERS = {
@@ -182,10 +185,6 @@ def _looked_at(
                 reason = "contaminated"
                 detail = f'{hit.benchmark}, problem {hit.problem + 1}: {hit.share:.0%} of it, "{hit.ngram}"'
         yield Sourced(prompt, item.place), reason, detail
-
-
-NEEDS_GOLD = ("math", "numeric")
-"""Kinds whose verifier compares with a gold answer."""
 
 
 def _has_gold(prompt: Prompt) -> bool:
