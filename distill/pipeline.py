@@ -20,6 +20,9 @@ GROWING = ("samples", "limit")
 """Settings that may rise: what is there stays wanted."""
 DATA, MODELS = "data/", "models/"
 """Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
+BESIDE_PAYMENT = ("evaluate", "prepare.decontaminate")
+"""Begin the settings of the prompts stage that may always change: what an evaluation asks must not be trained on,
+whether it was paid for or not. The traces stay in the ledger."""
 BESIDE_IDENTITY = ("max_tokens", "reasoning", "reasoning_format", "context_length", "license", "distillation_terms")
 """Settings that are no part of a trace's identity."""
 
@@ -95,7 +98,7 @@ def adopt(recipe: Recipe, run: RunDir) -> None:
             f"{path}: {before} → {after}"
             for name in PAID
             for path, before, after in _leaves(earlier.section(name), recipe.section(name))
-            if not _harmless(path.rpartition(".")[2], before, after)
+            if not path.startswith(BESIDE_PAYMENT) and not _harmless(path.rpartition(".")[2], before, after)
         ]
         if lost and any(entry.answered for entry in run.ledger().index().values()):
             raise RunError(

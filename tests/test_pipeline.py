@@ -177,6 +177,15 @@ def test_another_teacher_sampling_or_prompts_is_refused(finished: RunDir) -> Non
         assert key in str(caught.value)
 
 
+def test_other_problems_to_evaluate_on_are_no_other_recipe(finished: RunDir) -> None:
+    """They may take prompts away that were paid for, which nobody may train on; the traces stay."""
+    before = set(finished.ledger().index())
+    other = specs.recipe("quickstart", {**SMALL, "evaluate.prompts.0.skip": 1})
+    run_recipe(other, finished, last="generate")
+    run_recipe(specs.recipe("quickstart", SMALL), finished, last="generate")
+    assert set(finished.ledger().index()) == before
+
+
 def test_a_gate_that_does_not_pass_ends_with_code_3(finished: RunDir) -> None:
     gated = specs.recipe("quickstart", {**SMALL, "evaluate.min_pass_at_1": 1.0})
     with pytest.raises(GateError, match="below evaluate") as caught:

@@ -187,8 +187,10 @@ def funnel(
 
 
 def _left_out(states: Mapping[str, StageState]) -> str:
-    doubled = _count(states, "prompts", "duplicates")
-    return f"{count(doubled)} repeated questions left out before" if doubled else ""
+    """What the prompts stage took away, the most frequent reason first."""
+    reasons = states["prompts"].counts.get("left_out", {}) if "prompts" in states else {}
+    told = ", ".join(f"{count(number)} {reason}" for reason, number in reasons.items())
+    return f"left out before: {told}" if told else ""
 
 
 def _ledger_steps(ledger: Ledgered, asked: int | None) -> list[Step]:

@@ -138,7 +138,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
                 "question": "Who?",
                 "question_id": "t",
                 "answer": {"value": "Ada", "aliases": ["A"]},
-                "entity_pages": {"title": []},
+                "entity_pages": {"title": ["x"]},
             }
         ],
         {"answer": "Ada", "kind": "exact", "reasoning": "none"},

@@ -154,7 +154,7 @@ def weight_file(path: Path, tensors: dict[str, tuple[str, list[int]]], size: int
 def finished(folder: Path, count: int = 40) -> tuple[RunDir, list[Judged]]:
     """A whole run: trained, examined, quantized twice, one of them failing its gate."""
     run, items = filtered(folder, count)
-    stage(run, "prompts", {"prompts": count, "duplicates": 2})
+    stage(run, "prompts", {"prompts": count, "left_out": {"duplicate": 2}})
     stage(run, "generate", {"samples": 2 * count}, starts=2, seconds=4_000.0)
     stage(run, "filter", {"traces": len(items)})
     train = sum(all(o == PASS for o in item.outcomes.values()) and item.prompt.id not in ("p0", "p5") for item in items)
