@@ -103,6 +103,21 @@ def test_an_equation_that_every_number_solves_is_no_problem() -> None:
     assert algebra._quadratic(random.Random(0), Item("", {"polynomial_expr": "3*x + 9"})) is None
 
 
+def test_content_knows_no_wording_and_no_names() -> None:
+    linear = Item("4", {"equation": "3*x + 5 = 17"})
+    halves = [Item("", {"polynomial_expr": text}) for text in ("x**2 - 3*x + 2", "-2*y**2 + 6*y - 4")]
+    drafts = [algebra._linear(random.Random(seed), linear) for seed in range(40)]
+    quadratic = [algebra._quadratic(random.Random(seed), item) for seed in range(40) for item in halves]
+    for found in (drafts, quadratic):
+        assert len({draft.prompt().question for draft in found if draft}) > 20
+        assert len({draft.content for draft in found if draft}) == 1
+    rows, values = [(2, 3), (-1, 4)], [12, 5]
+    turned = [(3, 2), (4, -1)]
+    same = [(rows, values), (rows[::-1], values[::-1]), (turned, values), (turned[::-1], values[::-1])]
+    assert len({algebra._system_content(*told) for told in same}) == 1
+    assert algebra._system_content(rows, values) != algebra._system_content(rows, values[::-1])
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

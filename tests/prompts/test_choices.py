@@ -179,6 +179,14 @@ def test_a_question_that_stands_alone_is_its_own_content() -> None:
     assert among.content != choices.Question("prime", ("?",), "7", ("9", "15", "25"), among=True).content
 
 
+def test_an_angle_of_a_type_is_that_for_all_its_degrees() -> None:
+    for kind, (low, high) in choices.ANGLES.items():
+        match = re.search("(acute|obtuse|reflex)", kind)
+        assert match is not None
+        fitting = [turn for turn in range(1, 360) if degrees(f"{turn}°", match, ())]
+        assert fitting == list(range(low, high + 1))
+
+
 def test_roman_numerals() -> None:
     assert [choices.roman(n) for n in (4, 14, 49, 388, 399, 1994)] == [
         "IV", "XIV", "XLIX", "CCCLXXXVIII", "CCCXCIX", "MCMXCIV",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Hashable
 
 from distill.prompts import counting
+from distill.prompts.gym import Item
 from distill.records import Prompt
 from prompts.material import assert_number_is_read, assert_one_split_each, take
 
@@ -84,6 +86,23 @@ def test_the_verifier_reads_every_gold() -> None:
 
 def test_one_split_each() -> None:
     assert_one_split_each("counting", facts, (800, 200, 200))
+
+
+def test_content_knows_no_wording() -> None:
+    items = {
+        counting._letters: {"target_letter": "t", "span": ["The", "tree"]},
+        counting._legs: {"animals": {"dog": 2, "ant": 1, "bee": 3}},
+        counting._bits: {"number": 77},
+        counting._primes: {"start": 3, "end": 50},
+    }
+    for count_of, told in items.items():
+        found = [count_of(random.Random(seed), Item("", told)) for seed in range(40)]
+        assert len({count.question for count in found if count}) == 3
+        assert len({count.content for count in found if count}) == 1
+    orders = [
+        counting._legs(random.Random(0), Item("", {"animals": told})) for told in ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    ]
+    assert len({count.content for count in orders if count}) == 1
 
 
 def test_nothing_disputed_is_counted() -> None:

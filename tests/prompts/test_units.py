@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Hashable
@@ -9,6 +10,7 @@ from fractions import Fraction
 
 import pytest
 
+from distill.prompts import units
 from distill.prompts.units import TABLES, written
 from distill.records import Prompt
 from prompts.material import assert_number_is_read, assert_one_split_each, take
@@ -124,6 +126,19 @@ def test_the_verifier_reads_every_gold() -> None:
 def test_one_split_each() -> None:
     """There and back is one problem, and so is one amount however it is cut into units."""
     assert_one_split_each("unit-conversion", lambda prompt: worked(prompt)[:2], (1500, 300, 300))
+
+
+def test_one_amount_is_one_problem_however_it_is_cut() -> None:
+    """Drawn so often that the same amount turns up in other units: its content is the same."""
+    contents: dict[Hashable, set[str]] = {}
+    rng = random.Random(0)
+    for _ in range(20_000):
+        draft = units._mixed(rng)
+        if draft is not None:
+            contents.setdefault(worked(draft.prompt())[1], set()).add(draft.content)
+    cut = Counter(len(found) for found in contents.values())
+    assert set(cut) == {1}
+    assert len(contents) > 10_000
 
 
 def test_definitions_of_imperial_units_are_told() -> None:
