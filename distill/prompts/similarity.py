@@ -203,7 +203,7 @@ def _slight(change: _Change) -> bool:
     """Light words on both sides, another spelling of one word, or a word written in two."""
     if LIGHT.issuperset(change.old) and LIGHT.issuperset(change.new):
         return True
-    if "".join(change.old) == "".join(change.new):
+    if "".join(change.old) == "".join(change.new) and not numbers(change.old):
         return True
     if len(change.old) != 1 or len(change.new) != 1:
         return False

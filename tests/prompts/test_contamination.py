@@ -87,6 +87,25 @@ def test_what_only_looks_like_a_problem_is_no_hit(contamination: Contamination, 
     assert contamination.hit(text) is None
 
 
+def test_names_of_more_words_are_found_in_a_long_text() -> None:
+    debts = (
+        "Earl has $90; Fred has $48; Greg has $36. Earl owes Fred $28. Fred owes Greg $32. Greg owes Earl $40. "
+        "When all debts are paid, how much will Greg and Earl have together in dollars?"
+    )
+    other = debts.replace("Earl", "Yuki Lu").replace("Fred", "Mary Ann").replace("Greg", "Bo Vance")
+    assert Contamination([("gsm8k", debts)]).hit(f"{LONG} {other} {LONG}") is not None
+
+
+def test_chance_meetings_of_numbers_do_not_hide_a_copy() -> None:
+    pens = "Tom has 2 pens and Ann has 3 pens. How many pens do Tom and Ann have?"
+    cups = "Tom buys 4 cups and Ann takes 5 cups. How many cups do Tom and Ann own?"
+    contamination = Contamination([("a", pens), ("a", cups)])
+    renamed = cups.replace("Tom", "Bea").replace("Ann", "Kim")
+    for chance in ("we add 4 to it and then 5 here. ", "we add 2 pens to it and then 3 here. "):
+        assert contamination.hit(chance * 200) is None
+        assert contamination.hit(chance * 200 + renamed) == Hit("a", 1, 0.765, "bea buys 4 cups and kim takes 5")
+
+
 def test_a_template_of_many_problems_is_no_hit_and_its_problems_are() -> None:
     kept = "even odd prime small big first last square negative zero repeated sorted"
     tasks = [f"{TEMPLATE} Keep all the {word}." for word in kept.split()]

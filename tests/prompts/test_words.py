@@ -42,6 +42,8 @@ def test_another_form_has_the_same_words(other: str) -> None:
         (r"\alpha + \pi", "α + π"),
         ("café", "cafe\u0301"),
         ("STRASSE", "straße"),
+        ("ﬁnd ｘ ＋ 1", "find x + 1"),
+        (r"$6$–$11$ \& $.5", "6-11 and 0.5".replace("and", "")),
         ("$5.00 and .5", "$5 and 0.5"),
         ("(A) 3 (B) 4", "A. 3 B. 4"),
         ("**Note** that", "note that"),
