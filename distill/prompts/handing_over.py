@@ -31,7 +31,7 @@ def line(value: Any) -> str:
 
 @contextmanager
 def export_file(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """A temporary path that becomes the file `path`. Raises UsageError, before any work, when something else is there."""
+    """A temporary path that becomes the file `path`. Raises UsageError, before any work, when another file is there."""
     record = path.with_name(f".{path.name}.{RECORD}")
     before = [] if not path.exists() else [_unchanged(path, _known(record).get(path.name))]
     with replacing(path) as temporary:

@@ -90,7 +90,9 @@ def lookup() -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect("", isolation_level=None)
     try:
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute("CREATE TABLE prompts (place INTEGER PRIMARY KEY, asked TEXT, id TEXT, own INTEGER, text TEXT)")
+        database.execute(
+            "CREATE TABLE prompts (place INTEGER PRIMARY KEY, asked TEXT, id TEXT, own INTEGER, text TEXT)"
+        )
         database.execute("CREATE TABLE verdicts (trace TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
         database.execute("BEGIN")  # one transaction, never ended: nobody else reads it
         yield database
