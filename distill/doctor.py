@@ -68,6 +68,7 @@ DEV = (
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "trl",
     "types-PyYAML",
 )
 

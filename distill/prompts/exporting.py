@@ -156,7 +156,7 @@ def _messages(run: RunDir, spec: StudentSpec | None, sides: tuple[str, ...], out
     with export_file(out, facts) as temporary, temporary.open("w", encoding="utf-8") as file:
         for side in sides:
             _write(run, side, file, contract, rows)
-    return Exported(out, dict(rows.counts), (_told(rows.counts),))
+    return Exported(out, dict(rows.counts), (_told(rows.counts), str(out)))
 
 
 def _for_tool(

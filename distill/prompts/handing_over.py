@@ -37,7 +37,7 @@ def export_file(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     with replacing(path) as temporary:
         yield temporary
         # the record first, with what stands there now: a kill between the two leaves a file that it still knows
-        write_json(record, {**facts, "files": {path.name: [sha256_file(temporary), *before]}})
+        write_json(record, {**facts, "files": {path.name: list(dict.fromkeys([sha256_file(temporary), *before]))}})
 
 
 @contextmanager

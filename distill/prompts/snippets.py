@@ -17,8 +17,9 @@ from distill.prompts.lengths import Length
 from distill.prompts.trl_script import trl_script
 from distill.specs import StudentSpec, TrainSettings
 
-MODEL_GAP = "FILL-IN-MODEL"
-TEMPLATE_GAP = "FILL-IN-TEMPLATE"
+FILL_IN = "FILL-IN"
+MODEL_GAP, TEMPLATE_GAP = f"{FILL_IN}-MODEL", f"{FILL_IN}-TEMPLATE"
+"""Stand where nobody but the user knows the value."""
 TRAINING_TEMPLATE, SERVING_TEMPLATE = "training_template.jinja", "chat_template.jinja"
 LLAMA_FACTORY_TEMPLATES = {
     "deepseek-r1": "deepseek3",  # the same text as deepseekr1, but adds no empty think block of its own
@@ -191,7 +192,8 @@ def llama_factory_settings(job: Job) -> Iterable[Setting]:
     yield "learning_rate", train.learning_rate, ""
     yield "lr_scheduler_type", "cosine_with_min_lr", ""
     yield "lr_scheduler_kwargs", {"min_lr_rate": train.final_learning_rate}, ""
-    yield "warmup_ratio", train.warmup, ""
+    steps = -(-job.rows["train"] // train.batch_size) * train.epochs
+    yield "warmup_steps", round(steps * train.warmup), "a number: warmup_ratio is gone from newer transformers"
     yield "weight_decay", train.weight_decay, ""
     yield "max_grad_norm", train.max_grad_norm, ""
     yield "bf16", train.precision != "fp32", ""

@@ -12,7 +12,7 @@ import yaml
 from conftest import TOKENIZER
 
 from distill import specs
-from distill.contract import STEP_BY_STEP, Response
+from distill.contract import STEP_BY_STEP
 from distill.engines import Reply
 from distill.filter.stage import Judged, write_kept, write_verdicts
 from distill.ledger import write_all
@@ -103,14 +103,17 @@ def run_by_hand(
     write_prompts(run.prompts, list(PROMPTS))
     ledger = traces(recipe)
     write_all(run.traces, ledger)
-    counting = {trace.key: trace for trace in ledger if trace.finish_reason != "error"}
-    by_id = {prompt.id: prompt for prompt in PROMPTS}
-    order = [(prompt, trace) for prompt in PROMPTS for trace in counting.values() if trace.prompt_id == prompt.id]
-    judged = [Judged(by_id[p.id], t, outcomes(t)) for p, t in sorted(order, key=lambda pair: pair[1].sample)]
+    judged = judged_by_hand(ledger)
     write_verdicts(run.verdicts, judged)
     kept = [item for item in judged if item.outcomes["math"].outcome != "fail"]
     write_kept(run.kept, kept[: len(kept) - heldout], kept[len(kept) - heldout :])
     return recipe, run
+
+
+def judged_by_hand(ledger: list[Trace]) -> list[Judged]:
+    """The answers with their outcomes, in the order of prompts, then samples."""
+    answers = sorted((trace for trace in ledger if trace.finish_reason != "error"), key=lambda trace: trace.sample)
+    return [Judged(p, trace, outcomes(trace)) for p in PROMPTS for trace in answers if trace.prompt_id == p.id]
 
 
 def outcomes(trace: Trace) -> dict[str, Outcome]:
@@ -121,7 +124,3 @@ def outcomes(trace: Trace) -> dict[str, Outcome]:
 def kept(run: RunDir, *sides: str) -> list[dict[str, Any]]:
     tables = [pq.read_table(run.kept / f"{side}-00000.parquet") for side in sides or ("train", "heldout")]
     return list(pa.concat_tables(tables).to_pylist())
-
-
-def reply(reasoning: str | None, answer: str) -> str:
-    return Response(reasoning, answer).render()
