@@ -104,6 +104,8 @@ def test_trl_trains_on_the_ids_of_our_contract_and_on_nothing_else(tmp_path: Pat
         assert set(masked) == {-100}, "the prompt is not in the loss"
         assert trained == ours.ids[ours.loss_start :], "tags, reasoning, answer and stop token are, all of them"
         assert tokenizer.decode(trained).endswith(contract.stop)
+    assert tokenizer.eos_token == contract.stop
+    assert trainer.model.config.eos_token_id == tokenizer.eos_token_id, "what it learnt to stop with"
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     assert max(lengths) > 1_024
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}

@@ -23,11 +23,12 @@ from distill.filter.stage import write_kept
 from distill.ledger import Ledger, write_all
 from distill.prompts import handing_over, whole_run
 from distill.prompts.exporting import export
-from distill.prompts.lengths import Length, Lengths
+from distill.prompts.lengths import Length, Lengths, tokenizer_at_hand
 from distill.prompts.snippets import FILL_IN, LLAMA_FACTORY_TEMPLATES
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir
+from distill.sampling import subjects
 from prompts.exported import (
     CHATML_STUDENT,
     PROMPTS,
@@ -372,6 +373,21 @@ def test_without_a_tokenizer_the_limit_is_an_upper_bound_and_says_so(tmp_path: P
     assert "upper bound" in (made.out / "README.md").read_text(encoding="utf-8")
 
 
+def test_no_tokenizer_is_downloaded_to_count_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    asked: list[dict[str, Any]] = []
+
+    def absent(place: str, **how: Any) -> None:
+        asked.append({"place": place, **how})
+        raise OSError("not here")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", absent)
+    spec = specs.StudentSpec(name="hub", base="org/base", revision="abc", template="chatml")
+    assert tokenizer_at_hand(spec) is None
+    assert asked == [{"place": "org/base", "revision": "abc", "local_files_only": True}]
+
+
 def test_a_short_text_after_a_long_one_changes_nothing() -> None:
     lengths = Lengths(None)
     for size in (10, 500, 20):
@@ -575,9 +591,17 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     assert distill("export", run.path, "--out", tmp_path / "rows.jsonl").returncode == 2
 
 
-def test_traces_are_read_by_the_identity_of_what_was_asked(tmp_path: Path) -> None:
-    """The export asks as the teacher was asked, without looking at any weights."""
+def test_it_asks_as_the_teacher_was_asked_and_reads_no_weights_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe, _ = run_by_hand(tmp_path / "run")
     found = whole_run.asking(recipe)
     assert found is not None
     assert found.messages(PROMPTS[0]) == subject(recipe).messages(PROMPTS[0])
+
+    def read(folder: Path) -> str:
+        raise AssertionError("hashing 1.3 TB of DeepSeek-R1 would take an hour")
+
+    monkeypatch.setattr(subjects, "folder_revision", read)
+    here = recipe.model_copy(update={"teacher_overrides": {"model": str(tmp_path), "revision": None}})
+    assert whole_run.asking(here) is not None
