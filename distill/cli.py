@@ -272,6 +272,39 @@ def reparse(run: Run, settings: Settings = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def export(
+    run: Run,
+    format: Annotated[  # noqa: A002  # the option's name
+        str,
+        typer.Option("--format", metavar="messages|jsonl|parquet", help="Rows to train on, everything, or Parquet."),
+    ] = "messages",
+    tool: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--for", metavar="trl|axolotl|llama-factory", help="A folder with this tool's configuration."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="FOLDER|FILE", help="Where it goes (default: in RUN/exports)."),
+    ] = None,
+    split: Annotated[Optional[str], typer.Option(metavar="train|heldout|all", help="Which of the kept rows.")] = None,  # noqa: UP045
+    student: Annotated[Optional[str], typer.Option(metavar="SPEC", help="Whose texts (default: the run's).")] = None,  # noqa: UP045
+    as_json: Json = False,
+) -> None:
+    """Hand a run's traces to another tool: rows and configuration to train with, or everything as JSONL.
+
+    Example: distill export runs/quickstart --for trl --out for-trl
+    """
+    from distill import pipeline
+    from distill.prompts import exporting
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    chosen = pipeline.recipe_of(place)
+    made = exporting.export(chosen, place, format, tool=tool, out=out, split=split, student=student)
+    _print({"out": str(made.out), **made.counts}, list(made.lines), as_json)
+
+
+@app.command()
 def show(
     what: Annotated[
         Optional[str],  # noqa: UP045

@@ -72,6 +72,7 @@ DEV = (
     "pytest-timeout",
     "pytest-xdist",
     "ruff",
+    "trl",
     "types-PyYAML",
 )
 
