@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from distill.errors import InputError
@@ -26,6 +26,9 @@ ROLES: Mapping[str, str] = {
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 """Keys of a message that hold its reasoning apart from the content."""
 
+Ended: TypeAlias = Literal["stop", "length"] | None
+"""How a reply ended, None where the set does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -40,8 +43,8 @@ class Imported:
     raw_reasoning: str | None = None
     system: str | None = None
     teacher: str | None = None
-    sampling: Sampling = Sampling()
-    finish_reason: Literal["stop", "length"] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    finish_reason: Ended = None
     tools: bool = False
 
 
@@ -107,7 +110,7 @@ def conversation(value: Any, system: Any = None) -> Turns:
 
 
 def _role(turn: Row) -> str:
-    given = turn.get("role", turn.get("from"))
+    given = turn["role"] if turn.get("role") is not None else turn.get("from")
     role = ROLES.get(given.strip().lower()) if isinstance(given, str) else None
     if role is None:
         raise UnreadableRow("unknown_role", f"unknown role {given!r}")
@@ -116,11 +119,10 @@ def _role(turn: Row) -> str:
 
 def content(turn: Row) -> str | None:
     """The text of a message; parts of type text are joined. Raises UnreadableRow for anything but text."""
-    value = turn.get("content", turn.get("value"))
-    if isinstance(value, list) and all(
-        isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in value
-    ):
-        return "".join(part["text"] for part in value)
+    value = turn["content"] if turn.get("content") is not None else turn.get("value")
+    if isinstance(value, list):
+        texts = [part.get("text") if isinstance(part, Mapping) else None for part in value]
+        value = "".join(filter(None, texts)) if all(isinstance(text, str) for text in texts) else value
     if value is not None and not isinstance(value, str):
         raise UnreadableRow("not_text", f"a message holds {type(value).__name__}, not text")
     return value
