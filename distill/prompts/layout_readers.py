@@ -59,8 +59,10 @@ def openr1(row: Row) -> Iterator[Item]:
         license="apache-2.0",
     )
     generations = listed(row.get("generations"))
-    if not generations:  # rows of derived sets keep the chosen generation alone
-        generations = [conversation(row.get("messages")).raw]
+    if not generations and row.get("messages") is None:
+        raise UnreadableRow("no_reply", "there is no generation")
+    if not generations:  # rows of derived sets keep the chosen one alone
+        generations = [conversation(row["messages"]).raw]
     ends, complete = listed(row.get("finish_reasons")), listed(row.get("is_reasoning_complete"))
     for place, raw in enumerate(generations):
         if not isinstance(raw, str) or blank(raw):
