@@ -119,7 +119,7 @@ def import_(
         str | None, typer.Option(metavar="NAME", help="Form of the rows (default: seen by their columns).")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who wrote the traces, where the set does not say.")
+        str | None, typer.Option(metavar="NAME", help="Who wrote the traces, whatever the set says.")
     ] = None,
     config: Annotated[Optional[str], typer.Option(help="The dataset's configuration.")] = None,  # noqa: UP045
     split: Annotated[Optional[str], typer.Option(help="One split of the dataset (default: all).")] = None,  # noqa: UP045

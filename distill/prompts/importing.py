@@ -7,6 +7,7 @@ read one at a time, and what is there already is known by hashes: the same comma
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from distill.ledger import Ledger
 from distill.progress import LINE_SECONDS, say
 from distill.prompts.foreign import Exported, Imported, UnreadableRow
 from distill.prompts.import_store import ASKED, Listing, PromptStore, RowStore, VerdictStore, fingerprint
-from distill.prompts.layouts import Layout, detect, first_rows, items
-from distill.prompts.rows import Row, rows, unit_of
+from distill.prompts.layouts import Layout, detect, items
+from distill.prompts.rows import Row, is_remote, rows, unit_of
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace, asked_hash, trace_key
 from distill.rundir import RunDir
 from distill.sampling.requests import derive
@@ -30,6 +31,8 @@ UNKNOWN = "unknown"
 """Model and revision of a teacher that nobody told."""
 ENDPOINT = "import:"
 """Begins the endpoint of an imported trace, before the name of its layout."""
+HEAD = 20
+"""Rows by which a file's layout is recognised."""
 CUT = ("missing_close", "missing_answer_tag")
 """Faults of a reply that stopped at its token limit, where a set does not say how it ended."""
 
@@ -80,9 +83,8 @@ class Imports:
     def lines(self, run: RunDir) -> list[str]:
         """The same for the reader."""
         names = ", ".join(f"{name} {count}" for name, count in self.layouts.items())
-        added = f"{self.traces} traces, {self.prompts} prompts"
-        there = f"{self.there} traces were there already"
-        found = [f"{self.rows} rows read ({names}): {added}; {there}"]
+        traces, prompts = f"{self.traces} traces added, {self.there} there already", f"{self.prompts} prompts added"
+        found = [f"{self.rows} rows read ({names}): {traces}; {prompts}"]
         if self.unreadable:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.unreadable.most_common())
             found.append(f"not taken over: {reasons}; listed in {run.imported / 'unreadable.jsonl'}")
@@ -95,9 +97,7 @@ class Imports:
             found.append(f"{self.golds_added} questions got a gold answer that they had lacked")
         if self.other_golds:
             listed = run.imported / "other_golds.jsonl"
-            found.append(
-                f"{self.other_golds} times a question came with another gold answer: the first counts; {listed}"
-            )
+            found.append(f"another gold answer than before, left aside: {self.other_golds}; listed in {listed}")
         return found
 
 
@@ -105,6 +105,10 @@ def import_places(run: RunDir, places: Sequence[str], options: Options) -> Impor
     """Every row of these files into the run. Raises InputError for a file of no known layout or without any row, and
     Interrupted; what was read until then is kept."""
     read = Imports()
+    # every file is looked at before anything is written
+    holding = [is_remote(place) or _layout(place, options) is not None for place in places]
+    if not any(holding):
+        raise InputError("there are no rows", given=", ".join(places), todo="give a file with at least one trace")
     with run.lock(), Ledger(run.traces) as ledger:
         taking = _Import(run, ledger, options, read)
         try:
@@ -114,8 +118,6 @@ def import_places(run: RunDir, places: Sequence[str], options: Options) -> Impor
             raise Interrupted(what, todo="start the same command again: it goes on") from stop
         finally:
             taking.flush()
-        if not read.rows:
-            raise InputError("there are no rows", given=", ".join(places), todo="give a file with at least one trace")
         taking.prompts.merge()
         if "filter" not in run.stages():
             taking.verdicts.write(run.verdicts)
@@ -128,16 +130,20 @@ def import_places(run: RunDir, places: Sequence[str], options: Options) -> Impor
     return read
 
 
+def _layout(place: str, options: Options) -> Layout | None:
+    """The layout of a file, None where it holds no rows: looked at before anything is written."""
+    head = [row for _, row in itertools.islice(rows(place), HEAD)]
+    return detect(head, place, options.layout) if head else None
+
+
 def _read_all(places: Sequence[str], options: Options, taking: _Import, read: Imports) -> None:
     last = time.monotonic()
     for place in places:
-        head, stream = first_rows(rows(place))
-        if not head:
-            continue
-        layout = detect(head, place, options.layout)
-        for number, row in stream:
+        layout = _layout(place, options)
+        for number, row in rows(place) if layout is not None else ():
             if options.limit is not None and read.rows >= options.limit:
                 return
+            assert layout is not None
             taking.row(place, number, layout, row)
             if time.monotonic() - last >= LINE_SECONDS:
                 last = time.monotonic()
@@ -157,7 +163,7 @@ class _Import:
         self.asked = Listing(run.imported / ASKED, ("asked", "text"))
         self._samples: dict[int, int] = {}  # content → which sample of its question and teacher it is
         self._next: dict[int, int] = {}
-        self._records: dict[int, int] = {}  # key and revision → the whole record
+        self._records: dict[int, int] | None = None  # key and revision → the whole record; only records of ours need it
         for trace in ledger.records():
             self._note(trace)
 
@@ -232,6 +238,10 @@ class _Import:
     def _check(self, item: Exported) -> None:
         """Raises UnreadableRow for a record whose key is not its own, or that another one stands in place of."""
         trace = item.trace
+        if self._records is None:
+            self._records = {}
+            for there in self.ledger.records():
+                self._records[fingerprint(there.key, there.revision)] = fingerprint(there.to_json())
         if trace.key != trace_key(trace.asked, trace.sample, trace.teacher, trace.sampling.requested):
             raise UnreadableRow("wrong_key", "the trace's key is not that of its fields: was the row edited?")
         known = self._records.get(fingerprint(trace.key, trace.revision))
@@ -246,7 +256,7 @@ class _Import:
             self.asked.add(asked=trace.asked, text=sha256_of(item.prompt.text))
         for verdict in item.verdicts:
             self.verdicts.add(verdict)
-        if fingerprint(trace.key, trace.revision) in self._records:
+        if fingerprint(trace.key, trace.revision) in (self._records or ()):
             self.read.there += 1
         else:
             self._append(trace)
@@ -263,7 +273,8 @@ class _Import:
         self.read.teachers[trace.teacher.model] += content not in self._samples
         self._samples.setdefault(content, trace.sample)
         self._next[group] = max(self._next.get(group, 0), trace.sample + 1)
-        self._records[fingerprint(trace.key, trace.revision)] = fingerprint(trace.to_json())
+        if self._records is not None:
+            self._records[fingerprint(trace.key, trace.revision)] = fingerprint(trace.to_json())
 
 
 def plainly_asked(prompt: Prompt) -> str:

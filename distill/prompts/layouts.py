@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from distill.errors import InputError, UsageError, near
@@ -105,10 +104,3 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout("sharegpt", ("conversations",), read.plain_form("conversations")),
 )
 """From the most special to the plainest."""
-
-
-def first_rows(rows: Iterable[tuple[int, Row]], count: int = 20) -> tuple[list[Row], Iterator[tuple[int, Row]]]:
-    """The first rows to recognise a layout by, and all rows again from the first."""
-    rows = iter(rows)
-    head = list(itertools.islice(rows, count))
-    return [row for _, row in head], itertools.chain(head, rows)

@@ -13,7 +13,7 @@ import pytest
 
 from distill.errors import InputError, UsageError
 from distill.prompts.foreign import Imported, UnreadableRow, conversation
-from distill.prompts.layouts import LAYOUTS, detect, first_rows, items, named
+from distill.prompts.layouts import LAYOUTS, detect, items, named
 from distill.prompts.rows import rows
 
 FIXTURES = Path(__file__).parents[1] / "data" / "traces"
@@ -48,9 +48,9 @@ def test_every_layout_has_a_fixture_but_our_own() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_is_recognised_by_its_columns(name: str) -> None:
     place = FIXTURES / f"{name}.jsonl"
-    head, stream = first_rows(rows(place))
-    assert detect(head, str(place)).name == name
-    assert len(list(stream)) >= 20
+    found = [row for _, row in rows(place)]
+    assert detect(found[:20], str(place)).name == name
+    assert len(found) >= 20
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -133,7 +133,7 @@ def test_columns_of_no_known_set_are_named() -> None:
 
 
 def test_two_sets_of_the_same_columns_are_told_apart_by_their_address() -> None:
-    head, _ = first_rows(rows(FIXTURES / "bespoke-stratos.jsonl"))
+    head = [row for _, row in rows(FIXTURES / "bespoke-stratos.jsonl")]
     assert detect(head, "hf://datasets/bespokelabs/Bespoke-Stratos-17k@1/data/train.parquet").name == "bespoke-stratos"
     assert detect(head, "/data/OpenThoughts-114k/data/train.parquet").name == "openthoughts-114k"
     with pytest.raises(InputError, match="openthoughts-114k or bespoke-stratos") as caught:
@@ -143,7 +143,7 @@ def test_two_sets_of_the_same_columns_are_told_apart_by_their_address() -> None:
 
 
 def test_a_layout_that_was_asked_for_must_fit() -> None:
-    head, _ = first_rows(rows(FIXTURES / "sharegpt.jsonl"))
+    head = [row for _, row in rows(FIXTURES / "sharegpt.jsonl")]
     assert detect(head, "a.jsonl", "sharegpt").name == "sharegpt"
     with pytest.raises(InputError, match=r"not of the layout openr1-math, which has the columns problem, generations"):
         detect(head, "a.jsonl", "openr1-math")
@@ -202,11 +202,11 @@ def as_parquet(name: str, folder: Path) -> tuple[Path, list[int]]:
 def test_parquet_holds_the_same_as_jsonl(name: str, tmp_path: Path) -> None:
     path, numbers = as_parquet(name, tmp_path)
     assert len(numbers) >= 20
-    head, stream = first_rows(rows(path))
-    layout = detect(head, str(path))
+    found = [row for _, row in rows(path)]
+    layout = detect(found[:20], str(path))
     assert layout.name == name
     plain = dict(rows(FIXTURES / f"{name}.jsonl"))
-    for (_, row), number in zip(stream, numbers, strict=True):
+    for row, number in zip(found, numbers, strict=True):
         read = [item if isinstance(item, Imported) else getattr(item, "reason", "") for item in items(layout, row)]
         told = items(layout, plain[number])
         assert read == [item if isinstance(item, Imported) else getattr(item, "reason", "") for item in told]
