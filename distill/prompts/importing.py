@@ -10,7 +10,7 @@ import functools
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,14 +105,13 @@ def import_places(run: RunDir, places: Sequence[str], options: Options) -> Impor
     """Every row of these files into the run. Raises InputError for a file of no known layout or without any row, and
     Interrupted; what was read until then is kept."""
     read = Imports()
-    # every file is looked at before anything is written
-    holding = [is_remote(place) or _layout(place, options) is not None for place in places]
-    if not any(holding):
+    layouts = {place: _layout(place, options) for place in places if not is_remote(place)}  # before anything is written
+    if not any(layouts.get(place, True) for place in places):
         raise InputError("there are no rows", given=", ".join(places), todo="give a file with at least one trace")
     with run.lock(), Ledger(run.traces) as ledger:
         taking = _Import(run, ledger, options, read)
         try:
-            _read_all(places, options, taking, read)
+            _read_all(places, layouts, taking)
         except KeyboardInterrupt as stop:
             what = f"interrupted after {read.rows} rows; what was read is kept"
             raise Interrupted(what, todo="start the same command again: it goes on") from stop
@@ -136,14 +135,16 @@ def _layout(place: str, options: Options) -> Layout | None:
     return detect(head, place, options.layout) if head else None
 
 
-def _read_all(places: Sequence[str], options: Options, taking: _Import, read: Imports) -> None:
-    last = time.monotonic()
+def _read_all(places: Sequence[str], layouts: Mapping[str, Layout | None], taking: _Import) -> None:
+    """Hands every row on, those of files on the Hub with the layout that is seen only now."""
+    last, read, limit = time.monotonic(), taking.read, taking.options.limit
     for place in places:
-        layout = _layout(place, options)
-        for number, row in rows(place) if layout is not None else ():
-            if options.limit is not None and read.rows >= options.limit:
+        layout = layouts[place] if place in layouts else _layout(place, taking.options)
+        if layout is None:
+            continue
+        for number, row in rows(place):
+            if limit is not None and read.rows >= limit:
                 return
-            assert layout is not None
             taking.row(place, number, layout, row)
             if time.monotonic() - last >= LINE_SECONDS:
                 last = time.monotonic()

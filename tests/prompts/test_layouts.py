@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,7 @@ from distill.errors import InputError, UsageError
 from distill.prompts.foreign import Imported, UnreadableRow, conversation
 from distill.prompts.layouts import LAYOUTS, detect, items, named
 from distill.prompts.rows import rows
-
-FIXTURES = Path(__file__).parents[1] / "data" / "traces"
-EXPECTED: dict[str, Any] = json.loads((FIXTURES / "expected.json").read_text(encoding="utf-8"))
-SETS = tuple(EXPECTED)
-
-
-def leaves(value: Any) -> set[str]:
-    """Every text anywhere in a row."""
-    if isinstance(value, str):
-        try:
-            return {value} | leaves(json.loads(value))
-        except ValueError:
-            return {value}
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return set().union(*map(leaves, inner)) if inner else set()
+from prompts.material import EXPECTED, FIXTURES, SETS, leaves
 
 
 def test_the_fixtures_are_what_their_script_writes() -> None:
