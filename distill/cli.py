@@ -109,6 +109,51 @@ def generate(
     _run(chosen, place, as_json, last="generate")
 
 
+@app.command(name="import")
+def import_(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILE|DATASET...", help="Files, folders, or a dataset's id on the Hub.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Run directory; a second import adds to it.")],
+    layout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Form of the rows (default: seen by their columns).")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who wrote the traces, whatever the set says.")
+    ] = None,
+    config: Annotated[Optional[str], typer.Option(help="The dataset's configuration.")] = None,  # noqa: UP045
+    split: Annotated[Optional[str], typer.Option(help="One split of the dataset (default: all).")] = None,  # noqa: UP045
+    revision: Annotated[Optional[str], typer.Option(help="Commit or branch of a dataset on the Hub.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option(min=1, help="At most this many rows.")] = None,  # noqa: UP045
+    keep_tool_output: Annotated[
+        bool, typer.Option("--keep-tool-output", help="Also traces with code and its output inside.")
+    ] = False,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Take published or exported traces over into a run; filter and train then need no teacher.
+
+    Layouts: see docs/traces.md. Example: distill import open-r1/OpenR1-Math-220k --limit 1000 --out runs/openr1
+    """
+    from distill import compose, pipeline
+    from distill.prompts.dataset_files import files_of
+    from distill.prompts.importing import Options, import_places
+    from distill.rundir import RunDir
+    from distill.show import closing_lines
+
+    place = RunDir(out)
+    base = compose.import_base(place)
+    compose.import_recipe(place, base, {}, settings or [])  # a wrong setting shows before anything is read
+    files = files_of(sources, config=config, split=split, revision=revision)
+    found = import_places(place, files, Options(layout, teacher, limit, keep_tool_output))
+    chosen = compose.import_recipe(place, base, found.teachers, settings or [])
+    compose.keep_recipe(place, chosen)
+    pipeline.run_recipe(chosen, place, last="generate")
+    manifest = json.loads(place.manifest.read_text(encoding="utf-8"))
+    lines = [*found.lines(place), *closing_lines(place, ("generate",))]
+    _print({"run": str(place.path), "import": found.counts(), **manifest}, lines, as_json)
+
+
 @app.command(name="filter")
 def filter_(run: Run, settings: Settings = None, as_json: Json = False) -> None:
     """Judge a run's traces again and choose what is trained on.

@@ -10,6 +10,8 @@ import yaml
 
 from distill import specs
 from distill.engines.openai import is_url, required_model
+from distill.errors import RunError
+from distill.files import write_text
 from distill.pipeline import recipe_of
 from distill.rundir import RunDir
 
@@ -59,6 +61,52 @@ def generate_recipe(
         earlier = yaml.safe_load(specs.dump(recipe_of(place)))
         text = {**{key: earlier[key] for key in ("name", *LATER)}, **{k: v for k, v in text.items() if k != "name"}}
     return _parsed(text, settings)
+
+
+def import_base(run: RunDir) -> dict[str, Any]:
+    """What a run that traces are imported into keeps of its recipe: all of it after an import, else what concerns later
+    stages. Raises RunError when a teacher was sampled there: its traces are wanted by number, not whatever is there."""
+    if not run.recipe.is_file():
+        return {}
+    earlier: dict[str, Any] = yaml.safe_load(specs.dump(recipe_of(run)))
+    if earlier["generate"]["engine"] == "imported":
+        return earlier
+    if any(entry.answered for entry in run.ledger().index().values()):
+        raise RunError(
+            f"the run {run.path} holds traces sampled from {earlier['teacher']}",
+            todo="import into another --out; `distill export` brings traces of a run into one to import",
+        )
+    return {key: earlier[key] for key in ("name", *LATER)}
+
+
+def import_recipe(
+    run: RunDir, base: dict[str, Any], teachers: Mapping[str, int], settings: Sequence[str]
+) -> specs.Recipe:
+    """The recipe of a run with imported traces: no teacher is asked, and each later stage works without one."""
+    several = "several: " + ", ".join(sorted(teachers)[:5])
+    text: dict[str, Any] = {
+        "name": run.path.resolve().name,
+        "evaluate": {"models": ["untrained", "student"]},
+        **base,
+        "teacher": "imported",
+        "teacher_overrides": {
+            "model": next(iter(teachers)) if len(teachers) == 1 else several if teachers else "unknown"
+        },
+    }
+    text["generate"] = {**base.get("generate", {}), "engine": "imported"}
+    examined = [name for name in text["evaluate"]["models"] if name != "teacher"]
+    text["evaluate"]["models"] = examined or ["untrained", "student"]
+    file = str((run.imported / "prompts.parquet").resolve())
+    others = [part for part in base.get("prompts", []) if Path(part["source"]).parts[-2:] != Path(file).parts[-2:]]
+    text["prompts"] = [{"source": file}, *others]
+    return _parsed(text, settings)
+
+
+def keep_recipe(run: RunDir, recipe: specs.Recipe) -> None:
+    """Makes it the run's, without `pipeline.adopt`: whatever the teachers are called now, every imported trace still
+    counts."""
+    with run.lock():
+        write_text(run.recipe, specs.dump(recipe))
 
 
 def changed_recipe(run: RunDir, settings: Sequence[str], extra: Mapping[str, Any] | None = None) -> specs.Recipe:

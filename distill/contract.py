@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+THOUGHT_OPEN, THOUGHT_CLOSE = "<|begin_of_thought|>", "<|end_of_thought|>"
+SOLUTION_OPEN, SOLUTION_CLOSE = "<|begin_of_solution|>", "<|end_of_solution|>"
+"""The tags of Sky-T1, which OpenThoughts-114k and Bespoke-Stratos use."""
 CONTRACT_FILE = "distill.json"
 """Lies beside a student's weights and says under which contract it was trained."""
 
 _CONTROL = re.compile(f"{OPEN}|{CLOSE}|<\\|[^<>|\\s]+\\|>|<｜[^<>｜\\s]+｜>")
 """What a tokenizer turns into a control token: think tags, and the way Qwen, Llama and DeepSeek write all others."""
 
-ReasoningFormat = Literal["field", "tags", "r1-zero", "plain"]
+ReasoningFormat = Literal["field", "tags", "r1-zero", "plain", "foreign"]
+"""`foreign`: whatever published sets of traces use; see `canonical_tags`."""
 Fault = Literal["missing_close", "doubled_tag", "leaked_tag", "missing_answer", "missing_answer_tag"]
 
 STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -93,12 +97,34 @@ def parse_reply(
     """
     if style == "plain":
         return _plain(raw)
+    if style == "foreign":
+        raw, raw_reasoning = canonical_tags(raw), canonical_tags(raw_reasoning or "").strip().removesuffix(CLOSE)
     if raw_reasoning is not None and raw_reasoning.strip():
         return _unwrap_answer(_fields(raw_reasoning, raw, cut), style)
     if style == "field" and OPEN not in raw and CLOSE not in raw:
         return _plain(raw)
     opened = OPEN in forced_prefix and CLOSE not in forced_prefix
     return _unwrap_answer(_tags(raw, opened=opened), style)
+
+
+def canonical_tags(text: str) -> str:
+    """Think and answer tags in place of the tags of Sky-T1, where those set off the parts of the text.
+
+    Quoted ones stay as they are, and make the reply one with a leaked tag. So does everything in a text that has think
+    tags of its own.
+    """
+    if OPEN in text or CLOSE in text:
+        return text
+    thought, closing, answer = text.partition(THOUGHT_CLOSE)
+    if not closing:
+        thought, answer = ("", text) if not text.lstrip().startswith(THOUGHT_OPEN) else (text, "")
+    if thought.lstrip().startswith(THOUGHT_OPEN):
+        thought = thought.replace(THOUGHT_OPEN, OPEN, 1)
+    if answer.lstrip().startswith(SOLUTION_OPEN):
+        answer = answer.replace(SOLUTION_OPEN, ANSWER_OPEN, 1)
+        if answer.rstrip().endswith(SOLUTION_CLOSE):
+            answer = answer.rstrip().removesuffix(SOLUTION_CLOSE) + ANSWER_CLOSE
+    return thought + (CLOSE if closing else "") + answer
 
 
 def _plain(raw: str) -> Parsed:
@@ -141,8 +167,13 @@ def _tags(raw: str, *, opened: bool) -> Parsed:
 
 
 def _unwrap_answer(parsed: Parsed, style: ReasoningFormat) -> Parsed:
-    """R1-Zero's format: the answer stands between answer tags; text around them is not part of it."""
-    if style != "r1-zero" or parsed.answer is None or parsed.fault is not None:
+    """R1-Zero's format: the answer stands between answer tags; text around them is not part of it.
+
+    Foreign replies may have that format: those whose answer begins so.
+    """
+    if parsed.answer is None or parsed.fault is not None:
+        return parsed
+    if style != "r1-zero" and not (style == "foreign" and parsed.answer.startswith(ANSWER_OPEN)):
         return parsed
     _, opening, rest = parsed.answer.partition(ANSWER_OPEN)
     inside, closing, _ = rest.partition(ANSWER_CLOSE)

@@ -63,6 +63,7 @@ class RunDir:
         self.path = Path(path)
         self.recipe = self.path / "recipe.yaml"
         self.manifest = self.path / "manifest.json"
+        self.imported = self.path / "imported"
         self.prompts = self.path / "prompts.parquet"
         self.left_out = self.path / "left-out.parquet"
         self.traces = self.path / "traces"

@@ -16,7 +16,10 @@ from http_teacher import Fault, HttpTeacher, Said
 from distill.rundir import RunDir
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "generate", "filter", "train", "evaluate", "compare", "reparse", "export", "show", "chat", "doctor")
+COMMANDS = (
+    *("run", "generate", "import", "filter", "train", "evaluate", "compare", "reparse", "export", "show", "chat"),
+    "doctor",
+)
 
 
 def distill(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

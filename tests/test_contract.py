@@ -31,7 +31,7 @@ from distill.errors import ContractError
 BUILD_TEACHER = Path(__file__).parents[1] / "benchmarks" / "build_tiny_r1.py"
 THINK = "<think>\n"
 NO_THINK = "<think>\n\n</think>\n\n"
-STYLES: tuple[ReasoningFormat, ...] = ("field", "tags", "r1-zero", "plain")
+STYLES: tuple[ReasoningFormat, ...] = ("field", "tags", "r1-zero", "plain", "foreign")
 
 PIECES = (
     "<think>", "</think>", "<answer>", "</answer>", "<think", "think>", "</thi", "nk>", "\n", "\n\n", " ", "\t",
@@ -294,6 +294,40 @@ def test_a_field_teacher_whose_server_sends_tags_instead(
     raw: str, cut: bool, parsed: Parsed, field: str | None
 ) -> None:
     assert parse_reply(raw, field, "field", cut=cut) == parsed
+
+
+THOUGHT = "<|begin_of_thought|>\n\nr\n\n<|end_of_thought|>"
+SOLUTION = "<|begin_of_solution|>\n\n42\n\n<|end_of_solution|>"
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "raw", "parsed"),
+    [
+        (None, f"{THOUGHT}\n\n{SOLUTION}", Parsed("r", "42")),
+        (None, f" \n{THOUGHT}{SOLUTION}\n", Parsed("r", "42")),
+        (None, f"{THOUGHT}\n\n42", Parsed("r", "42")),
+        (None, f"r<|end_of_thought|>{SOLUTION}", Parsed("r", "42")),
+        (None, SOLUTION, Parsed(None, "42")),
+        (None, "<|begin_of_thought|>\n\nr and", Parsed("r and", None, "missing_close")),
+        (None, f"{THOUGHT}\n\n<|begin_of_solution|>\n\n42 a", Parsed("r", "<answer>\n\n42 a", "missing_answer_tag")),
+        (None, THOUGHT, Parsed("r", None, "missing_answer")),
+        (None, f"{THOUGHT}{THOUGHT}42", Parsed("r", f"{THOUGHT}42", "leaked_tag")),
+        (None, f"<think>{SOLUTION}</think>42", Parsed(SOLUTION, "42", "leaked_tag")),
+        (None, f"42 and {SOLUTION}", Parsed(None, f"42 and {SOLUTION}", "leaked_tag")),
+        (None, "<think>r\n</think>\n<answer>\n42\n</answer>", Parsed("r", "42")),
+        (None, "<think>r</think>42", Parsed("r", "42")),
+        (None, "r</think>42", Parsed("r", "42")),
+        (None, "<think>r", Parsed("r", None, "missing_close")),
+        (None, "42", Parsed(None, "42")),
+        (None, "<think>r</think>\nuse <answer> and </answer>", Parsed("r", "use <answer> and </answer>")),
+        (None, "<think>r</think><answer>42", Parsed("r", "<answer>42", "missing_answer_tag")),
+        ("r", "42", Parsed("r", "42")),
+        ("<think>\nr\n</think>\n", "<answer>42</answer>", Parsed("r", "42")),
+        (THOUGHT, SOLUTION, Parsed("r", "42")),
+    ],
+)
+def test_foreign_tags_are_read_as_ours(reasoning: str | None, raw: str, parsed: Parsed) -> None:
+    assert parse_reply(raw, reasoning, "foreign") == parsed
 
 
 def test_r1_zero_behind_a_reasoning_parser_still_unwraps_the_answer() -> None:

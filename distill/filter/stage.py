@@ -14,6 +14,7 @@ from distill.errors import RunError
 from distill.files import replacing, replacing_folder, sha256_of
 from distill.filter.checks import Check, Duplicates, finished, has_gold_to_check, think_format
 from distill.progress import bar
+from distill.prompts.import_store import texts_asked
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir, StageReport
@@ -39,7 +40,8 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     subject = teacher_subject(teacher, recipe.generate.sampling, recipe.generate.max_tokens, recipe.seed)
     prompts = read_prompts(run.prompts)
     if recipe.generate.engine == "imported":
-        pairs = paired_by_asked(prompts_by_asked(prompts, subject), run.ledger().traces())
+        wanted = prompts_by_asked(prompts, subject, texts_asked(run.imported))
+        pairs = paired_by_asked(wanted, run.ledger().traces())
     else:
         pairs = paired(tasks_by_key(prompts, subject, recipe.generate.samples), run.ledger().traces())
     if not pairs:

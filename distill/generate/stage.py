@@ -9,6 +9,7 @@ from distill import specs
 from distill.errors import InputError, RunError
 from distill.ledger import Ledger, Recovery
 from distill.progress import bar, say
+from distill.prompts.import_store import texts_asked
 from distill.prompts.stage import read_prompts, require_verifier
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
@@ -26,7 +27,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     if not prompts:
         raise InputError("there are no prompts", given=str(run.prompts))
     if settings.engine == "imported":
-        return _report_imported(run, prompts_by_asked(prompts, subject))
+        return _report_imported(run, len(prompts), prompts_by_asked(prompts, subject, texts_asked(run.imported)))
     if "math" in recipe.filter.required:
         require_verifier(prompts, unjudged=("open",))
     with Ledger(run.traces, on_recovery=_report_recovery) as ledger:
@@ -86,13 +87,13 @@ def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageRepo
     return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
 
 
-def _report_imported(run: RunDir, wanted: Collection[str]) -> StageReport:
+def _report_imported(run: RunDir, prompts: int, wanted: Collection[str]) -> StageReport:
     """Nothing is sampled: counts what `distill import` brought, for these prompts and beside them."""
     found = Counter("wanted" if trace.asked in wanted else "other" for trace in run.ledger().traces())
     if not found:
         raise RunError("there are no imported traces", given=str(run.traces), todo="run `distill import` first")
     counts = {"samples": found.total(), "answered": found["wanted"], "cut": 0, "failed": 0, "imported": found.total()}
-    lines = [f"{found['wanted']} imported traces of {len(wanted)} prompts"]
+    lines = [f"{found['wanted']} imported traces of {prompts} prompts"]
     if found["other"]:
         lines.append(f"{found['other']} more belong to prompts that were left out")
     return StageReport(counts, (run.traces,), tuple(lines))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from distill.contract import ReasoningFormat, parse_reply
@@ -81,9 +81,17 @@ def tasks_by_key(prompts: Iterable[Prompt], subject: Subject, samples: int) -> d
     }
 
 
-def prompts_by_asked(prompts: Iterable[Prompt], subject: Subject) -> dict[str, Prompt]:
-    """Hash of what is asked → its prompt: finds the prompt of a trace whoever wrote it, as imported ones need."""
-    return {asked_hash(subject.messages(prompt), subject.forced_prefix): prompt for prompt in prompts}
+def prompts_by_asked(
+    prompts: Iterable[Prompt], subject: Subject, texts: Mapping[str, str] | None = None
+) -> dict[str, Prompt]:
+    """Hash of what is asked → its prompt: finds the prompt of a trace whoever wrote it, as imported ones need.
+
+    `texts` (hash of what was asked → hash of the question's text) does so where its teacher was told more.
+    """
+    prompts = list(prompts)
+    found = {asked_hash(subject.messages(prompt), subject.forced_prefix): prompt for prompt in prompts}
+    by_text = {sha256_of(prompt.text): prompt for prompt in prompts} if texts else {}
+    return {**found, **{asked: by_text[text] for asked, text in (texts or {}).items() if text in by_text}}
 
 
 def task_for(prompt: Prompt, subject: Subject, sample: int) -> Task:
