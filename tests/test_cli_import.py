@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prompts.material import FIXTURES
+from prompts.foreign_material import FIXTURES
 from test_cli import distill
 
 from distill.rundir import RunDir

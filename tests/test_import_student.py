@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from prompts.material import FIXTURES
+from prompts.foreign_material import FIXTURES
 
 from distill import compose, specs
 from distill.pipeline import run_recipe
