@@ -104,6 +104,7 @@ def test_every_trace_arrives_exactly_and_every_other_row_is_listed(name: str, tm
     assert [[entry["row"], entry["item"], entry["reason"]] for entry in entries] == unreadable
     assert found.unreadable == Counter(reason for _, _, reason in unreadable)
     assert all(entry["file"] == fixture(name) and entry["start"] and entry["what"] for entry in entries)
+    assert not list(run.imported.glob("prompts-*.parquet")), "merged into prompts.parquet"
     kept = original_rows(run)
     assert [(row["row"], row["layout"]) for row in kept] == [(number, name) for number in source]
     assert [canonical(json.loads(row["text"])) for row in kept] == [canonical(row) for row in source.values()]
