@@ -47,22 +47,22 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
     told = distill("import", file, "--out", run)
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
-    assert lines[0] == "23 rows read (openr1-math 23): 28 traces added, 1 there already; 18 prompts added"
+    assert lines[0] == "23 rows read (openr1-math 23): 29 traces added, 1 there already; 18 prompts added"
     listing = run / "imported" / "unreadable.jsonl"
     assert lines[1] == f"not taken over: 2 no_reply, 1 no_question, 1 not_text; listed in {listing}"
-    assert "28 imported traces of 18 prompts" in told.stdout
+    assert "29 imported traces of 18 prompts" in told.stdout
     again = distill("import", file, "--out", run, "--json")
     result = json.loads(again.stdout)
     assert result["import"]["traces"] == 0
-    assert result["import"]["already_there"] == 29
-    assert result["import"]["teachers"] == {"deepseek-ai/DeepSeek-R1": 28}
-    assert result["stages"]["generate"]["counts"]["imported"] == 28
+    assert result["import"]["already_there"] == 30
+    assert result["import"]["teachers"] == {"deepseek-ai/DeepSeek-R1": 29}
+    assert result["stages"]["generate"]["counts"]["imported"] == 29
     kept = distill("filter", run)
     assert kept.returncode == 0, kept.stderr
-    assert "22 of 28 traces kept" in kept.stdout
+    assert "22 of 29 traces kept" in kept.stdout
     shown = distill("show", run, "--rejected", "--reason", "truncated")
-    assert shown.stdout.count("truncated") == 2
-    assert "0 of 28 traces read differently now" in distill("reparse", run).stdout
+    assert shown.stdout.count("truncated") == 3
+    assert "0 of 29 traces read differently now" in distill("reparse", run).stdout
     more = distill(
         "import", FIXTURES / "sharegpt.jsonl", "--out", run, "--teacher", "org/x", "--set", "filter.keep=all"
     )

@@ -312,6 +312,8 @@ SOLUTION = "<|begin_of_solution|>\n\n42\n\n<|end_of_solution|>"
         (None, f"{THOUGHT}\n\n<|begin_of_solution|>\n\n42 a", Parsed("r", "<answer>\n\n42 a", "missing_answer_tag")),
         (None, THOUGHT, Parsed("r", None, "missing_answer")),
         (None, f"{THOUGHT}{THOUGHT}42", Parsed("r", f"{THOUGHT}42", "leaked_tag")),
+        (None, f"<|begin_of_thought|>{THOUGHT}42", Parsed("<|begin_of_thought|>\n\nr", "42", "leaked_tag")),
+        (None, "<think>r <|end_of_thought|> r</think>42", Parsed("r <|end_of_thought|> r", "42", "leaked_tag")),
         (None, f"<think>{SOLUTION}</think>42", Parsed(SOLUTION, "42", "leaked_tag")),
         (None, f"42 and {SOLUTION}", Parsed(None, f"42 and {SOLUTION}", "leaked_tag")),
         (None, "<think>r\n</think>\n<answer>\n42\n</answer>", Parsed("r", "42")),

@@ -50,6 +50,6 @@ def test_an_imported_set_trains_examines_and_quantizes_a_student_without_any_tea
     assert kept == 22
     progress = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in progress if line["stage"] == "train" and "loss" in line][-1] == 3
-    assert {path.stem for path in run.evaluations.glob("*.json")} == {"untrained", "student"}
+    assert {path.stem for path in run.evaluations.glob("*.json")} >= {"untrained", "student", "student-nf4"}
     assert (run.quantized / "nf4").is_dir()
     assert run.report.is_file()

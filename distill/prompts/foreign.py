@@ -96,10 +96,9 @@ def conversation(value: Any, system: Any = None) -> Turns:
     spoken, told = turns[heads:], [content(turn) for turn in turns[:heads]]
     if roles[heads:] in (["assistant"], []) or (roles[heads] == "user" and blank(content(spoken[0]))):
         raise UnreadableRow("no_question", "the conversation asks nothing")
-    if len(spoken) > 2:
-        raise UnreadableRow("multi_turn", f"{len(spoken)} turns; training takes one question and one reply")
     if roles[heads:] != ["user", "assistant"]:
-        raise UnreadableRow("no_reply" if len(spoken) == 1 else "multi_turn", f"the turns are {', '.join(roles)}")
+        what = f"the turns are {', '.join(roles[heads:][:6])}; training takes one question and one reply"
+        raise UnreadableRow("no_reply" if roles[heads:] == ["user"] else "multi_turn", what)
     asking, replying = spoken
     thought = next((replying[key] for key in THOUGHTS if isinstance(replying.get(key), str)), None)
     raw = content(replying) or ""

@@ -57,7 +57,6 @@ class Imports:
     traces: int = 0
     there: int = 0
     prompts: int = 0
-    prompts_there: int = 0
     golds_added: int = 0
     other_golds: int = 0
     unreadable: Counter[str] = field(default_factory=Counter)

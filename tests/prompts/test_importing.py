@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,7 +32,7 @@ from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace, Verdict, asked_hash, trace_key
 from distill.rundir import RunDir
 from distill.sampling.requests import derive
-from prompts.foreign_material import EXPECTED, FIXTURES, SETS, leaves
+from prompts.foreign_material import EXPECTED, FIXTURES, SCHEMAS, SETS, as_parquet, leaves
 
 
 def fixture(name: str) -> str:
@@ -103,6 +104,7 @@ def test_every_trace_arrives_exactly_and_every_other_row_is_listed(name: str, tm
     assert [[entry["row"], entry["item"], entry["reason"]] for entry in entries] == unreadable
     assert found.unreadable == Counter(reason for _, _, reason in unreadable)
     assert all(entry["file"] == fixture(name) and entry["start"] and entry["what"] for entry in entries)
+    assert not list(run.imported.glob("prompts-*.parquet")), "merged into prompts.parquet"
     kept = original_rows(run)
     assert [(row["row"], row["layout"]) for row in kept] == [(number, name) for number in source]
     assert [canonical(json.loads(row["text"])) for row in kept] == [canonical(row) for row in source.values()]
@@ -142,7 +144,7 @@ def test_a_second_file_adds_and_a_copy_elsewhere_does_not(tmp_path: Path) -> Non
     )
     teacher = specs.recipe(str(run.recipe)).teacher_overrides["model"]
     assert teacher == "several: Qwen/QwQ-32B, deepseek-ai/DeepSeek-R1, unknown"
-    assert run.stages()["generate"].counts["imported"] == 28 + 15 + 19
+    assert run.stages()["generate"].counts["imported"] == 29 + 15 + 19
 
 
 def test_options_decide_who_wrote_them_and_what_is_read(tmp_path: Path) -> None:
@@ -281,13 +283,13 @@ def test_killed_at_any_time_it_goes_on_and_doubles_nothing(tmp_path: Path) -> No
         "importing.import_places(RunDir(sys.argv[1]), [sys.argv[2]], importing.Options())\n"
     )
     command = [sys.executable, "-c", code, str(killed.path), file]
-    seen = []
+    seen: list[int] = []
     for kill in range(3):
         process = subprocess.Popen(command)
-        before = len(seen) and seen[-1]
+        before = seen[-1] if seen else 0
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if len(killed.ledger().index()) >= before + 300 if killed.traces.is_dir() else False:
+            if killed.traces.is_dir() and len(killed.ledger().index()) >= before + 300:
                 break
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -447,9 +449,20 @@ def test_what_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
         files_of([str(tmp_path / "empty")])
 
 
-def test_compressed_files_are_read(tmp_path: Path) -> None:
-    import pyarrow as pa
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_parquet_gives_the_same_traces(name: str, tmp_path: Path) -> None:
+    path, numbers = as_parquet(name, tmp_path)
+    run = RunDir(tmp_path / "run")
+    imported(run, str(path))
+    expected = [told for told in EXPECTED[name]["traces"] if told["row"] in numbers]
+    assert len(expected) >= 20
+    told = [(one["reasoning"], one["answer"], one["finish"]) for one in expected]
+    assert [(trace.reasoning, trace.answer, trace.finish_reason) for trace in run.ledger().traces()] == told
+    listed_rows = [numbers[entry["row"] - 1] for entry in listed(run.imported / "unreadable.jsonl")]
+    assert listed_rows == [row for row, _, _ in EXPECTED[name]["unreadable"] if row in numbers]
 
+
+def test_compressed_files_are_read(tmp_path: Path) -> None:
     path = tmp_path / "messages.jsonl.zst"
     with pa.CompressedOutputStream(str(path), "zstd") as file:
         file.write(Path(fixture("messages")).read_bytes())

@@ -130,10 +130,12 @@ def openr1() -> Sheet:
     held(p)
     for k in (2, 3, 4):
         sheet.holds(p.question, f"Way {k}.", f"\\boxed{{{p.gold}}}", k - 1, gold=p.gold)
-    p = Piece(6)  # the second was cut
-    row(p, [think(p), f"<think>\n{p.thought} And then"], is_reasoning_complete=[True, False])
+    p = Piece(6)  # the second was cut in its reasoning, the third, as the flag says, later
+    cut = f"<think>\n{p.thought} And then"
+    row(p, [think(p), cut, "<think>Quick.</think>It is"], is_reasoning_complete=[True, False, False])
     held(p)
     sheet.holds(p.question, f"{p.thought} And then", None, 1, gold=p.gold, finish="length", fault="missing_close")
+    sheet.holds(p.question, "Quick.", "It is", 2, gold=p.gold, finish="length")
     p = Piece(7)  # the second stopped at the limit, in its answer
     row(p, [think(p), "<think>Short.</think>The result is"], finish_reasons=["stop", "length"])
     held(p)
