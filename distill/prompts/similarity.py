@@ -163,10 +163,8 @@ def _within(changes: Sequence[_Change], length: int) -> Iterator[_Change]:
     """The changes without the words that stand before and after a problem of `length` words."""
     sizes = {change.old: len(change.new) for change in changes if 0 < change.start < length - len(change.old)}
     for change in changes:
-        old, size = (
-            change.old,
-            sizes.get(change.old, len(change.old)),
-        )  # a name at the edge has the words it has elsewhere
+        old = change.old
+        size = sizes.get(old, len(old))  # a name at the edge has as many words as elsewhere
         if change.start == 0 and len(old) < len(change.new):
             change = _Change(0, old, change.new[len(change.new) - size :])
         elif change.start + len(old) == length and len(old) < len(change.new):
