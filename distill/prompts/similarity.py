@@ -35,6 +35,8 @@ NUMBERS_FOR_NAMES = 2
 """So many numbers must agree before an exchanged name counts as the same problem."""
 QUESTION_WORDS = 10
 """The last words of a problem, where it says what is asked: there only names, light words and spelling may differ."""
+LEAST_SHARED = 0.5
+"""Words in common, wherever they stand, before two texts are aligned: that costs ten times as much."""
 MOST_ALIGNED = 1_000
 """Words of a differing middle part that are aligned; longer ones are compared place by place, in linear time."""
 
@@ -102,7 +104,7 @@ def similarity(problem: Read, other: Read, *, inside: bool = False) -> float:
     found = numbers(a)
     if not inside and found != numbers(b):
         return 0.0
-    if sum((Counter(a) & Counter(b)).values()) < 0.6 * (len(a) if inside else max(len(a), len(b))):
+    if sum((Counter(a) & Counter(b)).values()) < LEAST_SHARED * (len(a) if inside else max(len(a), len(b))):
         return 0.0
     names = problem.names | other.names if len(found) >= NUMBERS_FOR_NAMES else frozenset()
     changes = list(_changes(a, b))
