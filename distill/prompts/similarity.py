@@ -35,6 +35,8 @@ NUMBERS_FOR_NAMES = 2
 """So many numbers must agree before an exchanged name counts as the same problem."""
 QUESTION_WORDS = 10
 """The last words of a problem, where it says what is asked: there only names, light words and spelling may differ."""
+LEAST_SHARED = 0.5
+"""Words in common, wherever they stand, before two texts are aligned: that costs ten times as much."""
 MOST_ALIGNED = 1_000
 """Words of a differing middle part that are aligned; longer ones are compared place by place, in linear time."""
 
@@ -102,7 +104,7 @@ def similarity(problem: Read, other: Read, *, inside: bool = False) -> float:
     found = numbers(a)
     if not inside and found != numbers(b):
         return 0.0
-    if sum((Counter(a) & Counter(b)).values()) < 0.6 * (len(a) if inside else max(len(a), len(b))):
+    if sum((Counter(a) & Counter(b)).values()) < LEAST_SHARED * (len(a) if inside else max(len(a), len(b))):
         return 0.0
     names = problem.names | other.names if len(found) >= NUMBERS_FOR_NAMES else frozenset()
     changes = list(_changes(a, b))
@@ -163,10 +165,8 @@ def _within(changes: Sequence[_Change], length: int) -> Iterator[_Change]:
     """The changes without the words that stand before and after a problem of `length` words."""
     sizes = {change.old: len(change.new) for change in changes if 0 < change.start < length - len(change.old)}
     for change in changes:
-        old, size = (
-            change.old,
-            sizes.get(change.old, len(change.old)),
-        )  # a name at the edge has the words it has elsewhere
+        old = change.old
+        size = sizes.get(old, len(old))  # a name at the edge has as many words as elsewhere
         if change.start == 0 and len(old) < len(change.new):
             change = _Change(0, old, change.new[len(change.new) - size :])
         elif change.start + len(old) == length and len(old) < len(change.new):

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distill.prompts.duplicates import PER_ROW, Duplicate, NearDuplicates
+from distill.prompts.duplicates import PER_ROW, Duplicate, NearDuplicates, _capped
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import perturbations
@@ -56,6 +57,38 @@ def test_no_look_alike_is_taken_for_a_copy(kind: str, question: str) -> None:
 def test_without_numbers_minhash_finds_the_copy() -> None:
     slip = POEM.replace("painter", "paniter")
     assert [(each.row, each.of, each.exact) for each in decided([POEM, CLIPS, slip])] == [(2, 0, False)]
+
+
+DEBTS = (
+    "Earl has $90; Fred has $48; Greg has $36. Earl owes Fred $28. Fred owes Greg $32. Greg owes Earl $40. "
+    "What will Greg and Earl have?"
+)
+
+
+def test_the_numbers_bring_copies_together_that_share_few_words() -> None:
+    """The first text of a key is compared even when twenty others stand between."""
+    others = [f"{word} 90 or 48 or 36 or 28 or 32 or 40, {word}?" for word in "abcdefghijklmnopqrst"]
+    names = list(itertools.permutations(("Ann", "Bea", "Kim", "Max"), 3))
+    copies = [DEBTS.replace("Earl", a).replace("Fred", b).replace("Greg", c) for a, b, c in names]
+    found = sum((21, 0) in [(each.row, each.of) for each in decided([DEBTS, *others, copy])] for copy in copies)
+    assert found >= 20, f"{found} of {len(copies)}"
+
+
+def test_templates_with_other_numbers_are_not_even_compared() -> None:
+    near = added([CLIPS.replace("48", str(n)) for n in range(500)])
+    assert near.decide(lambda rows: {}) == []
+    assert near.compared == 0
+
+
+def test_a_copy_of_a_copy_has_to_be_like_the_one_that_stays() -> None:
+    first, second, third = (POEM.replace("painter", word) for word in ("painter", "paniter", "panither"))
+    assert [(each.row, each.of) for each in decided([second, third])] == [(1, 0)]
+    assert [(each.row, each.of) for each in decided([first, second, third])] == [(1, 0)]
+
+
+def test_a_row_has_so_many_pairs_at_most() -> None:
+    pairs = np.array([*((7 << 32) + n for n in range(100)), (8 << 32) + 1, (8 << 32) + 7], np.uint64)
+    assert list(_capped(pairs)) == [*pairs[:PER_ROW], *pairs[-2:]]
 
 
 def test_the_earliest_stays_and_every_copy_names_it() -> None:
