@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.contract import CLOSE, OPEN, TEMPLATES, Contract, Response
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from perturbations import HARDER, OTHER, SAME, Perturb
 
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 from distill.prompts.contamination import NUMBERS_SHARE, SHARE, WORDS, Contamination, Hit
 from distill.prompts.duplicates import NearDuplicates
 from distill.prompts.language import language

@@ -22,7 +22,7 @@ from typing import Any
 
 from distill import specs
 from distill.contract import Response
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 from distill.train import encoding, loop
 from distill.train.encoding import Example
 from distill.train.student import load_student, prepare_tokenizer

@@ -136,8 +136,8 @@ def import_(
     Layouts: see docs/traces.md. Example: distill import open-r1/OpenR1-Math-220k --limit 1000 --out runs/openr1
     """
     from distill import compose, pipeline
-    from distill.prompts.dataset_files import files_of
-    from distill.prompts.importing import Options, import_places
+    from distill.exchange.dataset_files import files_of
+    from distill.exchange.importing import Options, import_places
     from distill.rundir import RunDir
     from distill.show import closing_lines
 
@@ -340,7 +340,7 @@ def export(
     Example: distill export runs/quickstart --for trl --out for-trl
     """
     from distill import pipeline
-    from distill.prompts import exporting
+    from distill.exchange import exporting
     from distill.rundir import RunDir
 
     place = RunDir(run)

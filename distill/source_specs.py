@@ -17,7 +17,7 @@ from distill.strict import Strict
 
 Split = Literal["train", "validation", "test"]
 GeneratorName = Literal["arithmetic", "algebra", "counting", "unit-conversion", "programs", "multiple-choice"]
-"""Names of the generators in distill/prompts/generators.py; a test holds the two equal."""
+"""Names of the generators in distill/problems/generators.py; a test holds the two equal."""
 TestsForm = Literal["apps", "code-contests", "livecodebench", "codeforces", "verifiable-coding"]
 """How a source writes the tests of a program; read by distill/prompts/code_tests.py."""
 MARKS = (

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from prompts.foreign_material import FIXTURES
+from exchange.material import FIXTURES
 from test_cli import distill
 
 from distill.rundir import RunDir
@@ -31,8 +31,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_importing_files_here_starts_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\n"
-        "from distill.prompts.importing import Options, import_places\n"
-        "from distill.prompts.dataset_files import files_of\n"
+        "from distill.exchange.importing import Options, import_places\n"
+        "from distill.exchange.dataset_files import files_of\n"
         "from distill.rundir import RunDir\n"
         "import_places(RunDir(sys.argv[1]), files_of([sys.argv[2]]), Options())\n"
         "print([m for m in ('torch', 'transformers', 'datasets', 'math_verify') if m in sys.modules])"

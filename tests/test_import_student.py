@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from prompts.foreign_material import FIXTURES
+from exchange.material import FIXTURES
 
 from distill import compose, specs
+from distill.exchange.importing import Options, import_places
 from distill.pipeline import run_recipe
-from distill.prompts.importing import Options, import_places
 from distill.rundir import RunDir
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "distill"
 
 VERBS = {"generate", "filter", "train", "evaluate", "quantize", "serve", "publish", "report", "plan"}
-SHARED = {"prompts", "engines", "sampling", "verify", "examine"}
+SHARED = {"prompts", "problems", "exchange", "engines", "sampling", "verify", "examine"}
 ABOVE = {"cli": 0, "__main__": 0, "compose": 0, "chat": 0, "talkers": 0, "pipeline": 1}
 """Files at the top of the package that are no plain modules; compose, chat and talkers belong to the command line."""
 LEVELS = ("the command line", "the pipeline", "a verb", "a shared room", "a module")

@@ -15,7 +15,7 @@ from distill import specs
 from distill.examine.examination import examine
 from distill.examine.models import model_contract, model_examinee
 from distill.pipeline import run_recipe
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 from distill.prompts.stage import read_prompts
 from distill.quantize import stage
 from distill.quantize.making import Source, make_all

@@ -11,10 +11,10 @@ from typing import Any
 from distill import specs
 from distill.contract import Response
 from distill.errors import RunError
+from distill.exchange.import_store import texts_asked
 from distill.files import replacing, replacing_folder, sha256_of
 from distill.filter.checks import Check, Duplicates, finished, has_gold_to_check, think_format
 from distill.progress import bar
-from distill.prompts.import_store import texts_asked
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir, StageReport

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from distill import specs
+from distill.exchange.importing import ENDPOINT
 from distill.files import now
 from distill.ledger import Ledger
-from distill.prompts.importing import ENDPOINT
 from distill.rundir import RunDir
 from distill.sampling.requests import derive
 

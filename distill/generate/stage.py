@@ -7,9 +7,9 @@ from collections.abc import Collection
 
 from distill import specs
 from distill.errors import InputError, RunError
+from distill.exchange.import_store import texts_asked
 from distill.ledger import Ledger, Recovery
 from distill.progress import bar, say
-from distill.prompts.import_store import texts_asked
 from distill.prompts.stage import read_prompts, require_verifier
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport

@@ -11,8 +11,8 @@ from pathlib import Path
 from distill import specs
 from distill.errors import InputError, UsageError
 from distill.files import sha256_of, sha256_once
+from distill.problems.generators import generated
 from distill.progress import say
-from distill.prompts.generators import generated
 from distill.prompts.hub import dataset_files, explained
 from distill.prompts.mapping import Mapper, MissingColumn
 from distill.prompts.rows import is_remote, rows, unit_of

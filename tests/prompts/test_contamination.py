@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 from distill.prompts.contamination import Contamination, Hit
 from distill.prompts.words import words
 

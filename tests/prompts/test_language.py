@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.prompts import arithmetic
+from distill.problems import arithmetic
 from distill.prompts.language import language
 
 GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k_train_1000.jsonl"
