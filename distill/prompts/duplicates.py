@@ -8,8 +8,8 @@ other numbers never meet.
 
 MinHash is written here in 20 lines of numpy (Broder 1997; bands: Leskovec et al., Mining of Massive Datasets, ch. 3),
 not taken from datasketch: its MinHashLSH keeps dicts of Python objects, measured (2.0.0, 16 bands of 4) at 440 MB for
-100,000 short prompts, while this stage has to stay below 2 GB with 800,000. 16 bands of 4 meet at a Jaccard similarity of 0.5 with probability
-0.64, at 0.7 with 0.99.
+100,000 short prompts, while this stage has to stay below 2 GB with 800,000. 16 bands of 4 meet at a Jaccard similarity
+of 0.5 with probability 0.64, at 0.7 with 0.99.
 
 The work is bounded: of the rows that share a key, a row meets the first one and the nearest earlier ones, `PER_KEY` in
 all, and over all keys `PER_ROW`. Of 10,000 different prompts under one key, a duplicate further back is missed.
