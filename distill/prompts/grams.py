@@ -1,8 +1,7 @@
 """Hashes of words and of n-grams of words in numpy arrays: the same in every process, on every machine.
 
-Word by word CRC-32 (C speed, 0.1 µs a word), spread to 64 bits, then a polynomial over n neighbours modulo 2^64. Among
-100 million n-grams, a pair with equal hashes is expected about 0.0003 times for each n-gram asked for, were it not for
-words that share a CRC: about one pair among 100,000 words.
+Word by word CRC-32 (C speed, 0.1 µs a word), spread to 64 bits, then a polynomial over n neighbours modulo 2^64. Of 100
+million n-grams, 0.0003 pairs are expected to have equal hashes by chance, and of 100,000 words one pair equal CRCs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The language of a question, judged by its prose: formulas, code, addresses and numbers are left out.
 
 A script that one language writes decides alone. For Latin, Cyrillic, Arabic and Devanagari letters py3langid (BSD;
-Lui & Baldwin 2012) decides among the languages that questions come in: with all of its 130, "Find x." is Danish and a
-Chinese question Wu. None where too little prose is left or the model is unsure, and no English word decides.
+Lui & Baldwin 2012) decides among the languages that questions come in: with all of its 130, "Find x." is Danish and
+"Solve for" Norwegian. None where too little prose is left or the model is unsure, and no English word decides.
 """
 
 from __future__ import annotations

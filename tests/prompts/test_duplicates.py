@@ -91,6 +91,14 @@ def test_a_row_has_so_many_pairs_at_most() -> None:
     assert list(_capped(pairs)) == [*pairs[:PER_ROW], *pairs[-2:]]
 
 
+def test_the_pairs_of_a_row_are_capped_over_all_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill.prompts.duplicates.PER_ROW", 3)
+    texts = [f"Tell me how {a}{b}{a} met them in 1, 2 or 3 words, {TAIL}" for a in "abcdefghij" for b in "klmnopqrst"]
+    near = added(texts)
+    assert near.decide(lambda rows: {row: texts[row] for row in rows}) == []
+    assert 0 < near.compared <= 3 * len(texts)
+
+
 def test_the_earliest_stays_and_every_copy_names_it() -> None:
     anna = CLIPS.replace("Natalia", "Anna")
     texts = [WALLET, CLIPS, anna, anna.upper(), CLIPS, CLIPS.replace("Natalia", "Bea"), WALLET.lower()]
