@@ -149,7 +149,7 @@ def _throw(spool: Spool, place: np.ndarray, repeats: np.ndarray, width: int) -> 
         kept = np.flatnonzero(place[numbers] >= 0)
         if not len(kept):
             continue
-        times = pa.array([int(n) or None for n in repeats[numbers[kept]]], pa.int64())
+        times = pa.array([int(n) if n > 1 else None for n in repeats[numbers[kept]]], pa.int64())
         rows = table.take(kept).set_column(table.schema.get_field_index("repeats"), "repeats", times)
         rows = rows.append_column("_place", pa.array(place[numbers[kept]]))
         bucket_of = place[numbers[kept]] // width
