@@ -161,7 +161,7 @@ def test_no_two_tasks_are_the_same_under_two_names() -> None:
     for family, task in tasks(25):
         if family.endswith(("_brackets", "_base")):  # what they read differs with the parameters
             continue
-        texts = [text for seed in range(24) for text in task.inputs(random.Random(seed))]
+        texts = [text for seed in range(48) for text in task.inputs(random.Random(seed))]
         if family.endswith("_occurrences"):  # its inputs are full of its own pattern
             texts = ["".join(random.Random(seed).choices("abc", k=60)) for seed in range(150)]
         key = (family, tuple(map(task.expected, texts)))
