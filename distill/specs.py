@@ -71,7 +71,8 @@ class TeacherSpec(Strict):
     context_length: int = Field(32_768, gt=0)
     """Tokens that prompt and reply may have together."""
     reasoning_format: ReasoningFormat = "tags"
-    """`field`: a separate field; `tags`: think tags in the text; `r1-zero`: think and answer tags; `plain`: none."""
+    """`field`: a separate field; `tags`: think tags in the text; `r1-zero`: think and answer tags; `plain`: none;
+    `foreign`: any of the tags in which traces are published (docs/traces.md)."""
     forced_prefix: str = ""
     """What the teacher's chat template puts before the reply, such as `<think>\\n`; replies do not repeat it."""
     system: str | None = None

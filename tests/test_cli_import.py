@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from exchange.material import FIXTURES
+from hub_server import serving
 from test_cli import distill
 
 from distill.rundir import RunDir
@@ -72,13 +74,37 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
     assert "model: 'several: deepseek-ai/DeepSeek-R1, org/x'" in (run / "recipe.yaml").read_text()
 
 
+def test_a_set_is_imported_from_the_hub(tmp_path: Path) -> None:
+    """By its id, from a Hub on loopback: the card names the files, the client reads them in pieces."""
+    folder = tmp_path / "hub" / "open-r1" / "OpenR1-Math-220k"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- {config_name: default, data_files: [{split: train, path: data/train-*}]}\n"
+        "- {config_name: extended, data_files: [{split: train, path: extended/train-*}]}\n---\n"
+    )
+    (folder / "data" / "train-0.jsonl").write_bytes((FIXTURES / "openr1-math.jsonl").read_bytes())
+    with serving(tmp_path / "hub") as hub:
+        env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+        command = [sys.executable, "-m", "distill.cli", "import", "open-r1/OpenR1-Math-220k", "--out", tmp_path / "run"]
+        runs = [
+            subprocess.run([*command, *options], env=env, capture_output=True, text=True, check=False)
+            for options in (("--config", "default"), (), ("--config", "extnded"))
+        ]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert "29 traces added, 1 there already; 18 prompts added" in runs[0].stdout
+    assert "0 traces added, 30 there already" in runs[1].stdout, "by default the configuration that is called default"
+    assert runs[2].returncode == 1
+    assert "open-r1/OpenR1-Math-220k has no config 'extnded'" in runs[2].stderr
+    assert "'default', 'extended'" in runs[2].stderr
+
+
 def test_what_goes_wrong_says_so_and_sets_the_exit_code(tmp_path: Path) -> None:
     odd = tmp_path / "odd.jsonl"
     odd.write_text('{"colour": "red"}\n')
     cases = (
         ((odd,), 1, "no known layout has these columns"),
         ((tmp_path / "gone.jsonl",), 1, "there is no file or folder"),
-        (("nobody/nothing-at-all",), 1, "cannot be had from the Hub"),
+        (("nobody/nothing-at-all",), 1, "the Hugging Face Hub cannot be reached for nobody/nothing-at-all"),
         ((FIXTURES / "messages.jsonl", "--layout", "sharegtp"), 2, "did you mean 'sharegpt'"),
         ((FIXTURES / "messages.jsonl", "--layout", "sharegpt"), 1, "not of the layout sharegpt"),
         ((FIXTURES / "messages.jsonl", "--split", "train"), 2, "are of a dataset"),

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from distill.errors import InputError, UsageError
+from distill.prompts.hub import Dataset, files_by_split
 from distill.prompts.rows import REMOTE, kind_of
 from distill.source_specs import DATA_SUFFIXES
 
@@ -67,29 +67,12 @@ def _in_folder(path: Path, config: str | None, split: str | None, revision: str 
 
 def _of_dataset(place: str, config: str | None, split: str | None, revision: str | None) -> list[str]:
     """What the dataset's own card, or else the names of its files, say is its data."""
-    import datasets
-
-    try:
-        builder: Any = datasets.load_dataset_builder(place, config, revision=revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _explained(place, error) from error
-    splits = {str(name): [str(file) for file in files] for name, files in (builder.config.data_files or {}).items()}
+    give = "bring the folder here and give it: `distill import {folder} --out RUN`"
+    folder = Path(place) if Path(place).is_dir() else None
+    splits = files_by_split(Dataset(place, config, revision, give), folder)
     if split is not None and split not in splits:
         raise InputError(f"{place} has no split '{split}'", todo=f"its splits: {', '.join(splits) or 'none'}")
     found = [file for name, files in splits.items() if split in (None, name) for file in files]
     if not found:
         raise InputError(f"{place} names no data files", todo="download its files and give them or their folder")
     return found
-
-
-def _explained(place: str, error: Exception) -> InputError:
-    told = " ".join(str(error).split("Example of usage")[0].split())[:400]
-    if isinstance(error, ValueError) or Path(place).is_dir():
-        return InputError(f"the dataset {place} cannot be read so", given=told, todo="say which with --config NAME")
-    folder = place.rpartition("/")[2]
-    return InputError(
-        f"the dataset {place} cannot be had from the Hub",
-        given=told,
-        todo=f"check its name and the network; or get a copy elsewhere, `hf download {place} --repo-type dataset "
-        f"--local-dir {folder}`, and give that folder: `distill import {folder} --out RUN`",
-    )

@@ -13,7 +13,7 @@ from distill.errors import InputError, UsageError
 from distill.files import sha256_of, sha256_once
 from distill.problems.generators import generated
 from distill.progress import say
-from distill.prompts.hub import dataset_files, explained
+from distill.prompts.hub import dataset_files, dataset_of, explained
 from distill.prompts.mapping import Mapper, MissingColumn
 from distill.prompts.rows import is_remote, rows, unit_of
 from distill.records import Prompt
@@ -186,7 +186,7 @@ def _reached(file: Path | str, mapper: Mapper, spec: SourceSpec) -> Iterator[tup
             about_the_row = isinstance(error, InputError) and not isinstance(error.__cause__, OSError)
             if about_the_row or not is_remote(file):
                 raise
-            raise explained(error, spec) from error
+            raise explained(error, dataset_of(spec)) from error
         yield number, dict(row)
 
 

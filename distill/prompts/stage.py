@@ -237,7 +237,8 @@ def _report(run: RunDir, read: int, found: Prepared) -> StageReport:
     }
     lines = [f"{len(found.order)} prompts of {read} read"]
     if left_out:
-        lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()))
+        told = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
+        lines.append(f"left out: {told}; each is listed in {run.left_out.name}")
     return StageReport(counts, (run.prompts, run.left_out), (*lines, *found.lines, *census.lines()))
 
 
