@@ -80,7 +80,8 @@ def _opened(place: Path | str) -> Iterator[IO[bytes]]:
         with files.open(path, "rb", **ahead) as file:
             compression = COMPRESSIONS.get(Path(place).suffix.lower())
             if compression is None:
-                yield file
+                # a remote file of fsspec has a readline that takes no limit
+                yield file if not is_remote(place) or ahead else io.BufferedReader(file)
             else:
                 yield io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), compression))
     except DistillError:
