@@ -218,6 +218,13 @@ def test_no_rule_is_said_to_lack_prompts_that_repeats_make_up(tmp_path: Path) ->
     assert not [line for line in report.lines if line.startswith("prepare.select")]
 
 
+def test_a_rule_that_fits_no_prompt_is_told(tmp_path: Path) -> None:
+    _, report = prepared(tmp_path, mixed(40), select=[{"domain": "coed"}, {"domain": "math"}])
+    assert [line for line in report.lines if line.startswith("prepare.select")] == [
+        "prepare.select, domain coed: 0 from 0 prompts"
+    ]
+
+
 def test_another_seed_draws_others(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(each) + "\n" for each in mixed(200)))
