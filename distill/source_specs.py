@@ -6,6 +6,7 @@ Knows nothing about how rows are read or how prompts are checked.
 from __future__ import annotations
 
 import re
+import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -34,7 +35,9 @@ MARKS = (
 """What can make a question hard to verify; distill/prompts/marks.py says when. A test holds the two equal."""
 
 DATA_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".csv")
-"""Files that can be named in place of a source spec."""
+"""Files that can be named in place of a source spec, also compressed ones."""
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""Suffix behind that of a file → how it is compressed."""
 
 
 def _one_or_several(value: Any) -> Any:
@@ -123,6 +126,21 @@ class SourceSpec(Strict):
                 raise ValueError(f"a prompt has no field '{name}'{near(name, fields)}")
         return value
 
+    @field_validator("question")
+    @classmethod
+    def _names_columns(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parts = list(string.Formatter().parse(value))
+            except ValueError as error:
+                raise ValueError(f"not a template: {error}; a brace of the text itself is doubled, {{{{") from error
+            names = [(name, form, convert) for _, name, form, convert in parts if name is not None]
+            if not names or any(not name or form or convert for name, form, convert in names):
+                raise ValueError(
+                    "the template has to name columns in braces, as '{instruction}', and nothing else there"
+                )
+        return value
+
     @field_validator("answer_pattern")
     @classmethod
     def _one_group(cls, value: str | None) -> str | None:
@@ -167,7 +185,8 @@ class PromptsPart(Strict):
     @property
     def names_a_file(self) -> bool:
         """Whether `source` is a data file itself instead of a spec."""
-        return Path(self.source).suffix.lower() in DATA_SUFFIXES
+        path = Path(self.source)
+        return Path(path.stem if path.suffix.lower() in COMPRESSIONS else path.name).suffix.lower() in DATA_SUFFIXES
 
 
 class Selection(Strict):

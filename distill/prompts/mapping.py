@@ -135,6 +135,8 @@ class Mapper:
         settings = self.spec.choices
         assert settings is not None
         found = [self._value(row, name) for name in settings.columns]
+        if len(found) == 1 and isinstance(found[0], str):
+            found = [_parsed_list(found[0], "choices")]
         choices = list(found[0]) if len(found) == 1 and isinstance(found[0], Sequence) else found
         given = values.get("answer")
         if settings.answer_is == "first":
@@ -147,8 +149,12 @@ class Mapper:
             labels = self._value(row, settings.labels) if settings.labels else None
             known = [str(label) for label in labels or string.ascii_uppercase[: len(choices)]]
             right = known.index(str(given)) if str(given) in known else -1
-        values["choices"] = [str(choice) for choice in choices]
-        values["answer"] = string.ascii_uppercase[right] if 0 <= right < len(choices) else given
+        if 0 <= right < len(choices):
+            if choices[right] is None:
+                raise InputError("the choice that is called right is empty")
+            given = string.ascii_uppercase[sum(choice is not None for choice in choices[:right])]
+        values["choices"] = [str(choice) for choice in choices if choice is not None]
+        values["answer"] = given
 
     def _gold(self, values: dict[str, Any]) -> list[str]:
         """Takes the gold answer out of its column; returns the marks of one that is not there."""

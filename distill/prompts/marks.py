@@ -65,17 +65,20 @@ _SHAPE = (
 _DRAWN = r"(?:figure|diagram|picture|image|drawing|illustration|sketch|photo(?:graph)?|graph|chart|map)"
 _SEEN = r"(?:shown|depicted|illustrated|pictured|drawn|displayed)"
 _BESIDE = r"(?:at|to|on) (?:the )?(?:right|left)"
+_NO_PLACE = r"(?! ?[\d$\\]| (?:of|the|an?|its?|this|that|zero|average|[a-z]\b|[a-z]-(?:axis|coordinate)))"
+"""Behind `below` and its like: what follows is what it stands below, so no figure of the page is meant."""
 _FIGURE = re.compile(
     rf"\b(?:in|from|on|using|see|to|per|by) (?:the|this|that|our|each) (?:(?:following|accompanying|adjacent|adjoining|"
     rf"attached|given|above|below|right|left|next) )(?:{_DRAWN})\b"
     rf"|\b(?:in|from|see|to) (?:the|this) (?:figure|diagram|picture|illustration)\b(?! of\b)"
     rf"|\b(?:the|this|following) (?:pie |bar |line )?(?:{_DRAWN})s? "
-    rf"(?:(?:is |are )?(?:{_SEEN} )?(?:below|above|{_BESIDE})|"
+    rf"(?:(?:is |are )?(?:{_SEEN} )?(?:below|above|{_BESIDE}){_NO_PLACE}|"
     rf"shows\b(?! that)|(?:is|are) {_SEEN}\b)"
     rf"|\buse (?:the|this) (?:{_DRAWN}) to\b|\b(?:the|this) following (?:figure|diagram|picture|illustration)\b"
     rf"|\b(?:accompanying|attached) (?:{_DRAWN})"
-    rf"|\b{_SHAPE} (?:[\w$]+ ){{0,2}}(?:(?:as )?{_SEEN}\b(?! (?:that|to|by|how|a|an|from|in the (?:book|movie)))"
-    rf"|(?:below|{_BESIDE})(?=[ ,.?](?!\d|zero)))"
+    rf"|\b{_SHAPE} (?:[\w$]+ ){{0,2}}(?:(?:as drawn|(?:as )?(?!drawn){_SEEN})\b"
+    rf"(?! (?:that|to|by|how|a|an|from|in the (?:book|movie))\b)|drawn (?:below|above|here|{_BESIDE}){_NO_PLACE}"
+    rf"|(?:below|{_BESIDE})(?=[ ,.?]){_NO_PLACE})"
     rf"|\bas {_SEEN}(?: (?:below|above|here|{_BESIDE}|in (?:the )?(?:{_DRAWN}|fig)\w*)|[.,?])"
     r"|\b(?:see|in|from|to) fig(?:ure|\.)? ?\d|\(see (?:the )?fig|\bfig(?:ure|\.) ?\d+[ ,)]"
     r"|\[(?:image|figure|diagram)\]|<image>|<img\b|!\[[^\]]{0,200}\]\(|\\includegraphics",
@@ -87,7 +90,7 @@ _TABLE = re.compile(
 _TABLED = re.compile(r"[|&\t\n:]")
 _FIGURE_ZH = re.compile(
     r"如[下右左上]?图(?![书片像象])|[下右左上附]图(?![书形像象])|图[0-9一二三四①②(（]|图所示|[见看据][下右左上]?图(?![书像象])"
-    r"|(?<![个全通分子单简地试企意版书张向有无本森])图中"
+    r"|(?<![个全通分子单简地试企意版书张向有无本森蓝拼])图中"
 )
 _DRAWN_IN_TEXT = ("[asy]", "\\begin{tikzpicture}", "\\begin{asy}", "<svg", "```asy", "\\begin{picture}")
 """Figures given as code: they can be read, so a question that points at them lacks nothing."""

@@ -258,7 +258,7 @@ def _leave_out_near_duplicates(facts: _Facts, spool: Spool) -> None:
 
 
 def _select(facts: _Facts, rules: Sequence[Selection]) -> tuple[Numbers, list[str]]:
-    """How often each prompt is to be sampled, by number; which rules found fewer prompts than they ask for."""
+    """How often each prompt is to be sampled, by number; which rules found none or fewer than they ask for."""
     repeats = np.zeros(len(facts.code), dtype=np.int64)
     kept = facts.kept()
     if not rules:
@@ -276,9 +276,10 @@ def _select(facts: _Facts, rules: Sequence[Selection]) -> tuple[Numbers, list[st
             whole, rest = divmod(rule.count, len(drawn))
             repeats[drawn] = min(whole, rule.max_repeats)
             repeats[drawn[: rest if whole < rule.max_repeats else 0]] += 1
-        if rule.count is not None and int(repeats[drawn].sum()) < rule.count:
-            what = f"{int(repeats[drawn].sum()):,} from {len(drawn):,} prompts, {rule.count:,} are asked for"
-            lines.append(f"{_described(rule)}: {what}")
+        samples = int(repeats[drawn].sum())
+        if not len(drawn) or (rule.count is not None and samples < rule.count):
+            asked = f", {rule.count:,} are asked for" if rule.count is not None else ""
+            lines.append(f"{_described(rule)}: {samples:,} from {len(drawn):,} prompts{asked}")
     facts.leave_out(kept[repeats[kept] == 0], "not_selected")
     return repeats, lines
 

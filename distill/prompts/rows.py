@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill.errors import DistillError, InputError
+from distill.source_specs import COMPRESSIONS
 
 Row = Mapping[str, Any]
 
@@ -25,7 +26,6 @@ BATCH_BYTES = 32 * 2**20
 BATCH_ROWS = 1_024
 REMOTE = "hf://"
 """Begins the address of a file on the Hub, as fsspec and huggingface_hub write it."""
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
 def rows(place: Path | str, columns: Collection[str] | None = None) -> Iterator[tuple[int, Row]]:

@@ -117,20 +117,23 @@ def _generated(spec: SourceSpec, part: PromptsPart, seed: int) -> Iterator[Sourc
 
 
 def _from_file(path: Path, mapper: Mapper) -> Iterator[Sourced]:
-    empty = True
+    found, given = 0, 0
     for number, row in rows(path, mapper.columns):
-        empty = False
+        found += 1
         where = f"{path}, {unit_of(path)} {number}"
         try:
             prompt = mapper.prompt(row)
         except InputError as caught:
             error = _with_all_columns(caught, path, mapper)
-            given = error.given or repr(dict(row))[:160]
-            raise InputError(f"{where}: {error.what}", given=given, todo=error.todo) from error
+            shown = error.given or repr(dict(row))[:160]
+            raise InputError(f"{where}: {error.what}", given=shown, todo=error.todo) from error
         if prompt is not None:
+            given += 1
             yield Sourced(prompt, where)
-    if empty:
+    if not found:
         raise InputError(f"{path} holds no rows", todo="give a file with at least one question")
+    if not given:
+        raise _none_wanted(mapper.spec, found)
 
 
 def _from_dataset(spec: SourceSpec, part: PromptsPart) -> Iterator[Sourced]:
@@ -160,8 +163,19 @@ def _from_dataset(spec: SourceSpec, part: PromptsPart) -> Iterator[Sourced]:
         )
     if len(unusable) > MOST_UNUSABLE * found:
         raise InputError(f"{spec.name}: {len(unusable)} of {found} rows are unusable; the first: {unusable[0]}")
+    if found and not given:
+        raise _none_wanted(spec, found)
     if unusable:
         say(f"prompts: {spec.name}: {len(unusable)} of {found} rows are unusable and left out; {unusable[0]}")
+
+
+def _none_wanted(spec: SourceSpec, found: int) -> InputError:
+    settings = spec.model_dump(include={"only", "without"})
+    return InputError(
+        f"{spec.name}: all {found} rows are left out by `only` and `without` of the source spec",
+        given="; ".join(f"{name}: {value}" for name, value in settings.items() if value),
+        todo="compare those values with what the rows hold; in CSV every value is text, so write '\"true\"'",
+    )
 
 
 def _with_all_columns(error: InputError, file: Path | str, mapper: Mapper) -> InputError:

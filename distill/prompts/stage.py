@@ -43,7 +43,7 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
         if not len(found.order):
             raise _nothing_left(recipe, spool.rows, found)
         if "math" in recipe.filter.checks:
-            _require_gold(found, spool)
+            _require_gold(found, spool, recipe)
         with replacing(run.prompts) as temporary:
             write_in_order(spool, found.order, found.repeats, temporary)
         with replacing(run.left_out) as temporary:
@@ -112,20 +112,17 @@ def unique(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
 
 
 def require_gold(prompts: Iterable[Prompt], parts: Sequence[PromptsPart] = ()) -> None:
-    """Raises InputError for the first prompt that a verifier could never judge; `parts` tell where it stands."""
+    """Raises InputError for the first problem that a verifier could never judge; `parts` tell where it stands."""
     lacking = [prompt for prompt in prompts if prompt.kind in NEEDS_GOLD and not (prompt.answer or "").strip()]
     if lacking:
         first = lacking[0]
-        raise _no_gold(len(lacking), first.kind, place_of(first, parts) or first.id, first.question)
+        todo = "add the answers (field `answer`), or take these problems out of the evaluation"
+        raise _no_gold(len(lacking), first.kind, place_of(first, parts) or first.id, first.question, todo)
 
 
-def _no_gold(count: int, kind: str, place: str, question: str) -> InputError:
-    return InputError(
-        f"{count} prompts of kind {kind} have no gold answer, the first: {place}",
-        given=repr(question[:80]),
-        todo="add the answers (field `answer`), or leave such prompts out: --set 'prepare.drop=[no_gold]'; to sample "
-        "without verifying, give these rows `kind: open`, or take `math` out of filter.checks",
-    )
+def _no_gold(count: int, kind: str, place: str, question: str, todo: str) -> InputError:
+    what = f"{count} prompts of kind {kind} have no gold answer, the first: {place}"
+    return InputError(what, given=repr(question[:80]), todo=todo)
 
 
 def require_verifier(prompts: Iterable[Prompt], *, unjudged: Collection[str] = ()) -> None:
@@ -167,14 +164,19 @@ def _told(items: Iterable[Sourced]) -> Iterator[Sourced]:
             update(number)
 
 
-def _require_gold(found: Prepared, spool: Spool) -> None:
+def _require_gold(found: Prepared, spool: Spool, recipe: Recipe) -> None:
     lacking = [kind.kind for kind in found.properties if "no_gold" in kind.marks and kind.kind in NEEDS_GOLD]
     if not lacking:
         return
     count = sum(n for kind, n in found.properties.items() if "no_gold" in kind.marks)
     for row in spool.rows_at(found.order.tolist(), ["kind", "question", "answer", "place"]):
         if row["kind"] in NEEDS_GOLD and not (row["answer"] or "").strip():
-            raise _no_gold(count, row["kind"], row["place"], row["question"])
+            drop = ", ".join((*recipe.prepare.drop, "no_gold"))  # a list that is set replaces the one before
+            todo = (
+                f"add the answers (field `answer`), or leave such prompts out: --set 'prepare.drop=[{drop}]'; to "
+                "sample without verifying, give these rows `kind: open`, or take `math` out of filter.checks"
+            )
+            raise _no_gold(count, row["kind"], row["place"], row["question"], todo)
 
 
 def _nothing_left(recipe: Recipe, read: int, found: Prepared) -> InputError:

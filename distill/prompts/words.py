@@ -8,6 +8,7 @@ plain spaces stay apart. Knows nothing about prompts; takes time linear in the t
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -58,6 +59,9 @@ _SHORT_FRACTION = re.compile(r"\\frac\s*(\w)\s*(\w)")
 _BRACED_TERM = re.compile(
     r"(?<=[\^_])\{([^{}]{0,200}[-+*/][^{}]{0,200})\}|(?<=sqrt) *\{([^{}]{0,200}[-+*/][^{}]{0,200})\}"
 )
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,10});")
+_BOLD = re.compile(r"(?<![\w)*])\*\*(?! )([^*\n]{1,200})(?<! )\*\*(?![\w(*])")
+"""Bold in Markdown; stars between operands are a power."""
 _QUOTED = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NO_ZERO = re.compile(r"(?<= )\.(?=\d)")
@@ -114,6 +118,10 @@ _READING = _Reading()
 
 def words(text: str) -> list[str]:
     """The words of `text` in their order: letters in lower case, numbers in ASCII, operators, parentheses."""
+    if "&" in text and ";" in text:  # left over from a web page
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    if "**" in text:
+        text = _BOLD.sub(r"\1", text)
     if ">" in text:  # Markdown's mark of a quoted line
         text = _QUOTED.sub("", text)
     if "\\" in text or "^{" in text or "_{" in text:

@@ -136,6 +136,11 @@ ONE_PART = [
 ]
 
 FIGURE = [
+    "The triangle drawn below has a right angle. Find its area.",
+    "Two circles as drawn touch each other. What is the distance of their centers?",
+    "Find the area of the triangle below.",
+    "The square on the right has a side of 3. What is its area?",
+    "Is the angle at the right, marked $x$, larger than 40 degrees, and by how much?",
     "Use the graph to determine where $f$ is increasing.",
     "The table shows the scores of 5 pupils. What is their mean?",
     "The pie chart shows how 40 students travel. How many walk?",
@@ -172,6 +177,19 @@ FIGURE = [
     '<img src="x.png"> What is the value of $x$?',
 ]
 NO_FIGURE = [
+    "A circle is drawn with center $O$ and radius 5. What is its area?",
+    "A square is drawn inside a circle of radius 2. Find the area of the square.",
+    "Triangle $ABC$ is drawn such that $AB = 3$, $BC=4$, $AC=5$. What is its area?",
+    "A circle drawn through $(0,0)$, $(2,0)$ and $(0,2)$ has which radius?",
+    "Find the area of the region below the curve $y=4-x^2$ and above the x-axis.",
+    "The curve below the x-axis encloses an area of 5 with it. What is its integral?",
+    "What is the area of the part of the graph above the line $y = 2$, if $y = 4 - x^2$?",
+    "A solid is formed by rotating the region to the right of the y-axis bounded by $y = x$ and $y = x^2$.",
+    "What fraction of the circle to the left of $x = 1$ is shaded, if its radius is 2?",
+    "John draws a triangle of area 4 and a square below a triangle. The square's side is 3. What is the total area?",
+    "How many squares are there to the right of the third square in a row of 8?",
+    "商店里蓝图中有3种颜色，每种4支笔，共几支？",
+    "拼图中有100块，已拼40块，还剩多少块？",
     "The table shows the scores: 3, 4, 8. What is their mean?",
     "I cannot figure out how 7 people share 21 apples. How many does each get?",
     "She has a six-figure salary of $120,000 and saves 10%. How much does she save?",

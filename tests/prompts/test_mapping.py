@@ -146,3 +146,24 @@ def test_programs_bring_tests_and_a_solution() -> None:
     assert (found.tests[0].input, found.tests[0].output, found.solution) == ("1\n", "2\n", "print(2)")
     broken = prompt({**row, "io": '{"inputs": ["1"]}'}, **spec)
     assert (broken.tests, broken.marks) == (None, ("bad_tests",))
+
+
+def test_a_choice_that_is_missing_is_no_choice() -> None:
+    """The letter of the answer names the same text as before."""
+    row = {"question": "q", "a": "x", "b": None, "c": "z", "answer": "C"}
+    columns = {"columns": ["a", "b", "c"]}
+    found = prompt(row, choices=columns, kind="choice")
+    assert (found.choices, found.answer) == (("x", "z"), "B")
+    with pytest.raises(InputError, match="the choice that is called right is empty"):
+        prompt({**row, "answer": "B"}, choices=columns, kind="choice")
+    found = prompt({"question": "q", "right": "x", "wrong": "y", "wrong2": None},
+                   choices={"columns": ["right", "wrong", "wrong2"], "answer_is": "first"}, kind="choice")  # fmt: skip
+    assert sorted(found.choices or ()) == ["x", "y"]
+    assert (found.choices or ())["AB".index(found.answer or "")] == "x"
+
+
+def test_choices_in_a_spreadsheet_are_a_json_list() -> None:
+    found = prompt({"question": "q", "options": '["x", "y"]', "answer": "B"}, choices={"columns": "options"})
+    assert (found.choices, found.answer) == (("x", "y"), "B")
+    with pytest.raises(InputError, match="field 'choices' is text but not a JSON list"):
+        prompt({"question": "q", "options": "x; y", "answer": "B"}, choices={"columns": "options"})

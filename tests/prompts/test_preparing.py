@@ -13,6 +13,7 @@ import pytest
 from distill.errors import InputError
 from distill.prompts import spool as spools
 from distill.prompts import stage
+from distill.prompts.sources import Sourced
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
@@ -86,6 +87,21 @@ def test_a_prompt_is_left_out_for_its_reason(
     assert gone["question"] == rows[1]["question"][:200]
 
 
+def test_bounds_belong_to_what_they_allow_and_an_unknown_language_is_kept(tmp_path: Path) -> None:
+    rows = [row(0, question="1+1=?", answer="2"), row(1, question="12+12=?", answer="24"), row(2, question="1+1+1+1=?")]
+    kept, report = prepared(tmp_path, rows, min_chars=5, max_chars=9, languages=["en"])
+    assert {prompt.language for prompt in kept} == {None}, "formulas have none"
+    assert (len(kept), report.counts["left_out"]) == (3, {})
+    kept, _ = prepared(tmp_path, rows, min_chars=6, max_chars=8)
+    assert [prompt.question for prompt in kept] == ["12+12=?"]
+
+
+def test_marks_of_the_source_are_kept_and_count(tmp_path: Path) -> None:
+    """A proof that the answer column names, as NuminaMath's does, is nothing that a look at the question tells."""
+    kept, report = prepared(tmp_path, [row(0), row(1, marks=["proof"])])
+    assert (len(kept), report.counts["left_out"]) == (1, {"proof": 1})
+
+
 def test_marks_can_be_kept(tmp_path: Path) -> None:
     rows = [row(0), {"question": "Prove that the square root of two is irrational.", "answer": "1"}]
     kept, _ = prepared(tmp_path, rows, drop=[])
@@ -114,6 +130,18 @@ def test_of_questions_that_repeat_each_other_the_first_stays(tmp_path: Path) -> 
     assert details["near_duplicate"].startswith(f"of {tmp_path / 'rows.jsonl'}, line 2, similarity 0.")
     _, report = prepared(tmp_path, rows, near_duplicates=False)
     assert report.counts["left_out"] == {"duplicate": 1}
+
+
+def test_a_copy_names_the_place_of_its_first_behind_rows_that_are_left_out(tmp_path: Path) -> None:
+    """The same words in another layout are a duplicate, also far behind."""
+    gone = [row(n, license="other") for n in range(3)]
+    first, number = row(5, license="MIT"), 8_300  # more than are compared at once
+    copy = {**first, "question": first["question"].replace(" ", "\n")}
+    between = [{"question": f"{n} + {n * 7}?", "answer": str(n * 8), "license": "MIT"} for n in range(number)]
+    _, report = prepared(tmp_path, [*gone, first, *between, copy], licenses=["MIT"], languages=[])
+    assert report.counts["left_out"] == {"license": 3, "duplicate": 1}
+    (detail,) = [each["detail"] for each in left_out(tmp_path) if each["reason"] == "duplicate"]
+    assert detail == f"of {tmp_path / 'rows.jsonl'}, line 4, similarity 1.00"
 
 
 def test_a_copy_that_is_left_out_for_itself_takes_no_other_along(tmp_path: Path) -> None:
@@ -184,6 +212,43 @@ def test_few_prompts_are_sampled_more_often_to_make_up_the_count(tmp_path: Path)
     assert "prepare.select, domain math: 150 from 150 prompts, 200 are asked for" in report.lines
 
 
+def test_no_rule_is_said_to_lack_prompts_that_repeats_make_up(tmp_path: Path) -> None:
+    _, report = prepared(tmp_path, mixed(40), select=[{"domain": "code", "count": 20, "max_repeats": 3}])
+    assert report.counts["samples_of_each"] == 20
+    assert not [line for line in report.lines if line.startswith("prepare.select")]
+
+
+def test_a_rule_that_fits_no_prompt_is_told(tmp_path: Path) -> None:
+    _, report = prepared(tmp_path, mixed(40), select=[{"domain": "coed"}, {"domain": "math"}])
+    assert [line for line in report.lines if line.startswith("prepare.select")] == [
+        "prepare.select, domain coed: 0 from 0 prompts"
+    ]
+
+
+def test_another_seed_draws_others(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in mixed(200)))
+    drawn = []
+    for seed in (1, 2):
+        asked = Recipe(
+            name="r",
+            seed=seed,
+            prompts=(PromptsPart(source=str(path)),),
+            prepare=PrepareSettings.model_validate({"select": [{"count": 50}]}),
+        )
+        run = RunDir(tmp_path / str(seed))
+        stage.run(asked, run)
+        drawn.append({prompt.id for prompt in read_prompts(run.prompts)})
+    assert 0 < len(drawn[0] & drawn[1]) < 35, "a quarter by chance"
+
+
+@pytest.mark.parametrize("field", ["language", "license", "kind", "difficulty"])
+def test_every_property_can_be_selected(tmp_path: Path, field: str) -> None:
+    wanted = {"language": "zh", "license": "MIT", "kind": "open", "difficulty": "hard"}[field]
+    kept, _ = prepared(tmp_path, [row(0), row(1, **{field: wanted})], select=[{field: wanted}])
+    assert [getattr(prompt, field) for prompt in kept] == [wanted]
+
+
 def test_repeats_end_at_their_limit(tmp_path: Path) -> None:
     kept, report = prepared(tmp_path, mixed(40), select=[{"domain": "code", "count": 1_000, "max_repeats": 3}])
     assert {prompt.repeats for prompt in kept} == {3}
@@ -220,6 +285,24 @@ def test_many_buckets_and_row_groups_give_the_same_file_of_rows(
     pieces, _ = prepared(tmp_path, rows, select=[{"count": 300}])
     assert pieces == whole
     assert pq.ParquetFile(tmp_path / "run" / "prompts.parquet").num_row_groups > 10
+
+
+def test_a_bucket_of_several_row_groups_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "GROUP_ROWS", 7)
+    kept, report = prepared(tmp_path, mixed(100))
+    assert len(kept) == report.counts["prompts"] == 100
+    assert pq.ParquetFile(tmp_path / "run" / "prompts.parquet").num_row_groups == 15
+
+
+def test_large_prompts_close_a_row_group_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "GROUP_BYTES", 3_000)
+    test = {"input": "1 " * 700, "output": "1"}
+    rows = [row(n, kind="code", answer=None, tests=[test]) for n in range(6)]
+    spooled = spools.Spool(tmp_path / "spool")
+    for number, each in enumerate(rows):
+        spooled.add(Sourced(Prompt.from_json(each), f"line {number}"))
+    spooled.close()
+    assert [first for first, _ in spooled.groups()] == [0, 2, 4]
 
 
 def test_what_a_killed_start_left_is_cleared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import math
 from pathlib import Path
@@ -305,3 +306,38 @@ def test_the_built_in_problems_come_as_prompts() -> None:
     assert all(p.kind == "math" and p.answer and p.answer.lstrip("-").isdigit() for p in found)
     test = list(prompts_of(PromptsPart(source="arithmetic", split="test", limit=20), 5))
     assert not {p.question for p in test} & {p.question for p in found}
+
+
+# --- what a spec or a name gets wrong --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.csv.gz", "ROWS.JSONL.GZ"])
+def test_a_compressed_file_may_be_named_in_place_of_a_source(tmp_path: Path, name: str) -> None:
+    text = "question,answer\n2 + 2?,4\n" if "csv" in name else '{"question": "2 + 2?", "answer": "4"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    (found,) = prompts_of(PromptsPart(source=str(tmp_path / name)), 0)
+    assert (found.question, found.answer) == ("2 + 2?", "4")
+
+
+@pytest.mark.parametrize("settings", [{"only": {"checked": True}}, {"without": {"answer": "4"}}])
+def test_rows_that_are_all_left_out_by_the_spec_are_its_fault(tmp_path: Path, settings: dict[str, Any]) -> None:
+    path = spreadsheet(tmp_path / "rows.csv", [{"question": "2 + 2?", "answer": "4", "checked": "true"}])
+    with pytest.raises(InputError, match="s: all 1 rows are left out by `only` and `without`") as caught:
+        read(path, SourceSpec.model_validate({"name": "s", **settings}))
+    assert next(iter(settings)) in (caught.value.given or "")
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{question", "not a template: expected '}'"),
+        ("What?", "has to name columns in braces"),
+        ("{} {b}", "has to name columns in braces"),
+        ("{question:>10}", "has to name columns in braces"),
+        ("{question!r}", "has to name columns in braces"),
+    ],
+)
+def test_a_template_that_is_none_is_refused_with_the_spec(template: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        SourceSpec(name="s", question=template)
+    assert SourceSpec(name="s", question="{a.b}, {{text}}").question == "{a.b}, {{text}}"

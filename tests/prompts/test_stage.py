@@ -74,11 +74,21 @@ def test_a_missing_gold_answer_is_refused_where_a_verifier_needs_it(tmp_path: Pa
         stage.run(recipe(tmp_path, *rows), run)
     assert f"the first: {tmp_path / 'rows.jsonl'}, line 2" in str(caught.value)
     assert "'two'" in str(caught.value)
-    assert "prepare.drop=[no_gold]" in str(caught.value)
+    assert f"prepare.drop=[{', '.join(PrepareSettings().drop)}, no_gold]" in str(caught.value), "no other mark is lost"
     dropping = PrepareSettings(drop=("no_gold",))
     assert stage.run(recipe(tmp_path, *rows, prepare=dropping), run).counts["left_out"] == {"no_gold": 2}
     unverified = FilterSettings(checks=("finished", "think_format"))
     assert stage.run(recipe(tmp_path, *rows, filter=unverified), run).counts["prompts"] == 3
+
+
+def test_an_evaluation_without_gold_is_told_what_helps_there(tmp_path: Path) -> None:
+    """prepare.drop and filter.checks are about the prompts of the run alone."""
+    (tmp_path / "test.jsonl").write_text('{"question": "two"}\n')
+    problems = EvaluateSettings(prompts=(PromptsPart(source=str(tmp_path / "test.jsonl")),))
+    with pytest.raises(InputError, match="1 prompts of kind math have no gold answer") as caught:
+        stage.run(recipe(tmp_path, {"question": "one", "answer": "1"}, evaluate=problems), RunDir(tmp_path / "run"))
+    assert "prepare.drop" not in str(caught.value)
+    assert "take these problems out of the evaluation" in str(caught.value)
 
 
 def test_no_prompts_left_is_an_error(tmp_path: Path) -> None:

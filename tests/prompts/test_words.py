@@ -47,6 +47,8 @@ def test_another_form_has_the_same_words(other: str) -> None:
         ("$5.00 and .5", "$5 and 0.5"),
         ("(A) 3 (B) 4", "A. 3 B. 4"),
         ("**Note** that", "note that"),
+        ("sold **48** clips, **half of 3**", "sold 48 clips, half of 3"),
+        ("Anna&#39;s &quot;shop&quot;&nbsp;x &lt; 5 &amp; y", 'Anna\'s "shop" x < 5 and y'.replace("and", "")),
     ],
 )
 def test_two_ways_to_write_one_thing(one: str, other: str) -> None:
@@ -57,6 +59,9 @@ def test_two_ways_to_write_one_thing(one: str, other: str) -> None:
     ("one", "other"),
     [
         ("x + 1", "x - 1"),
+        ("2**3**2", "2 3 2"),
+        ("a **3** b", "a 4 b"),
+        ("(x)**2 + y**2", "x 2 + y 2"),
         ("(2+3)*4", "2+3*4"),
         ("2^{x+1}", "2^{x}+1"),
         ("a < b", "a > b"),
