@@ -414,7 +414,7 @@ def test_a_folder_with_a_card_is_read_as_the_card_says(tmp_path: Path) -> None:
     assert names(config="one") == ["cot-0.jsonl", "cot-1.jsonl", "tir-0.jsonl"], "all splits"
     assert names(config="one", split="cot") == ["cot-0.jsonl", "cot-1.jsonl"]
     assert names(config="two") == ["tir-0.jsonl"]
-    with pytest.raises(InputError, match="cannot be read so") as caught:
+    with pytest.raises(InputError, match="cannot be read as the copy of a dataset") as caught:
         names()
     assert "['one', 'two']" in str(caught.value)
     with pytest.raises(InputError, match="no split 'train'") as caught:
@@ -431,7 +431,7 @@ def test_a_folder_without_a_card_gives_its_data_files(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be had from the Hub") as caught:
+    with pytest.raises(InputError, match="the Hugging Face Hub cannot be reached for open-r1") as caught:
         files_of(["open-r1/OpenR1-Math-220k"])
     assert "hf download open-r1/OpenR1-Math-220k --repo-type dataset --local-dir" in str(caught.value)
     for given, told in (("gone.jsonl", "no file or folder gone.jsonl"), ("data/gone.jsonl", "no file or folder")):
