@@ -248,11 +248,11 @@ class _Import:
         if self._records is None:
             self._records = {}
             for there in self.ledger.records():
-                self._records[fingerprint(there.key, there.revision)] = fingerprint(there.to_json())
+                self._records[fingerprint(there.key, there.revision)] = _content(there)
         if trace.key != trace_key(trace.asked, trace.sample, trace.teacher, trace.sampling.requested):
             raise UnreadableRow("wrong_key", "the trace's key is not that of its fields: was the row edited?")
         known = self._records.get(fingerprint(trace.key, trace.revision))
-        if known is not None and known != fingerprint(trace.to_json()):
+        if known is not None and known != _content(trace):
             raise UnreadableRow("other_record", f"the run holds another revision {trace.revision} of trace {trace.key}")
 
     def _take_exported(self, trace: Trace, item: Exported) -> str:
@@ -280,7 +280,7 @@ class _Import:
         self._samples.setdefault(content, trace.sample)
         self._next[group] = max(self._next.get(group, 0), trace.sample + 1)
         if self._records is not None:
-            self._records[fingerprint(trace.key, trace.revision)] = fingerprint(trace.to_json())
+            self._records[fingerprint(trace.key, trace.revision)] = _content(trace)
 
 
 def plainly_asked(prompt: Prompt) -> str:
@@ -295,6 +295,11 @@ def _identities(trace: Trace) -> tuple[int, int]:
         fingerprint(trace.asked, who),
         fingerprint(trace.asked, who, trace.raw, trace.raw_reasoning, trace.finish_reason),
     )
+
+
+def _content(trace: Trace) -> int:
+    """All of a record but when it was made: two runs that import the same set get the same records at other times."""
+    return fingerprint({**trace.to_json(), "created": ""})
 
 
 @functools.lru_cache(maxsize=256)

@@ -147,6 +147,12 @@ def test_a_second_file_adds_and_a_copy_elsewhere_does_not(tmp_path: Path) -> Non
     assert run.stages()["generate"].counts["imported"] == 29 + 15 + 19
 
 
+def test_replies_that_differ_in_their_reasoning_alone_are_two(tmp_path: Path) -> None:
+    rows = [{"problem": "2 + 2?", "deepseek_reasoning": text, "deepseek_solution": "4"} for text in ("a", "b", "a")]
+    found = imported(RunDir(tmp_path / "run"), written(tmp_path / "a.jsonl", rows))
+    assert (found.traces, found.there) == (2, 1)
+
+
 def test_options_decide_who_wrote_them_and_what_is_read(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     found = imported(run, fixture("openmathreasoning"), limit=5, teacher="org/other")

@@ -200,6 +200,29 @@ def test_a_run_that_was_really_sampled_comes_back_byte_for_byte(tmp_path: Path) 
     assert exported(other, tmp_path / "filtered.jsonl") == first
 
 
+def test_a_set_and_an_export_of_it_are_the_same_in_either_order(tmp_path: Path) -> None:
+    """The same records, but for the time of import."""
+    place = FIXTURES / "openthoughts-114k.jsonl"
+    run, other = RunDir(tmp_path / "run"), RunDir(tmp_path / "other")
+    imported(run, place)
+    exported(run, tmp_path / "one.jsonl")
+    imported(other, place)
+    found = imported(other, tmp_path / "one.jsonl")
+    assert (found.traces, found.there, found.unreadable) == (0, 21, {})
+
+
+def test_records_in_another_order_leave_no_number_twice(tmp_path: Path) -> None:
+    """A reply that comes later is a sample of its own, whatever the order of those that are there."""
+    run, other = RunDir(tmp_path / "run"), RunDir(tmp_path / "other")
+    replies = [message("What is 2 + 2?", f"<think>{n}</think>4") for n in range(3)]
+    imported(run, written(tmp_path / "set.jsonl", *replies[:2]))
+    first, second = lines(exported(run, tmp_path / "one.jsonl"))
+    imported(other, written(tmp_path / "turned.jsonl", second, first))
+    assert imported(other, written(tmp_path / "more.jsonl", replies[2])).traces == 1
+    assert [trace.sample for trace in other.ledger().traces()] == [1, 0, 2]
+    assert len({trace.key for trace in other.ledger().records()}) == 3
+
+
 # --- rows to train on ------------------------------------------------------------------------------------------------
 
 
