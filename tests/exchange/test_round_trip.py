@@ -23,7 +23,7 @@ from distill.exchange.importing import Imports, Options, import_places
 from distill.ledger import write_all
 from distill.pipeline import recipe_of, run_recipe
 from distill.prompts.stage import read_prompts
-from distill.records import Trace, Verdict, trace_key
+from distill.records import Prompt, Trace, Verdict, trace_key
 from distill.rundir import RunDir
 from exchange.exported import CHATML_STUDENT, PROMPTS, R1_STUDENT, run_by_hand, traces
 from exchange.material import EXPECTED, FIXTURES, SETS
@@ -83,6 +83,10 @@ def test_an_imported_set_comes_back_byte_for_byte(name: str, tmp_path: Path) -> 
     assert imported(run, FIXTURES / f"{name}.jsonl").traces == len(EXPECTED[name]["traces"])
     first = exported(run, tmp_path / "one.jsonl")
     assert len(lines(first)) == len(EXPECTED[name]["traces"])
+    told = {Prompt.from_json(line["prompt"]) for line in lines(first)}
+    assert told == set(read_prompts(run.prompts)), "as the prompts stage left them, not as they were imported"
+    counts = export(recipe_of(run), run, "jsonl", out=tmp_path / "one.jsonl").counts
+    assert (counts["prompts"], counts["unsampled"], counts["unknown_prompt"]) == (len(told), 0, 0)
     second, other = around(tmp_path, first)
     assert second == first
     assert list(other.ledger().records()) == list(run.ledger().records())
