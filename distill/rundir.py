@@ -91,7 +91,8 @@ class RunDir:
         if not self.recipe.is_file():
             raise RunError(
                 f"{self.path} is no run directory: it has no recipe.yaml",
-                todo="give the folder that `distill run` or `distill generate` wrote with --out",
+                todo="give the folder that `distill run`, `generate` or `import` wrote with --out; if one of them was "
+                "cut off there, start it again",
             )
         return self
 

@@ -147,7 +147,9 @@ def test_paths_are_those_of_the_design(tmp_path: Path) -> None:
     assert found == {
         "recipe": "recipe.yaml",
         "manifest": "manifest.json",
+        "imported": "imported",
         "prompts": "prompts.parquet",
+        "left_out": "left-out.parquet",
         "traces": "traces",
         "endpoints": "endpoints.json",
         "verdicts": "verdicts.parquet",

@@ -50,10 +50,14 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A trace of ours, with its prompt and verdicts, as `distill export --format jsonl` wrote it."""
+    """A trace of ours, with its prompt and verdicts, as `distill export --format jsonl` wrote it.
 
-    prompt: Prompt
-    trace: Trace
+    `prompt` is None where the run did not hold the question any more, `trace` where nobody had been asked it; one of
+    them is there.
+    """
+
+    prompt: Prompt | None
+    trace: Trace | None
     verdicts: tuple[Verdict, ...]
 
 

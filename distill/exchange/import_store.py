@@ -206,11 +206,20 @@ class VerdictStore:
                             file.write_batch(batch)
 
 
-def texts_asked(folder: Path) -> dict[str, str]:
-    """Hash of what was asked → hash of the question's text, of imported traces whose teacher was told more."""
+def told_more(folder: Path) -> Iterator[tuple[str, str]]:
+    """(hash of what was asked, hash of the question's text) of imported traces whose teacher was told more."""
     path = folder / ASKED
-    entries = map(json.loads, path.read_text(encoding="utf-8").splitlines()) if path.is_file() else ()
-    return {entry["asked"]: entry["text"] for entry in entries}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                if line.endswith("\n"):  # a kill may have cut the last off
+                    entry = json.loads(line)
+                    yield entry["asked"], entry["text"]
+
+
+def texts_asked(folder: Path) -> dict[str, str]:
+    """All that `told_more` tells."""
+    return dict(told_more(folder))
 
 
 class Listing:

@@ -122,9 +122,11 @@ def import_places(run: RunDir, places: Sequence[str], options: Options) -> Impor
     if not read.traces and not read.there:
         raise InputError(
             f"none of the {read.rows} rows could be taken over",
-            given=", ".join(f"{count} {reason}" for reason, count in read.unreadable.most_common()),
+            given=", ".join(f"{count} {reason}" for reason, count in read.unreadable.most_common()) or None,
             todo=f"look at {taking.unreadable.path}",
         )
+    if not len(taking.prompts):
+        raise InputError("not one row says which question its trace answers", todo="give a file that holds questions")
     return read
 
 
@@ -177,35 +179,41 @@ class _Import:
         """Everything in one row, and the row itself."""
         self.read.rows += 1
         self.read.layouts[layout.name] += 1
-        keys = []
+        keys: list[str] = []
         for position, item in enumerate(items(layout, row)):
             try:
                 if isinstance(item, UnreadableRow):
                     raise item
-                keys.append(self._take(item, layout, place, number))
+                keys += self._take(item, layout, place, number)
             except UnreadableRow as error:
                 self.read.unreadable[error.reason] += 1
                 entry = {"file": place, "row": number, "item": position, "reason": error.reason, "what": error.what}
                 self.unreadable.add(**entry, start=ascii(dict(row))[:200])
         self.rows.add(place, number, layout.name, row, list(dict.fromkeys(keys)))
 
-    def _take(self, item: Imported | Exported, layout: Layout, place: str, number: int) -> str:
+    def _take(self, item: Imported | Exported, layout: Layout, place: str, number: int) -> list[str]:
+        """The key of the trace, where there is one."""
         if isinstance(item, Exported):
-            self._check(item)
+            if item.trace is not None:
+                self._check(item.trace)
         elif item.tools and not self.options.keep_tool_output:
             raise UnreadableRow("tool_output", "code and its output stand in the reasoning (--keep-tool-output)")
-        found = self.prompts.take(item.prompt)
+        if item.prompt is not None:
+            self._take_prompt(item.prompt, place, number)
+        if isinstance(item, Exported):
+            return [] if item.trace is None else [self._take_exported(item.trace, item)]
+        if item.system is not None:
+            self.read.with_system += 1
+            self.read.systems.add(fingerprint(item.system))
+        return [self._take_foreign(item, layout)]
+
+    def _take_prompt(self, prompt: Prompt, place: str, number: int) -> None:
+        found = self.prompts.take(prompt)
         self.read.prompts += found == "new"
         self.read.golds_added += found == "gold_added"
         if found == "other_gold":
             self.read.other_golds += 1
-            self.golds.add(file=place, row=number, prompt_id=item.prompt.id, answer=item.prompt.answer)
-        if isinstance(item, Exported):
-            return self._take_exported(item)
-        if item.system is not None:
-            self.read.with_system += 1
-            self.read.systems.add(fingerprint(item.system))
-        return self._take_foreign(item, layout)
+            self.golds.add(file=place, row=number, prompt_id=prompt.id, answer=prompt.answer)
 
     def _take_foreign(self, item: Imported, layout: Layout) -> str:
         teacher = TeacherIdentity(self.options.teacher or item.teacher or UNKNOWN, UNKNOWN)
@@ -235,24 +243,22 @@ class _Import:
             self._append(replace(trace, key=key, sample=self._next.get(group, 0)))
         return key
 
-    def _check(self, item: Exported) -> None:
+    def _check(self, trace: Trace) -> None:
         """Raises UnreadableRow for a record whose key is not its own, or that another one stands in place of."""
-        trace = item.trace
         if self._records is None:
             self._records = {}
             for there in self.ledger.records():
-                self._records[fingerprint(there.key, there.revision)] = fingerprint(there.to_json())
+                self._records[fingerprint(there.key, there.revision)] = _content(there)
         if trace.key != trace_key(trace.asked, trace.sample, trace.teacher, trace.sampling.requested):
             raise UnreadableRow("wrong_key", "the trace's key is not that of its fields: was the row edited?")
         known = self._records.get(fingerprint(trace.key, trace.revision))
-        if known is not None and known != fingerprint(trace.to_json()):
+        if known is not None and known != _content(trace):
             raise UnreadableRow("other_record", f"the run holds another revision {trace.revision} of trace {trace.key}")
 
-    def _take_exported(self, item: Exported) -> str:
+    def _take_exported(self, trace: Trace, item: Exported) -> str:
         """The record as it is. What was asked may have held an instruction of its teacher: it is noted whose question
         that was."""
-        trace = item.trace
-        if trace.asked != plainly_asked(item.prompt):
+        if item.prompt is not None and trace.asked != plainly_asked(item.prompt):
             self.asked.add(asked=trace.asked, text=sha256_of(item.prompt.text))
         for verdict in item.verdicts:
             self.verdicts.add(verdict)
@@ -274,7 +280,7 @@ class _Import:
         self._samples.setdefault(content, trace.sample)
         self._next[group] = max(self._next.get(group, 0), trace.sample + 1)
         if self._records is not None:
-            self._records[fingerprint(trace.key, trace.revision)] = fingerprint(trace.to_json())
+            self._records[fingerprint(trace.key, trace.revision)] = _content(trace)
 
 
 def plainly_asked(prompt: Prompt) -> str:
@@ -289,6 +295,11 @@ def _identities(trace: Trace) -> tuple[int, int]:
         fingerprint(trace.asked, who),
         fingerprint(trace.asked, who, trace.raw, trace.raw_reasoning, trace.finish_reason),
     )
+
+
+def _content(trace: Trace) -> int:
+    """All of a record but when it was made: two runs that import the same set get the same records at other times."""
+    return fingerprint({**trace.to_json(), "created": ""})
 
 
 @functools.lru_cache(maxsize=256)

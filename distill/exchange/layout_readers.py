@@ -199,11 +199,16 @@ def plain_form(column: str) -> Callable[[Row], Iterator[Item]]:
 
 
 def exported(row: Row) -> Iterator[Item]:
-    """Rows of `distill export --format jsonl`: the records as they are."""
-    if not isinstance(row.get("prompt"), Mapping) or not isinstance(row.get("trace"), Mapping):
+    """Rows of `distill export --format jsonl`: the records as they are. Either may be null, not both."""
+    prompt, trace = row.get("prompt"), row.get("trace")
+    if not all(value is None or isinstance(value, Mapping) for value in (prompt, trace)) or (prompt or trace) is None:
         raise UnreadableRow("bad_record", "prompt and trace have to be objects")
     verdicts = (Verdict.from_json(verdict) for verdict in row.get("verdicts") or ())
-    yield Exported(Prompt.from_json(row["prompt"]), Trace.from_json(row["trace"]), tuple(verdicts))
+    yield Exported(
+        None if prompt is None else Prompt.from_json(prompt),
+        None if trace is None else Trace.from_json(trace),
+        tuple(verdicts),
+    )
 
 
 def _prompt(question: str, *, gold: str | None = None, domain: str | None = None, **facts: Any) -> Prompt:

@@ -18,7 +18,8 @@ from pathlib import Path
 from distill import specs
 from distill.errors import DiskFullError
 from distill.exchange.handing_over import line
-from distill.files import reading
+from distill.exchange.import_store import told_more
+from distill.files import reading, sha256_of
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict, asked_hash
 from distill.rundir import RunDir
@@ -44,7 +45,8 @@ def write_whole_run(recipe: Recipe, run: RunDir, path: Path) -> Whole:
     """One line for every record of the ledger, all revisions and failures, then one for every prompt without any."""
     subject = asking(recipe)
     with lookup() as database:
-        prompts = keep_prompts(database, read_prompts(run.prompts) if run.prompts.is_file() else (), subject)
+        prompts = keep_prompts(database, _prompts(run), subject)
+        database.executemany("INSERT OR REPLACE INTO told VALUES (?, ?)", told_more(run.imported))
         _keep_verdicts(database, run.verdicts)
         met = bytearray(prompts)
         records = unknown = 0
@@ -61,6 +63,13 @@ def write_whole_run(recipe: Recipe, run: RunDir, path: Path) -> Whole:
                 if not met[place]:
                     file.write(_line(text, "null", "[]"))
     return Whole(records, sum(met), prompts - sum(met), unknown)
+
+
+def _prompts(run: RunDir) -> Iterator[Prompt]:
+    """The run's prompts, then those of imported traces again: with the ones that the prompts stage left out."""
+    for path in (run.prompts, run.imported / "prompts.parquet"):
+        if path.is_file():
+            yield from read_prompts(path)
 
 
 def asking(recipe: Recipe) -> Subject | None:
@@ -91,8 +100,10 @@ def lookup() -> Iterator[sqlite3.Connection]:
     try:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(
-            "CREATE TABLE prompts (place INTEGER PRIMARY KEY, asked TEXT, id TEXT, own INTEGER, text TEXT)"
+            "CREATE TABLE prompts (place INTEGER PRIMARY KEY, asked TEXT, question TEXT UNIQUE, id TEXT, own INTEGER, "
+            "text TEXT)"
         )
+        database.execute("CREATE TABLE told (asked TEXT PRIMARY KEY, question TEXT) WITHOUT ROWID")
         database.execute("CREATE TABLE verdicts (trace TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
         database.execute("BEGIN")  # one transaction, never ended: nobody else reads it
         yield database
@@ -106,15 +117,14 @@ def lookup() -> Iterator[sqlite3.Connection]:
 
 
 def keep_prompts(database: sqlite3.Connection, prompts: Iterable[Prompt], subject: Subject | None) -> int:
-    """Prompts by what was asked and by their id; `own` marks an id that is the question's own hash, since one that
-    somebody gave may stand for another question by now."""
+    """Prompts by what was asked, by the question's hash, each once, and by their id; `own` marks an id that is such a
+    hash, since one that somebody gave may stand for another question by now."""
     count = 0
-    for place, prompt in enumerate(prompts):
+    for prompt in prompts:
         asked = asked_hash(subject.messages(prompt), subject.forced_prefix) if subject is not None else None
         own = replace(prompt, id="").id == prompt.id
-        row = (place, asked, prompt.id, own, line(prompt.to_json()).rstrip("\n"))
-        database.execute("INSERT INTO prompts VALUES (?, ?, ?, ?, ?)", row)
-        count += 1
+        row = (count, asked, sha256_of(prompt.text), prompt.id, own, line(prompt.to_json()).rstrip("\n"))
+        count += database.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?, ?, ?, ?, ?)", row).rowcount
     database.execute("CREATE INDEX by_asked ON prompts (asked)")
     database.execute("CREATE INDEX by_id ON prompts (id)")
     return count
@@ -122,7 +132,8 @@ def keep_prompts(database: sqlite3.Connection, prompts: Iterable[Prompt], subjec
 
 def _prompt_of(database: sqlite3.Connection, trace: Trace) -> tuple[int | None, str]:
     """(place, JSON) of the prompt that a trace answers; (None, "null") when the run does not hold it any more."""
-    for where, value in (("asked = ?", trace.asked), ("id = ? AND own", trace.prompt_id)):
+    told = "question = (SELECT question FROM told WHERE asked = ?)"  # the teacher of an imported trace
+    for where, value in (("asked = ?", trace.asked), (told, trace.asked), ("id = ? AND own", trace.prompt_id)):
         found = database.execute(f"SELECT place, text FROM prompts WHERE {where}", (value,)).fetchone()  # noqa: S608
         if found is not None:
             return int(found[0]), str(found[1])

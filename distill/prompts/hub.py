@@ -25,7 +25,7 @@ class Dataset:
 
 
 def dataset_of(spec: SourceSpec) -> Dataset:
-    give = "bring the folder here and name it: --set prompts.0.path={folder}"
+    give = "bring the folder here and name it: --set prompts.0.path={folder} (problems: evaluate.prompts.0.path)"
     return Dataset(spec.dataset or "ORG/NAME", spec.config, spec.revision, give)
 
 

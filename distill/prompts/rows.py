@@ -184,6 +184,7 @@ def _rows_of(batch: Any, place: Path | str, first: int) -> list[Row]:
 
 
 def _csv(place: Path | str) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(MAX_LINE)  # its own limit, 131,072 characters, is less than one long trace
     with _opened(place) as opened:
         reader = csv.DictReader(io.TextIOWrapper(opened, encoding="utf-8-sig", newline=""), strict=True)
         try:

@@ -147,6 +147,12 @@ def test_a_second_file_adds_and_a_copy_elsewhere_does_not(tmp_path: Path) -> Non
     assert run.stages()["generate"].counts["imported"] == 29 + 15 + 19
 
 
+def test_replies_that_differ_in_their_reasoning_alone_are_two(tmp_path: Path) -> None:
+    rows = [{"problem": "2 + 2?", "deepseek_reasoning": text, "deepseek_solution": "4"} for text in ("a", "b", "a")]
+    found = imported(RunDir(tmp_path / "run"), written(tmp_path / "a.jsonl", rows))
+    assert (found.traces, found.there) == (2, 1)
+
+
 def test_options_decide_who_wrote_them_and_what_is_read(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     found = imported(run, fixture("openmathreasoning"), limit=5, teacher="org/other")
@@ -414,7 +420,7 @@ def test_a_folder_with_a_card_is_read_as_the_card_says(tmp_path: Path) -> None:
     assert names(config="one") == ["cot-0.jsonl", "cot-1.jsonl", "tir-0.jsonl"], "all splits"
     assert names(config="one", split="cot") == ["cot-0.jsonl", "cot-1.jsonl"]
     assert names(config="two") == ["tir-0.jsonl"]
-    with pytest.raises(InputError, match="cannot be read so") as caught:
+    with pytest.raises(InputError, match="cannot be read as the copy of a dataset") as caught:
         names()
     assert "['one', 'two']" in str(caught.value)
     with pytest.raises(InputError, match="no split 'train'") as caught:
@@ -431,7 +437,7 @@ def test_a_folder_without_a_card_gives_its_data_files(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be had from the Hub") as caught:
+    with pytest.raises(InputError, match="the Hugging Face Hub cannot be reached for open-r1") as caught:
         files_of(["open-r1/OpenR1-Math-220k"])
     assert "hf download open-r1/OpenR1-Math-220k --repo-type dataset --local-dir" in str(caught.value)
     for given, told in (("gone.jsonl", "no file or folder gone.jsonl"), ("data/gone.jsonl", "no file or folder")):

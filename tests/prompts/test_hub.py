@@ -123,7 +123,7 @@ def test_without_network_it_says_how_to_bring_a_copy_and_the_copy_works(tmp_path
     for said in asked(tmp_path, None, NAMED, {}):
         assert "the Hugging Face Hub cannot be reached for org/sums" in said
         assert f"hf download org/sums --repo-type dataset --revision {SHA} --local-dir copies/sums" in said
-        assert "--set prompts.0.path=copies/sums" in said
+        assert "--set prompts.0.path=copies/sums (problems: evaluate.prompts.0.path)" in said
     dataset(tmp_path / "copies" / "sums")
     assert asked(tmp_path, None, NAMED, {}, path=str(tmp_path / "copies" / "sums")) == [GOLDS, GOLDS]
 

@@ -118,6 +118,12 @@ def test_lists_in_a_spreadsheet_are_json(tmp_path: Path) -> None:
     assert "line 2: field 'tests' is text but not a JSON list" in told
 
 
+def test_a_text_in_a_spreadsheet_may_be_long(tmp_path: Path) -> None:
+    csv.field_size_limit(131_072)  # Python's own limit, for the whole process
+    (found,) = read(spreadsheet(tmp_path / "a.csv", [{"question": "so " * 60_000}]))
+    assert len(found.question) >= 179_999
+
+
 def test_blank_lines_and_a_byte_order_mark_mean_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"question": "one"}\n\n   \n{"question": "two"}')
