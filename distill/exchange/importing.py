@@ -194,8 +194,7 @@ class _Import:
     def _take(self, item: Imported | Exported, layout: Layout, place: str, number: int) -> list[str]:
         """The key of the trace, where there is one."""
         if isinstance(item, Exported):
-            if item.trace is not None:
-                self._check(item.trace)
+            item = item if item.trace is None else self._checked(item, item.trace)
         elif item.tools and not self.options.keep_tool_output:
             raise UnreadableRow("tool_output", "code and its output stand in the reasoning (--keep-tool-output)")
         if item.prompt is not None:
@@ -243,17 +242,33 @@ class _Import:
             self._append(replace(trace, key=key, sample=self._next.get(group, 0)))
         return key
 
-    def _check(self, trace: Trace) -> None:
-        """Raises UnreadableRow for a record whose key is not its own, or that another one stands in place of."""
+    def _checked(self, item: Exported, trace: Trace) -> Exported:
+        """The record, under the number that it has here. Raises UnreadableRow when its key is not its own, or when
+        another record stands in its place."""
         if self._records is None:
             self._records = {}
             for there in self.ledger.records():
                 self._records[fingerprint(there.key, there.revision)] = _content(there)
         if trace.key != trace_key(trace.asked, trace.sample, trace.teacher, trace.sampling.requested):
             raise UnreadableRow("wrong_key", "the trace's key is not that of its fields: was the row edited?")
+        number = self._number(trace)
+        if number != trace.sample:
+            key = trace_key(trace.asked, number, trace.teacher, trace.sampling.requested)
+            trace = replace(trace, key=key, sample=number)
+            item = Exported(item.prompt, trace, tuple(replace(verdict, trace_key=key) for verdict in item.verdicts))
         known = self._records.get(fingerprint(trace.key, trace.revision))
         if known is not None and known != _content(trace):
             raise UnreadableRow("other_record", f"the run holds another revision {trace.revision} of trace {trace.key}")
+        return item
+
+    def _number(self, trace: Trace) -> int:
+        """Which sample a record is here. Nobody chose the number of an imported trace: where another text has it
+        already, as when two runs are put together, it gets the next."""
+        group, content = _identities(trace)
+        taken = content in self._samples or fingerprint(trace.key, 0) in (self._records or ())
+        if not taken or not (trace.endpoint or "").startswith(ENDPOINT):
+            return trace.sample
+        return self._samples.get(content, self._next.get(group, 0))
 
     def _take_exported(self, trace: Trace, item: Exported) -> str:
         """The record as it is. What was asked may have held an instruction of its teacher: it is noted whose question

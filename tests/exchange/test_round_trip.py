@@ -20,6 +20,7 @@ from distill.contract import STEP_BY_STEP, parse_canonical
 from distill.errors import InputError
 from distill.exchange.exporting import export
 from distill.exchange.importing import Imports, Options, import_places
+from distill.generate.reparse import reparse
 from distill.ledger import write_all
 from distill.pipeline import recipe_of, run_recipe
 from distill.prompts.stage import read_prompts
@@ -140,6 +141,8 @@ def test_traces_of_questions_that_were_left_out_are_handed_over_with_them(tmp_pa
     run = RunDir(tmp_path / "run")
     imported(run, written(tmp_path / "set.jsonl", *(message(asked, f"<think>a</think>{said}") for asked, said in rows)))
     assert len(list(read_prompts(run.prompts))) == 2, "one is nearly the other"
+    counts = run.stages()["generate"].counts
+    assert (counts["imported"], counts["answered"]) == (3, 2)
     first = exported(run, tmp_path / "one.jsonl")
     assert [line["prompt"]["question"] for line in lines(first)] == [asked for asked, _ in rows]
     second, other = around(tmp_path, first)
@@ -225,6 +228,49 @@ def test_records_in_another_order_leave_no_number_twice(tmp_path: Path) -> None:
     assert imported(other, written(tmp_path / "more.jsonl", replies[2])).traces == 1
     assert [trace.sample for trace in other.ledger().traces()] == [1, 0, 2]
     assert len({trace.key for trace in other.ledger().records()}) == 3
+
+
+def test_two_imported_runs_are_put_together(tmp_path: Path) -> None:
+    """Each has its own first reply to the same question; reparsing gave one of them a second revision."""
+    for name in ("a", "b"):
+        run = RunDir(tmp_path / name)
+        imported(run, written(tmp_path / f"{name}.jsonl", message("What is 2 + 2?", f"<think>{name}</think>4")))
+        if name == "b":
+            other = specs.recipe(str(run.recipe), {"teacher_overrides.reasoning_format": "plain"})
+            assert reparse(other, run) == (1, 1)
+        filtered(run)
+        exported(run, tmp_path / f"out-{name}.jsonl")
+    both = RunDir(tmp_path / "both")
+    for start in range(2):
+        found = imported(both, tmp_path / "out-a.jsonl", tmp_path / "out-b.jsonl")
+        assert (found.traces, found.there, found.unreadable) == ((3, 0, {}) if start == 0 else (0, 3, {}))
+    records = list(both.ledger().records())
+    assert [(t.sample, t.revision, t.raw) for t in records] == [
+        (0, 0, "<think>a</think>4"),
+        (1, 0, "<think>b</think>4"),
+        (1, 1, "<think>b</think>4"),
+    ]
+    assert all(trace.key == own_key(trace) for trace in records)
+    verdicts = [Verdict.from_json(row) for row in pq.read_table(both.verdicts).to_pylist()]
+    assert {verdict.trace_key for verdict in verdicts} == {trace.key for trace in records}
+
+
+def test_verdicts_of_a_filter_stay_when_more_is_imported(tmp_path: Path) -> None:
+    run, other = RunDir(tmp_path / "run"), RunDir(tmp_path / "other")
+    imported(run, FIXTURES / "openr1-math.jsonl")
+    filtered(run)
+    exported(run, tmp_path / "one.jsonl")
+    imported(other, FIXTURES / "sharegpt.jsonl")
+    filtered(other)
+    before = stored(other)
+    imported(other, tmp_path / "one.jsonl")
+    assert stored(other) == before
+
+
+def test_a_limit_is_of_all_files_and_an_empty_one_among_them_is_no_error(tmp_path: Path) -> None:
+    empty, half = written(tmp_path / "empty.jsonl"), written(tmp_path / "one.jsonl", message("q", "<think>a</think>b"))
+    found = imported(RunDir(tmp_path / "run"), empty, half, FIXTURES / "sharegpt.jsonl", limit=3)
+    assert (found.rows, dict(found.layouts)) == (3, {"messages": 1, "sharegpt": 2})
 
 
 # --- rows to train on ------------------------------------------------------------------------------------------------
