@@ -31,6 +31,7 @@ def test_prompts_are_written_in_order_and_read_back(tmp_path: Path) -> None:
     counts = report.counts
     assert (counts["prompts"], counts["read"], counts["left_out"]) == (5, 6, {"duplicate": 1})
     assert (counts["kinds"], counts["sources"], counts["samples_of_each"]) == ({"math": 5}, {"rows": 5}, 5)
+    assert counts["census"]["all"]["prompts"] == counts["census"]["all"]["verifiable"]["math"] == 5
     assert not (run.path / ".prompts").exists(), "the temporary folder is gone"
 
 
