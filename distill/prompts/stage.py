@@ -165,12 +165,12 @@ def _told(items: Iterable[Sourced]) -> Iterator[Sourced]:
 
 
 def _require_gold(found: Prepared, spool: Spool, recipe: Recipe) -> None:
-    lacking = [kind.kind for kind in found.properties if "no_gold" in kind.marks and kind.kind in NEEDS_GOLD]
+    lacking = [n for kind, n in found.properties.items() if "no_gold" in kind.marks and kind.kind in NEEDS_GOLD]
     if not lacking:
         return
-    count = sum(n for kind, n in found.properties.items() if "no_gold" in kind.marks)
-    for row in spool.rows_at(found.order.tolist(), ["kind", "question", "answer", "place"]):
-        if row["kind"] in NEEDS_GOLD and not (row["answer"] or "").strip():
+    count = sum(lacking)
+    for row in spool.rows_at(found.order.tolist(), ["kind", "question", "marks", "place"]):
+        if row["kind"] in NEEDS_GOLD and "no_gold" in (row["marks"] or ()):
             drop = ", ".join((*recipe.prepare.drop, "no_gold"))  # a list that is set replaces the one before
             todo = (
                 f"add the answers (field `answer`), or leave such prompts out: --set 'prepare.drop=[{drop}]'; to "

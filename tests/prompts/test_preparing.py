@@ -168,6 +168,12 @@ def test_sets_named_for_decontamination_count_too(tmp_path: Path) -> None:
     assert report.counts["left_out"] == {"contaminated": 1}
 
 
+def test_every_row_that_is_left_out_is_listed_however_many(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "answer": "1"} for n in range(16_500)]
+    prepared(tmp_path, [*rows, row(0)], min_chars=10)
+    assert len({each["question"] for each in left_out(tmp_path)}) == 16_500
+
+
 def test_when_nothing_is_left_it_says_what_took_the_prompts(tmp_path: Path) -> None:
     rows = [row(n, license="GPL") for n in range(3)] + [row(4, license="MIT", question="Prove that 1 + 1 = 2.")]
     with pytest.raises(InputError, match="no prompts left: all 4 were left out") as caught:

@@ -18,7 +18,7 @@ import yaml
 from distill import specs
 from distill.prompts.sources import sourced
 from distill.records import Prompt
-from distill.source_specs import PromptsPart, SourceSpec
+from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 
 IO = json.dumps({"inputs": ["1 2\n"], "outputs": ["3\n"]})
 CALL = json.dumps({"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]})
@@ -225,6 +225,7 @@ def test_the_mixture_has_the_papers_counts() -> None:
     """arXiv 2501.12948v2, appendix B.3.3, table 5."""
     paper = {"math": 395_285, "code": 211_129, "stem": 10_124, "logic": 10_395, "general": 177_812}
     recipe = specs.recipe("deepseek-r1-mixture")
+    assert {"no_gold", *PrepareSettings().drop} <= set(recipe.prepare.drop), "notfound would end the run behind 10 GB"
     sources = [specs.source(part.source) for part in recipe.prompts]
     found: dict[str, int] = dict.fromkeys(paper, 0)
     for rule in recipe.prepare.select:

@@ -31,6 +31,7 @@ def test_prompts_are_written_in_order_and_read_back(tmp_path: Path) -> None:
     counts = report.counts
     assert (counts["prompts"], counts["read"], counts["left_out"]) == (5, 6, {"duplicate": 1})
     assert (counts["kinds"], counts["sources"], counts["samples_of_each"]) == ({"math": 5}, {"rows": 5}, 5)
+    assert counts["census"]["all"]["prompts"] == counts["census"]["all"]["verifiable"]["math"] == 5
     assert not (run.path / ".prompts").exists(), "the temporary folder is gone"
 
 
@@ -79,6 +80,19 @@ def test_a_missing_gold_answer_is_refused_where_a_verifier_needs_it(tmp_path: Pa
     assert stage.run(recipe(tmp_path, *rows, prepare=dropping), run).counts["left_out"] == {"no_gold": 2}
     unverified = FilterSettings(checks=("finished", "think_format"))
     assert stage.run(recipe(tmp_path, *rows, filter=unverified), run).counts["prompts"] == 3
+
+
+@pytest.mark.parametrize("answer", ["null", "nan", "No answer", "?", "-"])
+def test_a_word_for_no_answer_is_no_gold_either(tmp_path: Path, answer: str) -> None:
+    """A verifier reads some of them as a symbol: sampled for them, every answer would be wrong."""
+    rows = [
+        {"question": "one", "answer": "1"},
+        {"question": "two", "answer": answer},
+        {"question": "3", "kind": "exact"},
+    ]
+    with pytest.raises(InputError, match="1 prompts of kind math have no gold answer") as caught:
+        stage.run(recipe(tmp_path, *rows, prepare=PrepareSettings(drop=())), RunDir(tmp_path / "run"))
+    assert "line 2" in str(caught.value)
 
 
 def test_an_evaluation_without_gold_is_told_what_helps_there(tmp_path: Path) -> None:
