@@ -143,6 +143,8 @@ def quantize_recipe(
 ) -> specs.Recipe:
     """Settings of a quantization: those of a run, or plain ones, with schemes, problems and samples as asked."""
     text = _on_benchmark(base, benchmark, "quantization")
+    if benchmark is not None and limit is not None:  # a generator is endless without
+        text["evaluate"]["prompts"][0]["limit"] = limit
     part = text.setdefault("quantize", {})
     if schemes:
         part["schemes"] = list(schemes)

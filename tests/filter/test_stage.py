@@ -290,3 +290,15 @@ def test_a_check_that_lets_everything_through_is_seen(
     monkeypatch.setattr(stage, names.get(check, check), passing)
     run, _ = filtered(tmp_path / "broken", recipe)
     assert bad <= {row["trace_id"] for row in kept(run)}, "each check alone stands between these and the student"
+
+
+def test_imported_traces_are_paired_by_what_was_asked(recipe: specs.Recipe) -> None:
+    """In the order of prompts, then of import; failures and the traces of other questions are left out."""
+    prompts = [Prompt(f"{n}?", id=str(n), kind="math", answer="1") for n in range(3)]
+    tasks = [[task_for(prompt, subject(recipe), sample) for sample in range(2)] for prompt in prompts]
+    reply = Reply("<think>\na\n</think>\n\n1", "stop")
+    came = [answered(tasks[n][sample], reply, subject(recipe), 0, 1) for n, sample in ((2, 1), (0, 0), (2, 0), (1, 0))]
+    came.append(failed(tasks[0][1], subject(recipe), "e", "gone", 0, 1))
+    wanted = {tasks[n][0].asked: prompts[n] for n in (0, 2)}
+    pairs = stage.paired_by_asked(wanted, came)
+    assert [(prompt.id, trace.sample) for prompt, trace in pairs] == [("0", 0), ("2", 1), ("2", 0)]
