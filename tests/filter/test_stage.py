@@ -296,7 +296,7 @@ def test_imported_traces_are_paired_by_what_was_asked(recipe: specs.Recipe) -> N
     """In the order of prompts, then of import; failures and the traces of other questions are left out."""
     prompts = [Prompt(f"{n}?", id=str(n), kind="math", answer="1") for n in range(3)]
     tasks = [[task_for(prompt, subject(recipe), sample) for sample in range(2)] for prompt in prompts]
-    reply = Reply("<think>\na\n</think>\n\n1", "stop")
+    reply = Reply(text="1", finish_reason="stop", endpoint="e")
     came = [answered(tasks[n][sample], reply, subject(recipe), 0, 1) for n, sample in ((2, 1), (0, 0), (2, 0), (1, 0))]
     came.append(failed(tasks[0][1], subject(recipe), "e", "gone", 0, 1))
     wanted = {tasks[n][0].asked: prompts[n] for n in (0, 2)}
