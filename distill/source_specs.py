@@ -233,3 +233,17 @@ class PrepareSettings(Strict):
             if name not in MARKS:
                 raise ValueError(f"unknown mark '{name}'{near(name, list(MARKS))}; known: {', '.join(MARKS)}")
         return value
+
+    @field_validator("languages")
+    @classmethod
+    def _codes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch("[a-z]{2}", name):
+                raise ValueError(f"'{name}' is no ISO 639-1 code, two small letters such as en")
+        return value
+
+    @model_validator(mode="after")
+    def _some_length(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise ValueError("min_chars is above max_chars: no question would be left")
+        return self

@@ -243,6 +243,17 @@ def test_a_mistake_in_a_source_names_line_and_key(text: str, message: str) -> No
     assert refused(SourceSpec, text).startswith(f"file.yaml, {message}")
 
 
+def test_a_mistake_in_what_is_prepared_names_line_and_key() -> None:
+    for text, message in (
+        ("drop: [multipart]", "line 2: prepare.drop: unknown mark 'multipart'; did you mean 'multi_part'"),
+        ("languages: english", "line 2: prepare.languages: 'english' is no ISO 639-1 code"),
+        ("{min_chars: 10, max_chars: 5}", "line 2: prepare: min_chars is above max_chars"),
+        ("select: [{domain: math, counts: 3}]", "line 2: unknown key 'prepare.select.0.counts'"),
+    ):
+        body = text if text.startswith("{") else "{" + text + "}"
+        assert refused(Recipe, f"name: r\nprepare: {body}\n").startswith(f"file.yaml, {message}"), text
+
+
 def test_a_spec_never_changes() -> None:
     spec = parse(TeacherSpec, "name: t\nmodel: m\n", "file.yaml")
     with pytest.raises(ValueError, match="frozen"):

@@ -36,11 +36,11 @@ class MissingColumn(InputError):
 
 
 class Mapper:
-    """Turns rows of one source into prompts. `qualified`: ids of the rows are those of the source alone, so the
-    source's name goes before them."""
+    """Turns rows of one source into prompts. `qualify` goes before the ids of the rows, where they are unique among
+    those of one split alone."""
 
-    def __init__(self, spec: SourceSpec, *, reasoning: Reasoning | None = None, qualified: bool = False) -> None:
-        self.spec, self.qualified = spec, qualified
+    def __init__(self, spec: SourceSpec, *, reasoning: Reasoning | None = None, qualify: str = "") -> None:
+        self.spec, self.qualify = spec, qualify
         self.reasoning = reasoning or spec.reasoning
         self._pattern = re.compile(spec.answer_pattern) if spec.answer_pattern else None
         self._template = [part for _, part, _, _ in string.Formatter().parse(spec.question or "") if part]
@@ -85,8 +85,8 @@ class Mapper:
                 values[field] = _parsed_list(values[field], field)
         if marks:
             values["marks"] = tuple(dict.fromkeys((*(values.get("marks") or ()), *marks)))
-        if self.qualified and values.get("id"):
-            values["id"] = f"{spec.name}/{values['id']}"
+        if values.get("id"):
+            values["id"] = f"{self.qualify}{values['id']}"
         return Prompt.from_json(values)
 
     def _fields(self, row: Row) -> dict[str, Any]:

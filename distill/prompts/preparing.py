@@ -197,9 +197,10 @@ def _reason(prompt: Prompt, settings: PrepareSettings) -> str:
         return "too_short"
     if len(prompt.question) > settings.max_chars:
         return "too_long"
-    if settings.licenses and prompt.license not in settings.licenses:
+    if settings.licenses and (prompt.license or "").lower() not in map(str.lower, settings.licenses):
         return "license"
-    if settings.languages and prompt.language is not None and prompt.language not in settings.languages:
+    spoken = prompt.language and prompt.language.partition("-")[0]  # some sources say pt-BR
+    if settings.languages and spoken is not None and spoken not in settings.languages:
         return "language"
     return next((mark for mark in prompt.marks or () if mark in settings.drop), KEPT)
 
@@ -226,12 +227,11 @@ def _leave_out_duplicates(facts: _Facts, settings: PrepareSettings, spool: Spool
     texts = np.frombuffer(facts.text, dtype=np.uint64)[kept]
     _, first, group = np.unique(texts, return_index=True, return_inverse=True)
     again = np.flatnonzero(first[group] != np.arange(len(kept)))
-    golds = np.frombuffer(facts.gold, dtype=np.uint64)[kept]
-    conflicts = int((golds[again] != golds[first[group[again]]]).sum())
     facts.leave_out(kept[again], "duplicate")
     facts.same_as.update(zip(kept[again].tolist(), kept[first[group[again]]].tolist(), strict=True))
     if settings.near_duplicates:
         _leave_out_near_duplicates(facts, spool)
+    conflicts = sum(facts.gold[number] != facts.gold[first] for number, first in facts.same_as.items())
     what = "repeated questions have another gold answer than the first of them, which stays"
     return [f"{conflicts} {what}"] if conflicts else []
 

@@ -138,7 +138,7 @@ def _from_file(path: Path, mapper: Mapper) -> Iterator[Sourced]:
 
 def _from_dataset(spec: SourceSpec, part: PromptsPart) -> Iterator[Sourced]:
     """Rows of a published dataset: a few unusable ones are left out and told, a wrong number of rows is an error."""
-    mapper = Mapper(spec, reasoning=part.reasoning, qualified=True)
+    mapper = Mapper(spec, reasoning=part.reasoning, qualify=f"{spec.name}:{part.split}/")
     found, given, unusable = 0, 0, []
     for file in dataset_files(spec, part.split, _copy(spec, part)):
         for number, row in _reached(file, mapper, spec):

@@ -13,8 +13,8 @@ from distill.records import Prompt
 from distill.source_specs import SourceSpec
 
 
-def mapped(row: dict[str, Any], *, qualified: bool = False, **spec: Any) -> Prompt | None:
-    return Mapper(SourceSpec.model_validate({"name": "s", **spec}), qualified=qualified).prompt(row)
+def mapped(row: dict[str, Any], *, qualify: str = "", **spec: Any) -> Prompt | None:
+    return Mapper(SourceSpec.model_validate({"name": "s", **spec}), qualify=qualify).prompt(row)
 
 
 def prompt(row: dict[str, Any], **spec: Any) -> Prompt:
@@ -121,7 +121,7 @@ def test_the_right_choice_is_put_anywhere_but_always_in_the_same_place() -> None
 
 
 def test_ids_of_a_dataset_carry_its_name() -> None:
-    assert prompt({"question": "q", "id": 7}, qualified=True, **PUBLISHED, kind="open").id == "s/7"
+    assert prompt({"question": "q", "id": 7}, qualify="s:train/", **PUBLISHED, kind="open").id == "s:train/7"
     assert prompt({"question": "q", "id": 7}, kind="open").id == "7"
 
 

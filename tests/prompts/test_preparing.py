@@ -54,6 +54,21 @@ def left_out(tmp_path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def test_licences_match_in_any_case_and_languages_by_their_first_part(tmp_path: Path) -> None:
+    rows = [row(0, license="mit", language="pt-BR"), row(1, license=None, language="pt")]
+    kept, report = prepared(tmp_path, rows, licenses=["MIT"], languages=["pt"])
+    assert [prompt.language for prompt in kept] == ["pt-BR"]
+    assert report.counts["left_out"] == {"license": 1}
+
+
+def test_other_golds_of_near_duplicates_are_counted_too(tmp_path: Path) -> None:
+    first = "Natalia sold 48 clips to friends in April, and then 24 more clips in May. How many did Natalia sell?"
+    rows = [{"question": first, "answer": "72"}, {"question": first.replace("Natalia", "Miriam"), "answer": "71"}]
+    _, report = prepared(tmp_path, rows)
+    assert report.counts["left_out"] == {"near_duplicate": 1}
+    assert "1 repeated questions have another gold answer than the first of them, which stays" in report.lines
+
+
 @pytest.mark.parametrize(
     ("changed", "settings", "reason"),
     [

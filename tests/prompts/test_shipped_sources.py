@@ -70,7 +70,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "openr1-math": (
         [{**NUMINA, "uuid": "u1", "generations": ["<think>"], "correctness_llama": None}],
-        {"id": "openr1-math/u1", "answer": "2"},
+        {"id": "openr1-math:train/u1", "answer": "2"},
     ),
     "math": ([MATH], {"answer": "\\frac12", "difficulty": "Level 5", "solution": None}),
     "code-contests": (
@@ -90,12 +90,12 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
                 "url": "u",
             }
         ],
-        {"id": "apps/5", "question": "Add.\n\ndef add(a, b):", "solution": None},
+        {"id": "apps:train/5", "question": "Add.\n\ndef add(a, b):", "solution": None},
     ),
-    "livecodebench": ([LIVE], {"id": "livecodebench/abc", "question": "Add.\n\nclass Solution:"}),
+    "livecodebench": ([LIVE], {"id": "livecodebench:test/abc", "question": "Add.\n\nclass Solution:"}),
     "webinstruct-verified": (
         [{**WEB, "category": "Economics"}, {**WEB, "answer_type": "Multiple Choice"}, WEB],
-        {"id": "webinstruct-verified/1", "answer": "3 m/s", "domain": "stem"},
+        {"id": "webinstruct-verified:train/1", "answer": "3 m/s", "domain": "stem"},
     ),
     "arc-challenge": (
         [{"id": "x", "question": "q", "choices": {"text": ["a", "b"], "label": ["1", "2"]}, "answerKey": "2"}],
@@ -121,7 +121,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "no-robots": (
         [{**ROBOT, "category": "Chat"}, {**ROBOT, "category": "Coding"}, ROBOT],
-        {"id": "no-robots/p1", "question": "Write.", "kind": "open", "reasoning": "optional"},
+        {"id": "no-robots:train/p1", "question": "Write.", "kind": "open", "reasoning": "optional"},
     ),
     "dolly": (
         [{"instruction": "Sum up.", "context": "A text.", "response": "r", "category": "summarization"}],
@@ -129,7 +129,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "oasst2": (
         [{**ROOT, "parent_id": "m0"}, {**ROOT, "deleted": True}, {**ROOT, "role": "assistant"}, ROOT],
-        {"id": "oasst2/m1", "language": "es", "question": "¿Qué es esto?"},
+        {"id": "oasst2:train/m1", "language": "es", "question": "¿Qué es esto?"},
     ),
     "self-cognition": ([{"query": "你是谁？", "response": "我是{{NAME}}", "tag": "zh"}], {"reasoning": "none"}),
     "trivia-qa": (
@@ -147,11 +147,11 @@ ROWS: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "translation-zh-en": ([PAIR], {"question": "把下面的句子翻译成英文：\n\n你好。", "language": "zh"}),
     "math-500": (
         [{**MATH, "answer": "1/2", "subject": "Algebra", "level": 5, "unique_id": "test/1.json"}],
-        {"id": "math-500/test/1.json", "answer": "1/2", "difficulty": "5"},
+        {"id": "math-500:test/test/1.json", "answer": "1/2", "difficulty": "5"},
     ),
     "aime-2024": (
         [{"id": 60, "problem": "p", "solution": "s", "answer": "204", "url": "u", "year": "2024"}],
-        {"id": "aime-2024/60", "answer": "204"},
+        {"id": "aime-2024:test/60", "answer": "204"},
     ),
     "gpqa-diamond": ([GPQA], {"kind": "choice", "question": "Which?"}),
 }
@@ -218,7 +218,7 @@ def test_a_published_source_is_pinned_counted_and_licensed(name: str) -> None:
     assert spec.source
     assert "huggingface.co/datasets/" in spec.source
     assert spec.license
-    assert spec.expected_rows or name == "webinstruct-verified", "its rows of the test split are not published"
+    assert spec.expected_rows or name == "webinstruct-verified", "its number of rows could not be looked up"
 
 
 def test_the_mixture_has_the_papers_counts() -> None:
