@@ -174,8 +174,6 @@ def _looked_at(
         if _has_gold(item.prompt):
             mark = gold_mark(next(outcomes))
             marks += [mark] if mark is not None else []
-        elif prompt.kind in NEEDS_GOLD and not set(marks) & {"no_gold", "proof"}:
-            marks.append("no_gold")
         prompt = replace(prompt, marks=tuple(dict.fromkeys(marks)))
         reason = _reason(prompt, settings)
         detail = ""

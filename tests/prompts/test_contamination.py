@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import itertools
 import random
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
 from distill.problems import arithmetic
 from distill.prompts.contamination import Contamination, Hit
 from distill.prompts.words import words
+from prompts.planted import CLIPS, WALLET, perturbations
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import perturbations
-
-CLIPS = (
-    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. "
-    "How many clips did Natalia sell altogether in April and May?"
-)
-WALLET = (
-    "Betty is saving money for a new wallet which costs $1,000. Betty has only half of the money she needs. Her "
-    "parents decided to give her $15/3 for that purpose. How much more money does Betty need to buy the wallet?"
-)
 SHORT = "Compute $3^5 - 7$."
 POEM = "Describe in your own words why the sea looks blue, and how a painter would mix that colour."
 TEMPLATE = "You are given a list of integers and have to return another list as the statement below asks you to do."
