@@ -22,6 +22,8 @@ from distill.specs import Recipe
 
 AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
 """What to do about a prompts file that cannot be read."""
+Named = list[tuple[str, Prompt]]
+"""Problems with the name of their benchmark."""
 QUOTED = 200
 """Characters of a question that was left out, in the file that lists them."""
 
@@ -33,13 +35,14 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     """
     if not recipe.prompts:
         raise InputError("the recipe names no prompts", todo="add `prompts: [{source: arithmetic, limit: 100}]` to it")
-    evaluation_problems(recipe, ())  # a mistake there should show before anything is paid for
+    evaluated = _named_problems(recipe.evaluate.prompts, recipe.seed)
+    _usable((prompt for _, prompt in evaluated), recipe, ())  # a mistake there shows before anything is paid for
     folder = run.path / ".prompts"
     shutil.rmtree(folder, ignore_errors=True)  # of a start that was killed
     spool = Spool(folder)
     try:
         items = _told(collect(recipe.prompts, recipe.seed))
-        found = prepare(items, recipe.prepare, contamination_of(recipe), recipe.seed, spool)
+        found = prepare(items, recipe.prepare, contamination_of(recipe, evaluated), recipe.seed, spool)
         if not len(found.order):
             raise _nothing_left(recipe, spool.rows, found)
         if "math" in recipe.filter.checks:
@@ -58,13 +61,14 @@ def collect(parts: Iterable[PromptsPart], seed: int) -> Iterator[Sourced]:
         yield from sourced(part, seed)
 
 
-def contamination_of(recipe: Recipe) -> Contamination | None:
+def contamination_of(recipe: Recipe, evaluated: Named) -> Contamination | None:
     """The problems that must not be trained on: those of the recipe's own evaluation, and of the sets it names."""
-    parts = (*recipe.evaluate.prompts, *recipe.prepare.decontaminate)
-    if not parts:
-        return None
-    problems = ((benchmark_name(part), item.prompt.text) for part in parts for item in sourced(part, recipe.seed))
-    return Contamination(problems)
+    named = [*evaluated, *_named_problems(recipe.prepare.decontaminate, recipe.seed)]
+    return Contamination((name, prompt.text) for name, prompt in named) if named else None
+
+
+def _named_problems(parts: Iterable[PromptsPart], seed: int) -> Named:
+    return [(benchmark_name(part), item.prompt) for part in parts for item in sourced(part, seed)]
 
 
 def benchmark_name(part: PromptsPart) -> str:
@@ -74,8 +78,12 @@ def benchmark_name(part: PromptsPart) -> str:
 def evaluation_problems(recipe: Recipe, prompts: Iterable[Prompt]) -> list[Prompt]:
     """The problems a recipe evaluates on, each once. Raises InputError when there are none, when one has no gold
     answer or verifier, or one is among `prompts` too."""
-    parts = recipe.evaluate.prompts
-    problems = list(unique(item.prompt for item in collect(parts, recipe.seed)))
+    return _usable((item.prompt for item in collect(recipe.evaluate.prompts, recipe.seed)), recipe, prompts)
+
+
+def _usable(found: Iterable[Prompt], recipe: Recipe, prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The checks of `evaluation_problems` on problems that were read."""
+    parts, problems = recipe.evaluate.prompts, list(unique(found))
     if parts and not problems:
         raise InputError(
             "there are no problems to evaluate on",
