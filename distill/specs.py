@@ -15,12 +15,14 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from distill.contract import TEMPLATES, Contract, ReasoningFormat, Response
+from distill.contract import ReasoningFormat
 from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
 from distill.records import Kind, Sampling
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
+from distill.student_specs import StudentSpec
+from distill.train_specs import TrainSettings
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
@@ -87,82 +89,6 @@ class TeacherSpec(Strict):
     def is_folder(self) -> bool:
         """Whether the weights lie here, where `teacher()` found them, so that they are known by their content."""
         return not self.served and Path(self.model).is_absolute() and Path(self.model).is_dir()
-
-
-class Architecture(Strict):
-    """A dense student built from nothing: sizes of a Qwen2 or Llama model."""
-
-    model_type: Literal["qwen2", "llama"]
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0)
-    num_attention_heads: int = Field(gt=0)
-    num_key_value_heads: int = Field(gt=0)
-    max_position_embeddings: int = Field(gt=0)
-    rope_theta: float = Field(10_000.0, gt=0)
-    tie_word_embeddings: bool = True
-    initializer_range: float = Field(0.02, gt=0)
-    """Standard deviation of the initial weights."""
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError("num_attention_heads must divide hidden_size, and num_key_value_heads num_attention_heads")
-        return self
-
-
-class StudentSpec(Strict):
-    """A model that learns: a pretrained base, or an architecture with a tokenizer to start from nothing."""
-
-    name: str
-    description: str = ""
-    base: str | None = None
-    """A Hugging Face id or a folder; a relative one lies beside the spec, in the checkout or the working directory."""
-    revision: str | None = None
-    architecture: Architecture | None = None
-    tokenizer: str | None = None
-    """Folder or id of the tokenizer; by default the base's own."""
-    license: str | None = None
-    parameters: int | None = Field(None, gt=0)
-    """Published number of weights; a test builds the model and compares."""
-    template: str
-    """Chat format: one of those in contract.py."""
-    forced_prefix: str = ""
-    """Put behind the assistant's header when serving: `<think>\\n` for a student that always reasons."""
-    thinks: bool = True
-    """Whether the think tags have to be single tokens; missing ones are added, mean-initialised and trained."""
-    pad_token: str | None = None
-    """A token other than every stop token; by default the tokenizer's own."""
-    system: str | None = None
-    instruction: dict[Kind, str] = {}
-    gguf_pre: str | None = None
-    """llama.cpp's name for the tokenizer's pre-tokenizer."""
-    source: str | None = None
-    """Where the figures above come from."""
-
-    @field_validator("template")
-    @classmethod
-    def _known_template(cls, value: str) -> str:
-        if value not in TEMPLATES:
-            raise ValueError(f"unknown template '{value}'{near(value, list(TEMPLATES))}; known: {', '.join(TEMPLATES)}")
-        return value
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.base is None) == (self.architecture is None):
-            raise ValueError("give either base (pretrained) or architecture (from nothing)")
-        if self.architecture is not None and self.tokenizer is None:
-            raise ValueError("architecture needs a tokenizer")
-        if self.forced_prefix and not self.thinks:
-            raise ValueError("forced_prefix is for a student that thinks; set thinks: true or drop it")
-        if not Response(None, "answer").render(empty_pair=True).startswith(self.forced_prefix):
-            raise ValueError('forced_prefix is not how a response begins; write "<think>\\n" in double quotes')
-        return self
-
-    @property
-    def contract(self) -> Contract:
-        instruction: dict[str, str] = {str(kind): text for kind, text in self.instruction.items()}
-        return Contract(self.template, self.forced_prefix, instruction or None, self.system)
 
 
 class GenerateSettings(Strict):
@@ -239,31 +165,6 @@ class FilterSettings(Strict):
             return self.checks
         structural = tuple(name for name in ("finished", "think_format") if name in self.checks)
         return structural if self.keep == "all" else tuple(dict.fromkeys((*structural, *self.keep)))
-
-
-class TrainSettings(Strict):
-    """Supervised fine-tuning of the student. Defaults: DeepSeek-R1's students (arXiv 2501.12948v2, B.4.3)."""
-
-    epochs: float = Field(2.0, gt=0)
-    learning_rate: float = Field(1e-4, gt=0)
-    final_learning_rate: float = Field(0.1, ge=0, le=1)
-    """The cosine schedule ends at this share of the learning rate."""
-    warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises; not published for R1, 0.03 as in Open-R1's recipes."""
-    batch_size: int = Field(64, ge=1)
-    """Traces per optimizer step."""
-    micro_batch_tokens: int = Field(16_384, ge=1)
-    """Tokens, padding included, of one forward pass; a step takes as many passes as its traces need."""
-    context_length: int = Field(32_768, ge=16)
-    """Longer traces are left out and counted, never cut."""
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    precision: Literal["fp32", "bf16", "mixed"] = "mixed"
-    """`mixed`: fp32 weights, bf16 arithmetic. `bf16`: weights and optimizer in bf16, for half the memory; an update
-    below half a unit in a weight's last place (1/512 to 1/256 of it) is lost, and at rates of 1e-4 most are."""
-    checkpoint_minutes: float = Field(10.0, gt=0)
-    checkpoint_steps: int | None = Field(None, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
 
 
 class EvaluateSettings(Strict):
@@ -445,7 +346,18 @@ _DESCRIPTIONS = {"description", "license", "distillation_terms", "source"}
 _ONLY_FOR_FILES = {"gguf_pre"}
 """Fields of a student spec that decide its quantized files and nothing before: correcting one repeats no training."""
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
-_ONLY_HOW = ("micro_batch_tokens", "checkpoint_minutes", "checkpoint_steps", "keep_checkpoints")
+_ONLY_HOW = (
+    "micro_batch_tokens",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "max_loss_jump",
+    "samples",
+    "trackers",
+    "context_parallel",
+    "activation_checkpointing",
+)
+"""Settings that change how a training is done and watched, not what it learns."""
 
 
 # --- finding and loading -------------------------------------------------------------------------------------------

@@ -165,6 +165,13 @@ def _for_tool(
     if "train" not in sides:
         raise UsageError("a tool needs rows to train on", given="--split heldout", todo="--split train or all")
     contract = spec.contract if spec else None
+    phase, *more = spec.phases(recipe.train) if spec else recipe.train.phases_of()
+    if more:
+        raise UsageError(
+            f"the recipe trains in {len(more) + 1} phases, and a tool's configuration is of one",
+            given=", ".join(part.name for part in (phase, *more)),
+            todo="export without --for, or from a recipe without train.phases",
+        )
     with export_folder(out, {**facts, "student": spec.name if spec else None}) as folder:
         rows = Rows(Lengths(contract, tokenizer_at_hand(spec) if spec else None))
         for side in sides:
@@ -173,7 +180,7 @@ def _for_tool(
         base = spec.base if spec else None
         if spec is not None and base is None and run.untrained.is_dir():
             base = str(run.untrained.resolve())  # a student from nothing: its first weights, where it was trained here
-        job = Job(spec, base, recipe.train, recipe.seed, rows.lengths.found(), dict(rows.counts))
+        job = Job(spec, base, recipe.train, phase, recipe.seed, rows.lengths.found(), dict(rows.counts))
         for name, text in tool_files(tool, job).items():
             (folder / name).write_text(text, encoding="utf-8")
         names = sorted(path.name for path in folder.iterdir())

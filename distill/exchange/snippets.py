@@ -15,7 +15,8 @@ from typing import Any
 from distill.contract import CLOSE, OPEN, TEMPLATES, Contract
 from distill.exchange.lengths import Length
 from distill.exchange.trl_script import trl_script
-from distill.specs import StudentSpec, TrainSettings
+from distill.student_specs import StudentSpec
+from distill.train_specs import Phase, TrainSettings
 
 FILL_IN = "FILL-IN"
 MODEL_GAP, TEMPLATE_GAP = f"{FILL_IN}-MODEL", f"{FILL_IN}-TEMPLATE"
@@ -39,6 +40,7 @@ class Job:
     spec: StudentSpec | None
     base: str | None
     train: TrainSettings
+    phase: Phase
     seed: int
     length: Length
     rows: Mapping[str, int]
@@ -86,6 +88,7 @@ def tool_files(tool: str, job: Job) -> dict[str, str]:
             tags=job.tags,
             templates=contract is not None,
             train=job.train,
+            phase=job.phase,
             seed=job.seed,
             length=job.length.told(),
         )
@@ -127,8 +130,8 @@ def axolotl_settings(job: Job) -> Iterable[Setting]:
     yield "train_on_inputs", False, ""
     yield "micro_batch_size", 1, ""
     yield "gradient_accumulation_steps", train.batch_size, "divide by the number of GPUs"
-    yield "num_epochs", train.epochs, ""
-    yield "learning_rate", train.learning_rate, ""
+    yield "num_epochs", job.phase.epochs, ""
+    yield "learning_rate", job.phase.learning_rate, ""
     yield "lr_scheduler", "cosine", ""
     yield "cosine_min_lr_ratio", train.final_learning_rate, ""
     yield "warmup_ratio", train.warmup, ""
@@ -188,11 +191,11 @@ def llama_factory_settings(job: Job) -> Iterable[Setting]:
     yield "train_on_prompt", False, ""
     yield "per_device_train_batch_size", 1, ""
     yield "gradient_accumulation_steps", train.batch_size, "divide by the number of GPUs"
-    yield "num_train_epochs", train.epochs, ""
-    yield "learning_rate", train.learning_rate, ""
+    yield "num_train_epochs", job.phase.epochs, ""
+    yield "learning_rate", job.phase.learning_rate, ""
     yield "lr_scheduler_type", "cosine_with_min_lr", ""
     yield "lr_scheduler_kwargs", {"min_lr_rate": train.final_learning_rate}, ""
-    steps = -(-job.rows["train"] // train.batch_size) * train.epochs
+    steps = -(-job.rows["train"] // train.batch_size) * job.phase.epochs
     yield "warmup_steps", round(steps * train.warmup), "a number: warmup_ratio is gone from newer transformers"
     yield "weight_decay", train.weight_decay, ""
     yield "max_grad_norm", train.max_grad_norm, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-from distill.specs import TrainSettings
+from distill.train_specs import Phase, TrainSettings
 
 SCRIPT = Template('''\
 """Fine-tunes a student with TRL on the rows beside this file. Written by `distill export`, tried with TRL 1.16.0.
@@ -136,6 +136,7 @@ def trl_script(
     tags: list[str],
     templates: bool,
     train: TrainSettings,
+    phase: Phase,
     seed: int,
     length: str,
 ) -> str:
@@ -149,8 +150,8 @@ def trl_script(
         templates=templates,
         batch=train.batch_size,
         length=f"{length[0].upper()}{length[1:]}",
-        epochs=train.epochs,
-        learning_rate=train.learning_rate,
+        epochs=phase.epochs,
+        learning_rate=phase.learning_rate,
         final_learning_rate=train.final_learning_rate,
         warmup=train.warmup,
         weight_decay=train.weight_decay,

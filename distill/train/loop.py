@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import Interrupted, TrainingError
-from distill.specs import TrainSettings
 from distill.train import checkpoints
 from distill.train.encoding import IGNORE, Example, batches, collate, micro_batches, padded, steps_in
+from distill.train_specs import Phase, TrainSettings
 
 BETAS, EPSILON = (0.9, 0.95), 1e-8
 """AdamW's, as in the DeepSeek-V3 report (arXiv 2412.19437, section 4.2); not published for R1's students."""
@@ -37,6 +37,7 @@ class Job:
     train: Sequence[Example]
     heldout: Sequence[Example]
     settings: TrainSettings
+    phases: Sequence[Phase]
     pad: int
     seed: int
     checkpoints: Path
@@ -54,14 +55,14 @@ class Result:
 Log = Callable[[dict[str, Any]], None]
 
 
-def learning_rate(step: int, steps: int, settings: TrainSettings) -> float:
+def learning_rate(step: int, steps: int, peak: float, settings: TrainSettings) -> float:
     """Linear warmup, then a cosine from the peak to `final_learning_rate` of it (R1: one tenth)."""
     warmup = round(settings.warmup * steps)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - 1 - warmup)
     low = settings.final_learning_rate
-    return settings.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def train(model: Any, job: Job, log: Log) -> Result:
@@ -89,8 +90,8 @@ class _Loop:
             {"params": matrices, "weight_decay": job.settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=job.settings.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
-        self.steps = steps_in(len(job.train), job.settings.batch_size, job.settings.epochs)
+        self.optimizer = torch.optim.AdamW(groups, lr=job.phases[0].learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+        self.steps = steps_in(len(job.train), job.settings.batch_size, job.phases[0].epochs)
         self.stop_asked = False
 
     def run(self) -> Result:
@@ -131,7 +132,7 @@ class _Loop:
         import torch
 
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.job.settings)
+            group["lr"] = learning_rate(step, self.steps, self.job.phases[0].learning_rate, self.job.settings)
         total = sum(example.loss_tokens for example in batch)
         summed = 0.0
         for part in micro_batches(batch, self.job.settings.micro_batch_tokens):

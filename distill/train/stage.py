@@ -48,7 +48,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     name = sha256_of([recipe.section_hash("train"), run.hashes(run.kept), folders])
     checkpoints_here = run.checkpoints / name[:12]
     _tell_of_others(run.checkpoints, checkpoints_here)
-    job = Job(name, examples, heldout, settings, tokenizer.pad_token_id, recipe.seed, checkpoints_here)
+    job = Job(name, examples, heldout, settings, spec.phases(settings), tokenizer.pad_token_id, recipe.seed, checkpoints_here)
     result = _train(model, job, run)
     facts = {
         "student": spec.name,
@@ -88,7 +88,7 @@ def attention_for(device: str, census: Census) -> str:
 
 
 def _train(model: Any, job: Job, run: RunDir) -> Result:
-    steps = steps_in(len(job.train), job.settings.batch_size, job.settings.epochs)
+    steps = steps_in(len(job.train), job.settings.batch_size, job.phases[0].epochs)
     with bar("train", steps) as update:
 
         def log(values: dict[str, Any]) -> None:

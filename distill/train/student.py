@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from distill.contract import CLOSE, CONTRACT_FILE, OPEN, Contract, tokenizer_contract_faults
 from distill.errors import ContractError, SpecError
 from distill.progress import quiet_transformers
-from distill.specs import Architecture, StudentSpec
+from distill.student_specs import Architecture, StudentSpec
 
 if TYPE_CHECKING:
     import torch

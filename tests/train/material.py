@@ -64,4 +64,4 @@ def model(seed: int = 0) -> Any:
 
 def job(folder: Path, *, count: int = 16, settings: TrainSettings = PLAIN, name: str = "job", **changed: Any) -> Job:
     everything = {"train": examples(count), "heldout": examples(3, seed=9), "seed": 5, **changed}
-    return Job(name=name, settings=settings, pad=PAD, checkpoints=folder, **everything)
+    return Job(name=name, settings=settings, phases=settings.phases_of(), pad=PAD, checkpoints=folder, **everything)

@@ -149,7 +149,7 @@ def test_other_precisions_learn_as_well(tmp_path: Path, precision: Any) -> None:
 
 def test_the_rate_rises_then_falls_to_one_tenth() -> None:
     settings = TrainSettings(learning_rate=1.0, warmup=0.1)
-    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    rates = [learning_rate(step, 100, 1.0, settings) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * (n + 1) for n in range(10)])
     assert rates[10] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1)
@@ -160,7 +160,7 @@ def test_the_rate_rises_then_falls_to_one_tenth() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_the_rate_of_short_jobs(steps: int) -> None:
     settings = TrainSettings(learning_rate=1.0, warmup=0.03)
-    rates = [learning_rate(step, steps, settings) for step in range(steps)]
+    rates = [learning_rate(step, steps, 1.0, settings) for step in range(steps)]
     assert all(0.1 <= rate <= 1.0 for rate in rates)
     assert rates[0] == 1.0
     assert steps == 1 or rates[-1] == pytest.approx(0.1)
@@ -170,7 +170,7 @@ def test_every_step_is_made_with_the_rate_of_the_schedule(tmp_path: Path) -> Non
     log, settings = Log(), changed(epochs=5, warmup=0.2, final_learning_rate=0.1)
     train(model(), job(tmp_path, settings=settings), log)
     told = [values["lr"] for values in log if "loss" in values]
-    assert told == pytest.approx([learning_rate(step, 20, settings) for step in range(20)])
+    assert told == pytest.approx([learning_rate(step, 20, 1e-3, settings) for step in range(20)])
     assert (max(told), told[-1]) == pytest.approx((1e-3, 1e-4))
 
 
@@ -188,7 +188,7 @@ def test_a_step_is_adamw_with_clipping_and_decay_on_matrices_alone(tmp_path: Pat
         by_hand_too.zero_grad()
         (running._summed_loss(batch) / sum(example.loss_tokens for example in batch)).backward()
         norm = torch.sqrt(sum((p.grad**2).sum() for p in by_hand_too.parameters()))
-        rate = learning_rate(step - 1, 2, settings)
+        rate = learning_rate(step - 1, 2, 1e-2, settings)
         with torch.no_grad():
             for name, parameter in by_hand_too.named_parameters():
                 gradient = parameter.grad * min(1.0, clip / float(norm))
