@@ -25,7 +25,8 @@ from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.records import Message, Prompt
 from distill.rundir import RunDir
-from distill.specs import Recipe, StudentSpec
+from distill.specs import Recipe
+from distill.student_specs import StudentSpec
 
 Format = Literal["messages", "jsonl", "parquet"]
 Tool = Literal["trl", "axolotl", "llama-factory"]

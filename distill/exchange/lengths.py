@@ -12,7 +12,7 @@ from typing import Any
 
 from distill.contract import CLOSE, OPEN, Contract
 from distill.records import Message
-from distill.specs import StudentSpec
+from distill.student_specs import StudentSpec
 
 HEADERS = 64
 """Bytes that a chat template puts around the messages, where the template is not known."""
