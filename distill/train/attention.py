@@ -1,0 +1,112 @@
+"""Attention over packed traces: one row of tokens, and no trace sees another.
+
+Registered with transformers under NAME. On a GPU it is torch's own variable-length kernel (flash attention); on a CPU
+torch's kernel trace by trace, or, where traces are short, products and softmax written out. Knows nothing about
+training or text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "distill_packed"
+Kernel = Literal["varlen", "apart", "written_out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Where the traces of a row begin and end."""
+
+    bounds: torch.Tensor
+    """[traces + 1] int32, on the row's device: 0, then where each trace ends."""
+    lengths: tuple[int, ...]
+    kernel: Kernel
+    exchange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """With the tokens of a row spread over GPUs: [1, heads, own tokens, d] → [1, own heads, all tokens, d]."""
+    give_back: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """The inverse of `exchange`."""
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths)
+
+
+def use_packed_attention(model: Any) -> None:
+    """Makes a transformers model attend within segments; its decoder then takes them as `segments`."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    model.set_attn_implementation(NAME)
+
+
+def packed_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    segments: Segments,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: query [1, heads, tokens, d], key and value with their own number of heads, to
+    [1, tokens, heads, d]. Causal inside each segment."""
+    del attention_mask
+    if segments.exchange is not None:
+        query, key, value = segments.exchange(query), segments.exchange(key), segments.exchange(value)
+    kernel = {"varlen": _varlen, "apart": _apart, "written_out": _written_out}[segments.kernel]
+    out = kernel(query, key, value, segments, scaling if scaling is not None else query.shape[-1] ** -0.5)
+    if segments.give_back is not None:
+        out = segments.give_back(out.transpose(1, 2)).transpose(1, 2)
+    return out, None
+
+
+def _varlen(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scale: float
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
+    bounds, longest = segments.bounds, segments.longest
+    out = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True)
+    assert not isinstance(out, tuple)
+    return out.unsqueeze(0)
+
+
+def _apart(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scale: float
+) -> torch.Tensor:
+    import torch
+
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # the CPU's flash kernel knows no grouped heads
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    parts = zip(*(tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    found = [sdpa(q, k, v, is_causal=True, scale=scale) for q, k, v in parts]
+    return torch.cat(found, dim=2).transpose(1, 2)
+
+
+def _written_out(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scale: float
+) -> torch.Tensor:
+    """All traces at once, padded to the longest: [traces, heads, longest, longest] weights stand in memory."""
+    import torch
+
+    starts, longest = segments.bounds[:-1].long(), segments.longest
+    steps = torch.arange(longest, device=query.device)
+    places = (starts[:, None] + steps).clamp(max=query.shape[2] - 1)
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (tensor[0][:, places].transpose(0, 1) for tensor in (query, key, value))
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    weights = (q @ k.transpose(-1, -2) * scale).masked_fill(steps > steps[:, None], -torch.inf)
+    found = torch.softmax(weights, -1, dtype=torch.float32).to(v.dtype) @ v
+    own = torch.cat([row * longest + torch.arange(length) for row, length in enumerate(segments.lengths)])
+    return found.transpose(1, 2).flatten(0, 1)[own].unsqueeze(0)
