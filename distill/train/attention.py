@@ -1,8 +1,7 @@
 """Attention over packed traces: one row of tokens, and no trace sees another.
 
 Registered with transformers under NAME. On a GPU it is torch's own variable-length kernel (flash attention); on a CPU
-torch's kernel trace by trace, or, where traces are short, products and softmax written out. Knows nothing about
-training or text.
+torch's scaled dot product, trace by trace. Knows nothing about training or text.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 NAME = "distill_packed"
-Kernel = Literal["varlen", "apart", "written_out"]
+Kernel = Literal["varlen", "apart"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,8 @@ def packed_attention(
     del attention_mask
     if segments.exchange is not None:
         query, key, value = segments.exchange(query), segments.exchange(key), segments.exchange(value)
-    kernel = {"varlen": _varlen, "apart": _apart, "written_out": _written_out}[segments.kernel]
-    out = kernel(query, key, value, segments, scaling if scaling is not None else query.shape[-1] ** -0.5)
+    attend = _varlen if segments.kernel == "varlen" else _apart
+    out = attend(query, key, value, segments, scaling if scaling is not None else query.shape[-1] ** -0.5)
     if segments.give_back is not None:
         out = segments.give_back(out.transpose(1, 2)).transpose(1, 2)
     return out, None
@@ -91,22 +90,3 @@ def _apart(
     parts = zip(*(tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)), strict=True)
     found = [sdpa(q, k, v, is_causal=True, scale=scale) for q, k, v in parts]
     return torch.cat(found, dim=2).transpose(1, 2)
-
-
-def _written_out(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Segments, scale: float
-) -> torch.Tensor:
-    """All traces at once, padded to the longest: [traces, heads, longest, longest] weights stand in memory."""
-    import torch
-
-    starts, longest = segments.bounds[:-1].long(), segments.longest
-    steps = torch.arange(longest, device=query.device)
-    places = (starts[:, None] + steps).clamp(max=query.shape[2] - 1)
-    groups = query.shape[1] // key.shape[1]
-    q, k, v = (tensor[0][:, places].transpose(0, 1) for tensor in (query, key, value))
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    weights = (q @ k.transpose(-1, -2) * scale).masked_fill(steps > steps[:, None], -torch.inf)
-    found = torch.softmax(weights, -1, dtype=torch.float32).to(v.dtype) @ v
-    own = torch.cat([row * longest + torch.arange(length) for row, length in enumerate(segments.lengths)])
-    return found.transpose(1, 2).flatten(0, 1)[own].unsqueeze(0)

@@ -1,30 +1,38 @@
-"""The training loop: loss on the response only, cosine learning rate, checkpoints, resume, stop on a broken loss.
+"""The training loop: packed traces, loss on the response only, cosine learning rate, checkpoints, resume, and a stop
+where something is broken. One process or many alike.
 
-Knows nothing about runs, recipes or where examples come from.
+Knows nothing about runs, recipes or where traces come from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from distill.errors import Interrupted, TrainingError
 from distill.train import checkpoints
-from distill.train.encoding import IGNORE, Example, batches, collate, micro_batches, padded, steps_in
-from distill.train_specs import Phase, TrainSettings
+from distill.train.attention import Kernel
+from distill.train.context_parallel import split_pack
+from distill.train.guards import LossGuard
+from distill.train.packing import Pack, collate, passes
+from distill.train.parallel import World
+from distill.train.speed import Speedometer
+from distill.train_specs import TrainSettings
 
-BETAS, EPSILON = (0.9, 0.95), 1e-8
-"""AdamW's, as in the DeepSeek-V3 report (arXiv 2412.19437, section 4.2); not published for R1's students."""
+if TYPE_CHECKING:
+    import torch
+
+    from distill.train.loss import StudentLoss
+    from distill.train.mixture import Schedule
+    from distill.train.token_set import Example, TokenSet
+
 LOG_STEPS = 10
-HEAD_ROWS = 256
-"""Response tokens go through the head in multiples of this many: few shapes, for the reason given at `WIDTH`."""
 HELDOUT_TIMES = 10
 """How often the held-out loss is measured, spread over the job."""
 
@@ -34,12 +42,11 @@ class Job:
     """What is trained on what. `name` identifies the job to its checkpoints; `pad` is the padding token's id."""
 
     name: str
-    train: Sequence[Example]
-    heldout: Sequence[Example]
+    train: TokenSet
+    heldout: TokenSet
+    schedule: Schedule
     settings: TrainSettings
-    phases: Sequence[Phase]
     pad: int
-    seed: int
     checkpoints: Path
 
 
@@ -49,10 +56,18 @@ class Result:
     loss: float
     heldout_loss: float | None
     seconds: float
+    """Of all starts together."""
     resumed_at: int
+    tokens_per_s: float
+    """Tokens of traces, over the seconds spent in steps of this start."""
 
 
-Log = Callable[[dict[str, Any]], None]
+class Watcher(Protocol):
+    """Who looks on: told of every measurement, and asked after every step whether to look at the student itself."""
+
+    def log(self, values: Mapping[str, Any]) -> None: ...
+
+    def after_step(self, done: int, steps: int, loop: Loop) -> None: ...
 
 
 def learning_rate(step: int, steps: int, peak: float, settings: TrainSettings) -> float:
@@ -65,128 +80,197 @@ def learning_rate(step: int, steps: int, peak: float, settings: TrainSettings) -
     return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-def train(model: Any, job: Job, log: Log) -> Result:
-    """Trains to the end, from the newest checkpoint of this job if there is one.
-
-    Raises TrainingError for a loss that is not a number, naming the traces of that step, and Interrupted after
-    Ctrl-C or SIGTERM once a checkpoint is written.
-    """
-    if not job.train:
-        raise TrainingError(
-            "there is nothing to train on", todo="look at the rejections: `distill show RUN --rejected`"
-        )
-    return _Loop(model, job, log).run()
+class _Abandoned(Exception):  # noqa: N818  # a way out of a step that is not finished
+    """A stop was asked for in the middle of a step; its gradients are dropped, the weights are those before it."""
 
 
-class _Loop:
-    def __init__(self, model: Any, job: Job, log: Log) -> None:
-        import torch
+@dataclass(slots=True)
+class Loop:
+    """One training job on one process of `world`; `module` may be sharded, `optimizer` is over its parameters."""
 
-        self.model, self.job, self.log = model, job, log
-        self.device = next(model.parameters()).device
-        matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": job.settings.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=job.phases[0].learning_rate, betas=BETAS, eps=EPSILON, fused=True)
-        self.steps = steps_in(len(job.train), job.settings.batch_size, job.phases[0].epochs)
-        self.stop_asked = False
+    module: StudentLoss
+    optimizer: torch.optim.Optimizer
+    job: Job
+    watcher: Watcher
+    world: World = field(default_factory=World)
+    speed: Speedometer | None = None
+    """Measures tokens per second and the share of peak compute; None measures neither."""
+    stop_asked: bool = False
+    guard: LossGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = LossGuard(self.job.settings.max_loss_jump)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
 
     def run(self) -> Result:
+        """Trains to the end, from the newest checkpoint of this job if there is one.
+
+        Raises TrainingError for a broken loss, naming the traces of that step, and Interrupted after Ctrl-C or SIGTERM
+        once a checkpoint is written.
+        """
+        steps = self.job.schedule.steps
         first, spent = self._resume()
         started = saved = time.monotonic()
-        loss, tokens, heldout = math.nan, 0, None
-        every = max(1, self.steps // HELDOUT_TIMES)
-        self.model.train()
-        stream = itertools.islice(
-            batches(self.job.train, self.job.settings.batch_size, self.job.seed), first, self.steps
-        )
+        loss, heldout = math.nan, None
+        trained, in_steps = 0, 0.0
+        self.module.train()
         with self._signals():
-            for step, batch in enumerate(stream, start=first):
-                loss, norm = self._step(step, batch)
-                tokens += sum(example.length for example in batch)
+            for step in range(first, steps):
+                begun = time.monotonic()
+                try:
+                    loss, norm = self.step(step)
+                except _Abandoned:
+                    self._interrupt(step, spent + time.monotonic() - started)
+                trained += self._measure(step, time.monotonic() - begun)
+                in_steps += time.monotonic() - begun
                 done = step + 1
-                if done % LOG_STEPS == 0 or done == self.steps:
-                    rate = tokens / (time.monotonic() - started)
-                    lr = self.optimizer.param_groups[0]["lr"]
-                    self.log(
-                        {"step": done, "steps": self.steps, "loss": loss, "lr": lr, "norm": norm, "tokens_per_s": rate}
-                    )
-                if self.job.heldout and (done % every == 0 or done == self.steps):
-                    heldout = self.loss_of(self.job.heldout)
-                    self.log({"step": done, "steps": self.steps, "heldout_loss": heldout})
-                if done < self.steps and (self._checkpoint_due(done, saved) or self.stop_asked):
+                if done % LOG_STEPS == 0 or done == steps:
+                    self._report(done, loss, norm)
+                heldout = self._heldout(done) if self._heldout_due(done) else heldout
+                self.watcher.after_step(done, steps, self)
+                if done < steps and self.world.any(self._checkpoint_due(done, saved)):
                     self._save(done, spent + time.monotonic() - started)
                     saved = time.monotonic()
-                if self.stop_asked and done < self.steps:
-                    raise Interrupted(
-                        f"training stopped after step {done} of {self.steps}, saved",
-                        todo="start the same command again; it goes on from there",
-                    )
-        return Result(self.steps, loss, heldout, spent + time.monotonic() - started, first)
+                if done < steps and self.world.any(self.stop_asked):
+                    self._interrupt(done, spent + time.monotonic() - started)
+        seconds = spent + time.monotonic() - started
+        return Result(steps, loss, heldout, seconds, first, trained / in_steps if in_steps else 0.0)
 
-    def _step(self, step: int, batch: list[Example]) -> tuple[float, float]:
-        """One optimizer step; returns the mean loss per response token and the gradient norm before clipping."""
+    # --- one step ---
+
+    def step(self, step: int) -> tuple[float, float]:
+        """One optimizer step: the mean loss per response token, and the gradient norm before clipping."""
         import torch
 
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.steps, self.job.phases[0].learning_rate, self.job.settings)
-        total = sum(example.loss_tokens for example in batch)
-        summed = 0.0
-        for part in micro_batches(batch, self.job.settings.micro_batch_tokens):
-            loss = self._summed_loss(part) / total
+        job = self.job
+        indices = job.schedule.batch(step)
+        self._set_rate(step)
+        total = int(job.train.loss_tokens[indices].sum())
+        summed = torch.zeros((), dtype=torch.float64)
+        for pack in self._packs(job.train, indices):
+            loss = self.module(pack) / total
             loss.backward()
-            summed += loss.item()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.job.settings.max_grad_norm))
-        if not math.isfinite(summed) or not math.isfinite(norm):
-            raise TrainingError(
-                f"the loss is not a number at step {step + 1}",
-                given="traces " + ", ".join(example.trace_id[:12] for example in batch[:8]),
-                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
-                "from the beginning",
-            )
+            summed += loss.detach().double().cpu()
+            if self.world.any(self.stop_asked):
+                self.optimizer.zero_grad(set_to_none=True)
+                raise _Abandoned
+        mean = self.world.total_of_parts(float(summed))
+        norm = clipped(self.module, job.settings.max_grad_norm)
+        self._guard(step, mean, norm, indices)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return summed, norm
+        return mean, norm
 
-    def _summed_loss(self, part: Sequence[Example]) -> Any:
-        """Cross-entropy summed over the response tokens of some examples, in float32.
+    def _measure(self, step: int, seconds: float) -> int:
+        """The tokens of a step's traces."""
+        indices = self.job.schedule.batch(step)
+        lengths = self.job.train.lengths[indices].tolist()
+        if self.speed is not None:
+            self.speed.add(lengths, int(self.job.train.loss_tokens[indices].sum()), seconds)
+        return sum(lengths)
 
-        The head, the widest product of all, runs over response tokens alone, and over filler up to full `HEAD_ROWS`.
-        """
+    def _packs(self, traces: TokenSet, indices: Sequence[int]) -> Iterator[Pack]:
+        """This rank's packs of these traces; every rank gets as many."""
+        capacity = self.job.settings.micro_batch_tokens * self.world.context_parallel
+        for ranks in passes(traces.lengths[indices], capacity, self.world.data_size):
+            yield self._pack([traces.example(int(indices[place])) for place in ranks[self.world.data_rank]])
+
+    def _pack(self, traces: Sequence[Example]) -> Pack:
+        pack = collate(traces, pad=self.job.pad, multiple=self._multiple(traces), kernel=self._kernel)
+        return split_pack(pack, self.world, pad=self.job.pad).to(self.device)
+
+    @property
+    def _kernel(self) -> Kernel:
+        return "varlen" if self.device.type == "cuda" else "apart"
+
+    def _multiple(self, traces: Sequence[Example]) -> int:
+        """Rows are filled up to a multiple of this many tokens, at most a 32nd more. On a CPU every new shape costs a
+        kernel and memory, a hundred of them two fifths of the speed (benchmarks/training_speed.py)."""
+        if self.device.type != "cpu":
+            return 1
+        tokens = sum(trace.length for trace in traces)
+        return max(16, 1 << max(0, tokens.bit_length() - 6))
+
+    def _set_rate(self, step: int) -> None:
+        position = self.job.schedule.phase_at(step)
+        peak = position.phase.learning_rate
+        rate = learning_rate(position.step_in_phase, position.steps_in_phase, peak, self.job.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _guard(self, step: int, mean: float, norm: float, indices: Sequence[int]) -> None:
+        """Before the weights take the step: a broken one changes nothing."""
+        traces = [self.job.train.example(int(index)) for index in indices]
+        names = [trace.trace_id for trace in traces]
+        try:
+            self.guard.check(step + 1, mean, norm, names)
+        except TrainingError:
+            self.optimizer.zero_grad(set_to_none=True)
+            self.guard.check(step + 1, mean, norm, names, [self.loss_of([trace]) for trace in traces])
+            raise
+
+    # --- looking ---
+
+    def loss_of(self, traces: Sequence[Example]) -> float:
+        """Mean loss per response token of a few traces in one pass, without training; the same on every rank."""
+        with self._looking():
+            summed = float(self.module(self._pack(traces)))
+        everywhere = self.world.total_of_parts(summed) / self.world.data_size  # each of which had these traces
+        return everywhere / sum(trace.loss_tokens for trace in traces)
+
+    def heldout_loss(self) -> float:
+        """Mean loss per response token of the held-out traces."""
+        import numpy as np
+
+        heldout = self.job.heldout
+        with self._looking():
+            summed = sum(float(self.module(pack)) for pack in self._packs(heldout, np.arange(len(heldout))))
+        return self.world.total_of_parts(summed) / int(heldout.loss_tokens.sum())
+
+    @contextlib.contextmanager
+    def _looking(self) -> Iterator[None]:
         import torch
 
-        inputs, labels = collate(part, self.job.pad, self.device)
-        mixed = self.job.settings.precision == "mixed"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            hidden = self.model.get_decoder()(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
-            targets = labels[:, 1:]
-            places = (targets != IGNORE).flatten().nonzero().squeeze(1)
-            filler = places.new_zeros(padded(len(places), HEAD_ROWS) - len(places))
-            rows = hidden.flatten(0, 1)[torch.cat([places, filler])]
-            logits = self.model.get_output_embeddings()(rows)
-        wanted = torch.cat([targets.flatten()[places], torch.full_like(filler, IGNORE)])
-        return torch.nn.functional.cross_entropy(logits.float(), wanted, ignore_index=IGNORE, reduction="sum")
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.module.train()
 
-    def loss_of(self, examples: Sequence[Example]) -> float:
-        """Mean loss per response token without training."""
-        import torch
+    def _heldout_due(self, done: int) -> bool:
+        steps = self.job.schedule.steps
+        return len(self.job.heldout) > 0 and (done % max(1, steps // HELDOUT_TIMES) == 0 or done == steps)
 
-        self.model.eval()
-        with torch.no_grad():
-            parts = micro_batches(examples, self.job.settings.micro_batch_tokens)
-            total = sum(float(self._summed_loss(part)) for part in parts)
-        self.model.train()
-        return total / sum(example.loss_tokens for example in examples)
+    def _heldout(self, done: int) -> float:
+        loss = self.heldout_loss()
+        self.watcher.log({"step": done, "steps": self.job.schedule.steps, "heldout_loss": loss})
+        return loss
+
+    def _report(self, done: int, loss: float, norm: float) -> None:
+        position = self.job.schedule.phase_at(done - 1)
+        values: dict[str, Any] = {
+            "step": done,
+            "steps": self.job.schedule.steps,
+            "loss": loss,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "norm": norm,
+            **(self.speed.read() if self.speed is not None else {}),
+        }
+        self.watcher.log({**values, **({"phase": position.phase.name} if position.phase.name else {})})
+
+    # --- stopping and going on ---
 
     def _resume(self) -> tuple[int, float]:
-        found = checkpoints.newest(self.job.checkpoints, self.job.name)
+        found = checkpoints.newest(self.job.checkpoints, self.job.name, world=self.world)
         if found is None:
             return 0, 0.0
         path, position = found
-        checkpoints.load(path, self.model, self.optimizer)
+        checkpoints.load(path, self.module, self.optimizer, world=self.world)
+        self.guard = LossGuard.from_json(position.state, self.job.settings.max_loss_jump)
         return position.step, position.seconds
 
     def _checkpoint_due(self, done: int, saved: float) -> bool:
@@ -195,14 +279,20 @@ class _Loop:
         return by_time or (by_step is not None and done % by_step == 0)
 
     def _save(self, done: int, seconds: float) -> None:
-        position = checkpoints.Position(done, self.job.name, seconds)
-        checkpoints.save(
-            self.job.checkpoints, position, self.model, self.optimizer, keep=self.job.settings.keep_checkpoints
+        position = checkpoints.Position(done, self.job.name, seconds, self.guard.to_json())
+        keep = self.job.settings.keep_checkpoints
+        checkpoints.save(self.job.checkpoints, position, self.module, self.optimizer, keep=keep, world=self.world)
+
+    def _interrupt(self, done: int, seconds: float) -> NoReturn:
+        self._save(done, seconds)
+        raise Interrupted(
+            f"training stopped after step {done} of {self.job.schedule.steps}, saved",
+            todo="start the same command again; it goes on from there",
         )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for a stop after the current step; a second Ctrl-C leaves at once."""
+        """Ctrl-C and SIGTERM ask for a stop after the pass under way; a second Ctrl-C leaves at once."""
 
         def ask(number: int, frame: Any) -> None:
             if self.stop_asked:
@@ -217,3 +307,11 @@ class _Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def clipped(module: torch.nn.Module, limit: float) -> float:
+    """Scales the gradients so that their norm is at most `limit`; returns the norm before. Of all shards together."""
+    import torch
+
+    norm: Any = torch.nn.utils.clip_grad_norm_([p for p in module.parameters() if p.grad is not None], limit)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
