@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -331,6 +331,14 @@ class Encoder(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
+class BatchEncoder(Protocol):
+    """The same for many texts at once, which the tokenizer shares out among the processor's cores."""
+
+    def __call__(
+        self, text: list[str], *, add_special_tokens: bool, return_attention_mask: bool, verbose: bool
+    ) -> Mapping[str, list[list[int]]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Token ids of one training text; the loss covers `ids[loss_start:]`: the tags, the response, the stop token."""
@@ -408,13 +416,38 @@ class Contract:
         The header with its prefix and what follows are encoded apart, because at generation the server encodes
         the former alone: the ids seen in training are those met when serving.
         """
-        prompt = self.encode_prompt(tokenizer, messages)
-        prefix = tokenizer.encode(self.forced_prefix, add_special_tokens=False) if self.forced_prefix else []
-        if prefix and prompt[-len(prefix) :] != prefix:
-            what = "the tokenizer merges the forced prefix with the assistant's header"
-            raise ContractError(what, given=self.template)
-        rest = self.render_response(response)[len(self.forced_prefix) :]
-        return Encoded(prompt + tokenizer.encode(rest, add_special_tokens=False), len(prompt) - len(prefix))
+        (encoded,) = self._encoded(
+            [(messages, response)], lambda texts: [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        )
+        return encoded
+
+    def encode_batch(
+        self, tokenizer: BatchEncoder, items: Sequence[tuple[Sequence[Message], Response]]
+    ) -> list[Encoded]:
+        """What `encode` makes of each pair of messages and response, by the tokenizer's batch call."""
+
+        def ids(texts: list[str]) -> list[list[int]]:
+            # verbose: a warning for every batch with a text longer than the tokenizer's model_max_length
+            return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+        return self._encoded(items, ids)
+
+    def _encoded(
+        self,
+        items: Sequence[tuple[Sequence[Message], Response]],
+        ids_of: Callable[[list[str]], list[list[int]]],
+    ) -> list[Encoded]:
+        (prefix,) = ids_of([self.forced_prefix]) if self.forced_prefix else ([],)
+        prompts = [self.render_prompt(messages) for messages, _ in items]
+        rests = [self.render_response(response)[len(self.forced_prefix) :] for _, response in items]
+        ids = ids_of(prompts + rests)
+        found = []
+        for prompt, rest in zip(ids[: len(items)], ids[len(items) :], strict=True):
+            if prefix and prompt[-len(prefix) :] != prefix:
+                what = "the tokenizer merges the forced prefix with the assistant's header"
+                raise ContractError(what, given=self.template)
+            found.append(Encoded(prompt + rest, len(prompt) - len(prefix)))
+        return found
 
 
 def prompt_messages(

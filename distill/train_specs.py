@@ -91,7 +91,7 @@ class TrainSettings(Strict):
     mixture: dict[str, float] = {}
     """Domain → how often its traces are seen in an epoch: 2 twice, 0.5 every other one, 0 none; those not named once."""
     order: Order = "shuffled"
-    """`short_first` and `easy_first` go from short to long traces, or from easy to hard prompts, once per phase."""
+    """`short_first` and `easy_first` go from short to long traces, or from easy to hard prompts, in every epoch."""
     phases: tuple[PhaseSettings, ...] = ()
     """Several trainings, one after the other, of the same student; empty: one with the settings above."""
     weight_decay: float = Field(0.0, ge=0)

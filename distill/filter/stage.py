@@ -24,6 +24,9 @@ from distill.specs import FilterSettings, Recipe
 from distill.verify import BROKEN, MATH, Outcome
 from distill.verify.pool import VerifierPool
 
+ROW_GROUP = 1_024
+"""Rows of a kept file that are read at a time: tens of megabytes of R1's traces; pyarrow's default is a million."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -157,6 +160,7 @@ def kept_row(item: Judged) -> dict[str, Any]:
         "messages": [{"role": "user", "content": item.prompt.text}, {"role": "assistant", "content": text}],
         "domain": item.prompt.domain,
         "tokens": item.trace.completion_tokens,
+        "difficulty": item.prompt.difficulty,
     }
 
 
@@ -174,12 +178,13 @@ def write_kept(folder: Path, train: list[Judged], heldout: list[Judged]) -> None
             ("messages", pa.list_(message)),
             ("domain", pa.string()),
             ("tokens", pa.int64()),
+            ("difficulty", pa.string()),
         ]
     )
     with replacing_folder(folder) as temporary:
         for name, items in (("train", train), ("heldout", heldout)):
             table = pa.Table.from_pylist([kept_row(item) for item in items], schema=schema)
-            pq.write_table(table, temporary / f"{name}-00000.parquet", compression="zstd")
+            pq.write_table(table, temporary / f"{name}-00000.parquet", compression="zstd", row_group_size=ROW_GROUP)
 
 
 def _report(

@@ -52,7 +52,16 @@ CHATML_STUDENT: dict[str, Any] = {
 TEACHER = {"name": "scripted", "model": "org/scripted", "revision": "1", "instruction": {"math": "Think."}}
 
 PROMPTS = (
-    Prompt("What is 1 + 1?", id="one", kind="math", answer="2", domain="math", source="sums", license="MIT"),
+    Prompt(
+        "What is 1 + 1?",
+        id="one",
+        kind="math",
+        answer="2",
+        domain="math",
+        source="sums",
+        license="MIT",
+        difficulty="Level 1",
+    ),
     Prompt("¿Cuánto es 2 + 2?\u2028你好 \x85 🙂", kind="math", answer="4", domain="math", language="es"),
     Prompt("Say hello.", kind="open", reasoning="none"),
     Prompt("Nobody was asked this.", kind="open"),

@@ -222,6 +222,7 @@ def test_parquet_is_what_was_kept_and_what_is_known_of_it(tmp_path: Path) -> Non
         "license": "MIT",
         "answer": "2",
     }
+    assert first["difficulty"] == "Level 1"
     assert [row["messages"] for side in loaded for row in loaded[side]] == [row["messages"] for row in kept(run)]
     assert pq.ParquetFile(out / "train.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
     write_prompts(run.prompts, [replace(PROMPTS[0], question="What is 5 + 5?"), *PROMPTS[1:]])
@@ -229,6 +230,15 @@ def test_parquet_is_what_was_kept_and_what_is_known_of_it(tmp_path: Path) -> Non
     assert [row["answer"] for row in edited] == [None, "4"], "an id that stands for another question now"
     only = export(recipe, run, "parquet", split="heldout", out=tmp_path / "only")
     assert sorted(path.name for path in only.out.glob("[!.]*")) == ["heldout.parquet"]
+
+
+def test_rows_kept_by_a_version_that_knew_no_difficulty_are_exported_all_the_same(tmp_path: Path) -> None:
+    recipe, run = run_by_hand(tmp_path / "run", R1_STUDENT)
+    for path in run.kept.iterdir():
+        pq.write_table(pq.read_table(path).drop_columns("difficulty"), path)
+    exported = pq.read_table(export(recipe, run, "parquet").out / "train.parquet").to_pylist()
+    assert [row["difficulty"] for row in exported] == [None, None]
+    assert len(lines(export(recipe, run, "messages").out)) == 2
 
 
 # --- tools -----------------------------------------------------------------------------------------------------------

@@ -133,6 +133,17 @@ def test_only_what_passes_every_check_is_kept(
             assert reply["content"].endswith("\\boxed{%s}" % row["prompt_id"][1:])  # noqa: UP031  # braces of LaTeX
 
 
+def test_a_kept_row_carries_what_its_prompt_is_graded_as(recipe: specs.Recipe, tmp_path: Path) -> None:
+    """As the last column, in row groups of which a reader holds one."""
+    trace = traces(recipe, prompts())[0]
+    items = [Judged(Prompt("2?", difficulty="Level 5"), trace, {}), *[Judged(Prompt("3?"), trace, {})] * 1_200]
+    stage.write_kept(tmp_path / "kept", items, [])
+    file = pq.ParquetFile(tmp_path / "kept" / "train-00000.parquet")
+    assert file.schema_arrow.names[-1] == "difficulty"
+    assert file.read(["difficulty"]).column(0).to_pylist() == ["Level 5"] + [None] * 1_200
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [1_024, 177]
+
+
 @pytest.mark.parametrize("keep", ["verified", "all", ["finished"], ["math"], ["think_format", "duplicate"]])
 def test_the_counts_add_up(tmp_path: Path, recipe: specs.Recipe, keep: Any) -> None:
     run, report = filtered(tmp_path / "run", recipe, keep=keep, heldout=0.4)
