@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import tiny_model
 
+from distill.train import checkpoints
 from distill.train.attention import Kernel, Segments
 from distill.train.context_parallel import split_pack
 from distill.train.loss import StudentLoss
@@ -94,10 +96,12 @@ def optimizer(found: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(found.parameters(), lr=1e-2, weight_decay=0.0, eps=1e-3)
 
 
-def take_steps(found: StudentLoss, state: torch.optim.Optimizer, setting: Setting, world: World) -> dict[str, Any]:
+def take_steps(
+    found: StudentLoss, state: torch.optim.Optimizer, setting: Setting, world: World, first: int = 0
+) -> dict[str, Any]:
     """Losses and gradient norms of each step, the gradients of the first, the weights at the end."""
     told: dict[str, Any] = {"losses": [], "norms": []}
-    for step in range(setting.steps):
+    for step in range(first, first + setting.steps):
         packs = [pack(traces(2, seed=10 * step + number), setting.kernel) for number in range(4)]
         total, summed = sum(pack.loss_tokens for pack in packs), 0.0
         for mine in packs[world.data_rank :: world.data_size]:
@@ -105,7 +109,7 @@ def take_steps(found: StudentLoss, state: torch.optim.Optimizer, setting: Settin
             loss.backward()
             summed += float(loss.detach())
         told["losses"].append(world.total_of_parts(summed))
-        if step == 0:
+        if step == first:
             told["gradients"] = {name: full(weight.grad).numpy() for name, weight in found.named_parameters()}
         norm = torch.nn.utils.clip_grad_norm_(found.parameters(), 1.0)
         told["norms"].append(float(full(norm)))
@@ -133,3 +137,26 @@ def _trained(settings: Sequence[Setting]) -> Iterator[dict[str, Any]]:
                 (weight.to_local() if hasattr(weight, "to_local") else weight).numel() for weight in found.parameters()
             )
             yield {**told, "kinds": kinds, "held": held}
+
+
+GOING_ON = Setting(tied=False, steps=1)
+
+
+def saved_and_reloaded(own: Path, others: Sequence[Path]) -> list[dict[str, Any]]:
+    """Trains a step and saves in `own`; then loads each of `others` into another student and trains the next step."""
+    told = []
+    with joined() as world:
+        found = module(GOING_ON, world)
+        state = optimizer(found)
+        take_steps(found, state, GOING_ON, world)
+        position = checkpoints.Position(1, "job", 0.5, {"losses": [1.5]})
+        checkpoints.save(own, position, found, state, keep=1, world=world)
+        for folder in others:
+            found = module(GOING_ON, world, seed=1)
+            state = optimizer(found)
+            newest = checkpoints.newest(folder, "job", world=world)
+            assert newest is not None
+            assert newest[1] == position
+            checkpoints.load(newest[0], found, state, world=world)
+            told.append(take_steps(found, state, GOING_ON, world, first=1))
+    return told
