@@ -14,8 +14,9 @@ from conftest import tiny_model
 from distill.train import checkpoints
 from distill.train.attention import Kernel, Segments
 from distill.train.context_parallel import split_pack
-from distill.train.loss import StudentLoss
+from distill.train.loss import IGNORE, StudentLoss
 from distill.train.parallel import World, activation_checkpointing, joined, shard, world_of
+from distill.train.weights import gather_full_state, load_sharded, on_meta, save_weights
 
 Trace = tuple[list[int], int]
 """Token ids, and where the loss starts."""
@@ -71,6 +72,13 @@ def pack(found: Sequence[Trace], kernel: Kernel) -> Pack:
     )
 
 
+def empty(kernel: Kernel) -> Pack:
+    """For a rank that has nothing to do in a pass: filler alone."""
+    zero = torch.zeros(1, 2, dtype=torch.int64)
+    segments = Segments(torch.tensor([0, 2], dtype=torch.int32), (2,), kernel)
+    return Pack(zero, torch.arange(2)[None], zero[0, :1], torch.tensor([IGNORE]), segments, 0, 0)
+
+
 def student(setting: Setting, seed: int = 0) -> Any:
     sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": setting.tied}
     return tiny_model(setting.architecture, seed=seed, initializer_range=0.05, **sizes)
@@ -102,8 +110,9 @@ def take_steps(
     """Losses and gradient norms of each step, the gradients of the first, the weights at the end."""
     told: dict[str, Any] = {"losses": [], "norms": []}
     for step in range(first, first + setting.steps):
-        packs = [pack(traces(2, seed=10 * step + number), setting.kernel) for number in range(4)]
+        packs: list[Pack] = [pack(traces(2, seed=10 * step + number), setting.kernel) for number in range(4)]
         total, summed = sum(pack.loss_tokens for pack in packs), 0.0
+        packs += [empty(setting.kernel)] * (-len(packs) % world.data_size)  # every rank has as many passes
         for mine in packs[world.data_rank :: world.data_size]:
             loss = found(split_pack(mine, world, pad=0)) / total
             loss.backward()
@@ -160,3 +169,25 @@ def saved_and_reloaded(own: Path, others: Sequence[Path]) -> list[dict[str, Any]
             checkpoints.load(newest[0], found, state, world=world)
             told.append(take_steps(found, state, GOING_ON, world, first=1))
     return told
+
+
+def reloaded(folder: Path, tied: Path, grown: Path, out: Path) -> dict[str, Any]:
+    """Students filled from `folder` and `tied` and trained a step; one with more vocabulary rows, saved again."""
+    from transformers import AutoConfig
+
+    with joined() as world:
+
+        def filled(config: Path, weights: Path) -> StudentLoss:
+            model = on_meta(AutoConfig.from_pretrained(config), torch.float32)
+            found = StudentLoss(model).train()
+            if world.size > 1:
+                shard(found, world, precision="fp32")
+            load_sharded(model, weights, world)
+            return found
+
+        found, found_tied, found_grown = filled(folder, folder), filled(tied, tied), filled(grown, folder)
+        held = {name: weight.to_local().numel() for name, weight in found.named_parameters()} if world.size > 1 else {}
+        save_weights(found_grown.model, out, world, dtype=torch.float32, file_bytes=50_000)
+        whole = {name: tensor.numpy() for name, tensor in gather_full_state(found_grown.model, world)}
+        told = [take_steps(found, optimizer(found), Setting(steps=1), world) for found in (found, found_tied)]
+    return {"untied": told[0], "tied": told[1], "held": held, "whole": whole}
