@@ -6,6 +6,7 @@ Knows nothing about optimizers, files or processes.
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,8 @@ class StudentLoss(torch.nn.Module):
         super().__init__()
         use_packed_attention(model)
         self.model, self.mixed = model, mixed
+        head = model.get_output_embeddings()
+        head.summed_loss = MethodType(_summed_loss, head)  # a method, so that a sharded head is gathered for its call
 
     def forward(self, pack: Pack) -> torch.Tensor:
         device = pack.input_ids.device.type
@@ -40,7 +43,12 @@ class StudentLoss(torch.nn.Module):
                 input_ids=pack.input_ids, position_ids=pack.position_ids, segments=pack.segments, use_cache=False
             )
             rows = out.last_hidden_state[0][pack.places]
-            return summed_cross_entropy(rows, self.model.get_output_embeddings(), pack.targets)
+            loss: torch.Tensor = self.model.get_output_embeddings().summed_loss(rows, pack.targets)
+            return loss
+
+
+def _summed_loss(head: Any, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return summed_cross_entropy(rows, head, targets)
 
 
 def summed_cross_entropy(rows: torch.Tensor, head: Any, targets: torch.Tensor) -> torch.Tensor:
