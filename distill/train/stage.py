@@ -48,7 +48,9 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     name = sha256_of([recipe.section_hash("train"), run.hashes(run.kept), folders])
     checkpoints_here = run.checkpoints / name[:12]
     _tell_of_others(run.checkpoints, checkpoints_here)
-    job = Job(name, examples, heldout, settings, spec.phases(settings), tokenizer.pad_token_id, recipe.seed, checkpoints_here)
+    job = Job(
+        name, examples, heldout, settings, spec.phases(settings), tokenizer.pad_token_id, recipe.seed, checkpoints_here
+    )
     result = _train(model, job, run)
     facts = {
         "student": spec.name,
