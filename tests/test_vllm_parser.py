@@ -93,7 +93,9 @@ def test_what_a_student_writes_arrives_as_it_was_taught_with_and_without_the_ope
     for prefix in ("", f"{OPEN}\n"):
         sent = served(whole.removeprefix(prefix))
         assert sent.content is not None
-        assert parse_reply(sent.content, sent.reasoning, "field", forced_prefix=prefix).response == Response("because", "3")
+        assert parse_reply(sent.content, sent.reasoning, "field", forced_prefix=prefix).response == Response(
+            "because", "3"
+        )
         plain = served(whole.removeprefix(prefix), parser=False)
         assert plain.content is not None
         assert parse_reply(plain.content, None, "tags", forced_prefix=prefix).response == Response("because", "3")
