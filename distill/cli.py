@@ -172,6 +172,9 @@ def filter_(run: Run, settings: Settings = None, as_json: Json = False) -> None:
 def train(
     run: Run,
     student: Annotated[Optional[str], typer.Option(metavar="SPEC", help="A student spec (default: the run's).")] = None,  # noqa: UP045
+    check: Annotated[
+        bool, typer.Option("--check", help="Only prove the contract on real traces; train nothing.")
+    ] = False,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -184,6 +187,14 @@ def train(
 
     place = RunDir(run)
     chosen = compose.changed_recipe(place, settings or [], {"student": student} if student else None)
+    if check:
+        from distill.train.check import require
+        from distill.train.checking import check_run
+
+        found = check_run(chosen, place)
+        _print(found.values(), found.lines(), as_json)
+        require(found.checked)
+        return
     _run(chosen, place, as_json, first="train", last="train")
 
 

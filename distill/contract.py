@@ -197,6 +197,34 @@ def parse_canonical(text: str) -> Response:
     return response
 
 
+# --- what a server makes of a reply ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The two fields of a chat completion's message, as they are sent: white space included, None for null."""
+
+    reasoning: str | None
+    content: str | None
+
+
+def served(text: str, *, parser: bool = True) -> Served:
+    """What vLLM 0.32 answers with when a model wrote `text`; not the streaming form, which goes by tokens.
+
+    With `--reasoning-parser deepseek_r1` (`DeepSeekR1ReasoningParser.extract_reasoning`) everything up to the first
+    opening tag is dropped, the first closing tag behind it ends the reasoning, and a text that never closes it is
+    reasoning as a whole: of a student that answers without tags nothing would arrive as content. A prompt that ends
+    with `<think>` changes nothing, since the opening tag may be missing. Without a parser all is content, and where
+    the prompt held the opening tag the content has the closing one alone. A test in vLLM's environment holds this
+    function equal to vLLM's.
+    """
+    if not parser:
+        return Served(None, text)
+    before, opening, behind = text.partition(OPEN)
+    reasoning, closing, content = (behind if opening else before).partition(CLOSE)
+    return Served(reasoning, content or None) if closing else Served(reasoning, None)
+
+
 # --- templates ---------------------------------------------------------------------------------------------------
 
 

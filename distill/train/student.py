@@ -61,7 +61,6 @@ def _tokenizer_of(spec: StudentSpec) -> Any:
 def load_student(spec: StudentSpec, tokenizer: Any, *, seed: int, dtype: torch.dtype) -> Any:
     """The untrained student: from its base, or drawn from `seed`. New vocabulary rows start at the others' mean."""
     import torch
-    from transformers import GenerationConfig
 
     quiet_transformers()
     torch.manual_seed(seed)
@@ -70,11 +69,23 @@ def load_student(spec: StudentSpec, tokenizer: Any, *, seed: int, dtype: torch.d
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE, mean_resizing=True)
     if spec.base is not None:
         _mean_rows(model, len(_tokenizer_of(spec)), len(tokenizer))
-    model.config.bos_token_id = tokenizer.bos_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.config.pad_token_id = tokenizer.pad_token_id
-    # R1's sampling for everyone who loads the student without thinking about it (DeepSeek-R1 model card)
-    model.generation_config = GenerationConfig(
+    name_tokens(model.config, tokenizer)
+    model.generation_config = generation_settings(tokenizer)
+    return model
+
+
+def name_tokens(config: Any, tokenizer: Any) -> None:
+    """The model's config says what its tokenizer says of BOS, end and padding."""
+    config.bos_token_id = tokenizer.bos_token_id
+    config.eos_token_id = tokenizer.eos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def generation_settings(tokenizer: Any) -> Any:
+    """R1's sampling (DeepSeek-R1 model card) for everyone who loads the student without thinking about it."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
         do_sample=True,
         temperature=0.6,
         top_p=0.95,
@@ -83,16 +94,20 @@ def load_student(spec: StudentSpec, tokenizer: Any, *, seed: int, dtype: torch.d
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return model
 
 
 def _from_architecture(architecture: Architecture, tokenizer: Any, dtype: torch.dtype) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(architecture_config(architecture, tokenizer), dtype=dtype)
+
+
+def architecture_config(architecture: Architecture, tokenizer: Any) -> Any:
+    from transformers import AutoConfig
 
     sizes = architecture.model_dump()
     vocabulary = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    config = AutoConfig.for_model(sizes.pop("model_type"), vocab_size=vocabulary, **sizes)
-    return AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return AutoConfig.for_model(sizes.pop("model_type"), vocab_size=vocabulary, **sizes)
 
 
 def _from_base(spec: StudentSpec, dtype: torch.dtype) -> Any:
@@ -133,7 +148,17 @@ def save_student(model: Any, tokenizer: Any, contract: Contract, folder: Path, *
     config = copy.deepcopy(model.config)  # save_pretrained wrote the dtype of the weights in memory
     config.dtype = "bfloat16"
     config.architectures = [type(model).__name__]
+    save_contract_files(config, model.generation_config, tokenizer, contract, folder, facts=facts)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner alone; a server often runs as another user
+
+
+def save_contract_files(
+    config: Any, generation: Any, tokenizer: Any, contract: Contract, folder: Path, *, facts: dict[str, Any]
+) -> None:
+    """Everything of a saved student but its weights: all that decides which text it sees and when it stops."""
     config.save_pretrained(folder)
+    generation.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     content = {
         "contract": {
@@ -146,5 +171,3 @@ def save_student(model: Any, tokenizer: Any, contract: Contract, folder: Path, *
         **facts,
     }
     (folder / CONTRACT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors writes for the owner alone; a server often runs as another user
