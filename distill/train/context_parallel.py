@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from distill.errors import SpecError
-from distill.train.loss import IGNORE
+from distill.train.packing import IGNORE
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill.train.attention import use_packed_attention
+from distill.train.packing import IGNORE
 
 if TYPE_CHECKING:
     from distill.train.packing import Pack
 
-IGNORE = -100
-"""Label of tokens outside the loss, as torch's cross-entropy has it."""
 WHOLE_LOGITS = 2**28
 """Bytes of float32 logits up to which they are made in one piece."""
 

@@ -1,19 +1,21 @@
 """Traces side by side in one row without padding: which share a pack, and the tensors of a pack.
 
-A pack holds whole traces that do not see each other: positions start anew at each, attention goes by `cu_seqlens`.
+A pack holds whole traces that do not see each other: positions start anew at each, attention goes by `segments`.
 Knows nothing about models, tokenizers or files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from distill.train.attention import Kernel, Segments
 from distill.train.token_set import Example
 
 if TYPE_CHECKING:
@@ -190,19 +192,28 @@ class Pack:
     """[1, N] int64."""
     position_ids: torch.Tensor
     """[1, N] int64, from 0 in each trace."""
-    labels: torch.Tensor
-    """[1, N] int64, shifted: at each position the token that follows it in its trace, IGNORE where that is not
-    learned."""
-    cu_seqlens: torch.Tensor
-    """[S + 1] int32: where each of S traces starts, the filler counted as one, and N."""
-    max_seqlen: int
+    places: torch.Tensor
+    """[L] int64: positions in the row whose next token is inside the loss."""
+    targets: torch.Tensor
+    """[L] int64: those next tokens, of the same trace; IGNORE at filler."""
+    segments: Segments
+    """Where each trace starts and ends, the filler counted as one."""
     tokens: int
     """Of the traces, without filler."""
     loss_tokens: int
 
+    def to(self, device: torch.device | str) -> Pack:
+        tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "position_ids", "places", "targets")}
+        segments = dataclasses.replace(self.segments, bounds=self.segments.bounds.to(device))
+        return dataclasses.replace(self, segments=segments, **tensors)
 
-def collate(examples: Sequence[Example], device: torch.device | str, *, multiple: int = 1, pad: int = 0) -> Pack:
-    """The pack of some examples, in their order; N is a multiple of `multiple`.
+
+HEAD_ROWS = 256
+"""Places are filled up to multiples of this many on a row that is itself filled up, for the same reason: few shapes."""
+
+
+def collate(examples: Sequence[Example], *, multiple: int = 1, pad: int = 0, kernel: Kernel = "apart") -> Pack:
+    """The pack of some examples, in their order, on the CPU; N is a multiple of `multiple`.
 
     What is missing up to it is one more trace of `pad` tokens outside the loss: shapes repeat, and ranks that share a
     row get equal parts. Without examples the row is filler alone, for a rank that has nothing to do in a pass.
@@ -214,25 +225,23 @@ def collate(examples: Sequence[Example], device: torch.device | str, *, multiple
     filler = padded(max(tokens, 1), multiple) - tokens
     segments = [*lengths, filler] if filler else lengths
     ids = np.full(tokens + filler, pad, np.int64)
-    labels = np.full(tokens + filler, IGNORE, np.int64)
+    places: list[npt.NDArray[np.int64]] = []
     start = 0
     for example in examples:
-        end, first = start + example.length, start + max(example.loss_start, 1)
-        ids[start:end] = example.ids
-        labels[first - 1 : end - 1] = example.ids[first - start :]
-        start = end
+        first = max(example.loss_start, 1)
+        ids[start : start + example.length] = example.ids
+        places.append(np.arange(start + first - 1, start + example.length - 1, dtype=np.int64))
+        start += example.length
+    learned = np.concatenate([*places, np.zeros(0, np.int64)])
+    spare = padded(max(len(learned), 1), HEAD_ROWS if multiple > 1 else 1) - len(learned)
     positions = np.concatenate([np.arange(length, dtype=np.int64) for length in segments])
     bounds = np.concatenate([np.zeros(1, np.int32), np.cumsum(segments, dtype=np.int32)])
-
-    def tensor(values: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(values).to(device)
-
     return Pack(
-        input_ids=tensor(ids)[None],
-        position_ids=tensor(positions)[None],
-        labels=tensor(labels)[None],
-        cu_seqlens=tensor(bounds),
-        max_seqlen=max(segments),
+        input_ids=torch.from_numpy(ids)[None],
+        position_ids=torch.from_numpy(positions)[None],
+        places=torch.from_numpy(np.concatenate([learned, np.zeros(spare, np.int64)])),
+        targets=torch.from_numpy(np.concatenate([ids[learned + 1], np.full(spare, IGNORE, np.int64)])),
+        segments=Segments(torch.from_numpy(bounds), tuple(segments), kernel),
         tokens=tokens,
         loss_tokens=sum(example.loss_tokens for example in examples),
     )
