@@ -6,7 +6,7 @@ Other files and folders are in show_files.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +17,8 @@ from distill import specs
 from distill.errors import UsageError
 from distill.files import reading
 from distill.rundir import RunDir, StageState
-from distill.show_files import Shown, path_shown
+from distill.show_files import Shown, path_shown, short_count
+from distill.student_specs import StudentSpec, positions_of
 
 
 def show(what: str | None, *, rejected: bool, reason: str | None) -> Shown:
@@ -57,8 +58,32 @@ def kinds_shown() -> Shown:
 
 def kind_shown(kind: specs.SpecKind) -> Shown:
     loaded: dict[str, Any] = {name: specs.load(kind, name) for name in specs.names(kind)}
+    if kind == "students":
+        return students_shown(loaded)
     lines = [f"{name:<24} {spec.description}" for name, spec in loaded.items()]
     return {kind: {name: spec.description for name, spec in loaded.items()}}, lines
+
+
+def students_shown(loaded: Mapping[str, StudentSpec]) -> Shown:
+    """Students from small to large: weights, tokens of context, licence, and what each starts from."""
+    ordered = sorted(loaded.items(), key=lambda item: item[1].parameters or 0)
+    values: dict[str, Any] = {}
+    lines = [f"{'student':<22}{'weights':>8}{'context':>9}  {'licence':<11} starts from"]
+    for name, spec in ordered:
+        context = positions_of(spec, spec.architecture) if spec.architecture else None
+        weights = short_count(spec.parameters) if spec.parameters else "?"
+        positions = f"{context:,}" if context else "?"
+        origin = spec.base or "nothing"
+        lines.append(f"{name:<22}{weights:>8}{positions:>9}  {spec.license or '?':<11} {origin}")
+        values[name] = {
+            "description": spec.description,
+            "parameters": spec.parameters,
+            "context": context,
+            "license": spec.license,
+            "base": spec.base,
+            "learning_rate": spec.learning_rate,
+        }
+    return {"students": values}, lines
 
 
 def spec_shown(name: str) -> Shown:

@@ -107,7 +107,7 @@ def weight_count(folder: Path) -> int | None:
 def config_lines(config: Mapping[str, Any], weights: int | None) -> Iterator[str]:
     size = {key: config.get(key, "?") for key in _SIZES}
     name = ", ".join(config.get("architectures") or [str(config.get("model_type"))])
-    counted = f", {_count(weights)} weights" if weights is not None else ""
+    counted = f", {short_count(weights)} weights" if weights is not None else ""
     yield f"  {name}{counted}, {config.get('dtype') or config.get('torch_dtype') or 'unknown dtype'}"
     heads = f"{size['num_attention_heads']} heads ({size['num_key_value_heads']} key-value)"
     sizes = f"{size['num_hidden_layers']} layers, hidden {size['hidden_size']}, {heads}"
@@ -174,7 +174,7 @@ def gguf_shown(file: Path) -> Shown:
     template = "with a chat template" if head.chat_template else "no chat template"
     lines = [
         f"GGUF file {file}: {_size(size)}",
-        f"  {head.architecture}, {_count(types.total())} weights, context {head.context_length}",
+        f"  {head.architecture}, {short_count(types.total())} weights, context {head.context_length}",
         *types_lines(types),
         f"  {stop}, {template}",
     ]
@@ -251,5 +251,5 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _count(weights: int) -> str:
+def short_count(weights: int) -> str:
     return f"{weights / 1e9:.2f}B" if weights >= 1e9 else f"{weights / 1e6:.1f}M"

@@ -1,14 +1,17 @@
 """Parameters, key-value cache and memory of weights of a dense decoder, from its architecture alone.
 
-Covers Qwen2 and Llama: grouped-query attention and a gated feed-forward block. Knows nothing about any library, file or
-machine. Gigabytes are 10^9 bytes.
+Covers Qwen2, Qwen3 and Llama: grouped-query attention and a gated feed-forward block. Knows nothing about any library,
+file or machine. Gigabytes are 10^9 bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+if TYPE_CHECKING:
+    from distill.student_specs import Architecture
 
 Scheme = Literal["bf16", "int8", "w4", "q4_k_m"]
 
@@ -38,7 +41,28 @@ class Sizes:
     tied: bool
     """Whether the output head is the embedding matrix."""
     qkv_bias: bool
-    """Qwen2 has biases at the query, key and value projections, Llama has none."""
+    """Qwen2 has biases at the query, key and value projections, Qwen3 and Llama have none."""
+    qk_norm: bool = False
+    """Qwen3 norms each head's queries and keys, over head_dim values."""
+
+    @classmethod
+    def of(cls, architecture: Architecture, vocab: int | None = None) -> Self:
+        """Of a spec's architecture; `vocab` rows where it leaves them to the tokenizer. ValueError when nobody says."""
+        rows = architecture.vocab_size or vocab
+        if rows is None:
+            raise ValueError("the architecture of a student from nothing has as many rows as its tokenizer asks for")
+        return cls(
+            hidden=architecture.hidden_size,
+            layers=architecture.num_hidden_layers,
+            heads=architecture.num_attention_heads,
+            kv_heads=architecture.num_key_value_heads,
+            head_dim=architecture.head_size,
+            intermediate=architecture.intermediate_size,
+            vocab=rows,
+            tied=architecture.tie_word_embeddings,
+            qkv_bias=architecture.model_type == "qwen2",
+            qk_norm=architecture.model_type == "qwen3",
+        )
 
     @property
     def linear_parameters(self) -> int:
@@ -53,9 +77,11 @@ class Sizes:
 
     @property
     def parameters(self) -> int:
-        """All weights: matrices, embeddings and head, biases, two norms a layer and one at the end."""
+        """All weights: matrices, embeddings and head, biases, norms of queries and keys, two norms a layer and one at
+        the end."""
         biases = self.head_dim * (self.heads + 2 * self.kv_heads) if self.qkv_bias else 0
-        small = self.layers * (biases + 2 * self.hidden) + self.hidden
+        norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
+        small = self.layers * (biases + norms) + self.hidden
         return self.linear_parameters + self.vocabulary_parameters + small
 
     def kv_bytes_per_token(self, bytes_per_value: float = 2) -> int:

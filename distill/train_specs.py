@@ -16,6 +16,8 @@ Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 LEARNING_RATE, EPOCHS = 1e-4, 2.0
 """Where neither recipe nor student says: R1's smallest student (arXiv 2501.12948v2, B.4.3)."""
+CONTEXT_LENGTH = 32_768
+"""Where the recipe does not say, and the student can hold that much: R1's students (the same place)."""
 ADAPTER_FACTOR = 10.0
 """An adapter's learning rate is this many times the student's own for full training, as in tinker-cookbook (1e-3 for
 LoRA where full training has 1e-4)."""
@@ -86,10 +88,11 @@ class TrainSettings(Strict):
     micro_batch_tokens: int = Field(16_384, ge=1)
     """Tokens of one forward pass on one GPU; a step takes as many passes as its traces need, and a longer trace has
     one of its own."""
-    context_length: int = Field(32_768, ge=16)
-    """Longer traces are left out and counted, never cut."""
+    context_length: int | None = Field(None, ge=16)
+    """Longer traces are left out and counted, never cut. None: 32,768 as for R1's students, or the student's own
+    context where that is less; more than the student's own is an error."""
     mixture: dict[str, float] = {}
-    """Domain → how often its traces are seen in an epoch: 2 twice, 0.5 every other one, 0 none; those not named once."""
+    """Domain → how often its traces are seen in an epoch: 2 twice, 0.5 every other one, 0 none; others once."""
     order: Order = "shuffled"
     """`short_first` and `easy_first` go from short to long traces, or from easy to hard prompts, in every epoch."""
     phases: tuple[PhaseSettings, ...] = ()

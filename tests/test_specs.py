@@ -188,8 +188,23 @@ def test_a_mistake_shows_what_was_given_what_is_known_and_how_many_follow() -> N
             STUDENT.replace("template: chatml", "template: chatlm"),
             "line 11: template: unknown template 'chatlm'; did you mean 'chatml'?; known: deepseek-r1,",
         ),
-        (STUDENT + "base: org/model\n", "line 1: give either base (pretrained) or architecture (from nothing)"),
-        ("name: s\ntemplate: chatml\n", "line 1: give either base (pretrained) or architecture (from nothing)"),
+        ("name: s\ntemplate: chatml\n", "line 1: give base (pretrained), architecture (from nothing), or both"),
+        (STUDENT + "base: org/model\n", "line 1: architecture.vocab_size is missing: a base has"),
+        (STUDENT.replace("  hidden", "  vocab_size: 300\n  hidden"), "line 1: architecture.vocab_size follows the tok"),
+        (STUDENT + "untrained_tokens: [x]\n", "line 1: untrained_tokens and context_extension are about a base"),
+        (
+            STUDENT + "context_extension: {max_position_embeddings: 9, rope_theta: 9}\n",
+            "line 1: untrained_tokens and context_extension are about a base",
+        ),
+        (STUDENT.replace("  hidden", "  head_dim: 128\n  hidden"), "line 2: architecture: a qwen2 has head_dim ="),
+        (
+            STUDENT.replace(
+                "  hidden",
+                "  rope_scaling: {factor: 8, low_freq_factor: 4, high_freq_factor: 4, "
+                "original_max_position_embeddings: 9}\n  hidden",
+            ),
+            "line 4: architecture.rope_scaling: high_freq_factor must be greater",
+        ),
         (STUDENT.replace("tokenizer: ./tokenizer\n", ""), "line 1: architecture needs a tokenizer"),
         (
             STUDENT.replace("num_attention_heads: 4", "num_attention_heads: 3"),
@@ -199,7 +214,7 @@ def test_a_mistake_shows_what_was_given_what_is_known_and_how_many_follow() -> N
             STUDENT.replace("num_key_value_heads: 2", "num_key_value_heads: 3"),
             "line 2: architecture: num_attention_heads must divide hidden_size",
         ),
-        (STUDENT.replace("qwen2", "gpt2"), "line 3: architecture.model_type: should be 'qwen2' or 'llama'"),
+        (STUDENT.replace("qwen2", "gpt2"), "line 3: architecture.model_type: should be 'qwen2', 'qwen3' or 'llama'"),
         (
             STUDENT + 'forced_prefix: "<think>\\n"\nthinks: false\n',
             "line 1: forced_prefix is for a student that thinks",

@@ -14,20 +14,15 @@ from typing import Any
 
 from distill import specs
 from distill.contract import Contract, parse_canonical
-from distill.errors import RunError, SpecError
+from distill.errors import RunError
 from distill.files import reading
 from distill.progress import quiet_transformers
 from distill.rundir import RunDir
 from distill.student_specs import StudentSpec
 from distill.train.check import Checked, check_contract, require
 from distill.train.colouring import coloured
-from distill.train.student import (
-    architecture_config,
-    generation_settings,
-    name_tokens,
-    prepare_tokenizer,
-    save_contract_files,
-)
+from distill.train.student import generation_settings, name_tokens, save_contract_files, student_config
+from distill.train.tokenizer import prepare_tokenizer
 from distill.train.trace_check import Rendered
 
 RANDOM = 8
@@ -84,7 +79,7 @@ def check_run(recipe: specs.Recipe, run: RunDir) -> RunCheck:
     examples = rendered(spec.contract, tokenizer, choose(run.kept, seed=recipe.seed))
     with tempfile.TemporaryDirectory(prefix="distill-check-") as place:
         folder = Path(place)
-        config = config_of(spec, tokenizer)
+        config = student_config(spec, tokenizer)
         name_tokens(config, tokenizer)
         save_contract_files(
             config, generation_settings(tokenizer), tokenizer, spec.contract, folder, facts={"student": spec.name}
@@ -152,18 +147,3 @@ def _rows(folder: Path) -> Iterator[Kept]:
                 for row in batch.to_pylist():
                     question, reply = (message["content"] for message in row["messages"])
                     yield Kept(row["trace_id"], row["kind"], row.get("domain") or "", question, reply)
-
-
-def config_of(spec: StudentSpec, tokenizer: Any) -> Any:
-    from transformers import AutoConfig
-
-    if spec.architecture is not None:
-        return architecture_config(spec.architecture, tokenizer)
-    try:
-        return AutoConfig.from_pretrained(spec.base, revision=spec.revision)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"the base of student '{spec.name}' cannot be loaded",
-            given=f"{spec.base}: {str(error).splitlines()[0][:200]}",
-            todo="download it first, or name a folder with --set student_overrides.base=FOLDER",
-        ) from error

@@ -7,71 +7,64 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.contract import CLOSE, CONTRACT_FILE, OPEN, Contract, tokenizer_contract_faults
-from distill.errors import ContractError, SpecError
+from distill.contract import CONTRACT_FILE, Contract
+from distill.errors import SpecError
 from distill.progress import quiet_transformers
-from distill.student_specs import Architecture, StudentSpec
+from distill.student_specs import StudentSpec
+from distill.train.architecture import VOCABULARY_MULTIPLE, base_config, config_of, meta_student, padded
+from distill.train.tokenizer import base_tokenizer, prepare_tokenizer, rows_to_train
 
 if TYPE_CHECKING:
     import torch
 
-VOCABULARY_MULTIPLE = 64
-
-
-def prepare_tokenizer(spec: StudentSpec) -> Any:
-    """The student's tokenizer with its contract's template, stop token, pad token and think tags.
-
-    Raises ContractError when it cannot serve the contract, SpecError when it cannot be loaded.
-    """
-    tokenizer = _tokenizer_of(spec)
-    if spec.thinks:
-        missing = [tag for tag in (OPEN, CLOSE) if len(tokenizer.encode(tag, add_special_tokens=False)) != 1]
-        tokenizer.add_tokens(missing, special_tokens=False)
-    if spec.pad_token is not None:
-        tokenizer.pad_token = spec.pad_token
-    tokenizer.eos_token = spec.contract.stop
-    tokenizer.chat_template = spec.contract.chat_template
-    faults = tokenizer_contract_faults(tokenizer, spec.contract, thinks=spec.thinks)
-    if faults:
-        raise ContractError(
-            f"the tokenizer of student '{spec.name}' cannot serve the template '{spec.template}'",
-            given="; ".join(faults),
-            todo="correct template, pad_token or tokenizer in the student spec",
-        )
-    return tokenizer
-
-
-def _tokenizer_of(spec: StudentSpec) -> Any:
-    from transformers import AutoTokenizer
-
-    place = spec.tokenizer or spec.base
-    try:
-        return AutoTokenizer.from_pretrained(place, revision=None if spec.tokenizer else spec.revision)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"the tokenizer of student '{spec.name}' cannot be loaded",
-            given=f"{place}: {str(error).splitlines()[0][:200]}",
-            todo="download it first, or name a folder with --set student_overrides.tokenizer=FOLDER",
-        ) from error
+__all__ = [
+    "base_commit",
+    "load_student",
+    "mean_rows",
+    "meta_student",
+    "prepare_tokenizer",
+    "rows_to_train",
+    "save_student",
+]
 
 
 def load_student(spec: StudentSpec, tokenizer: Any, *, seed: int, dtype: torch.dtype) -> Any:
-    """The untrained student: from its base, or drawn from `seed`. New vocabulary rows start at the others' mean."""
+    """The untrained student: from its base, or drawn from `seed`.
+
+    Vocabulary rows that the base has not learned start at the mean of those it has; the context is extended where the
+    spec says so. Raises SpecError when the base cannot be loaded or is another one than the spec describes.
+    """
     import torch
+    from transformers import AutoModelForCausalLM
 
     quiet_transformers()
     torch.manual_seed(seed)
-    model = _from_architecture(spec.architecture, tokenizer, dtype) if spec.architecture else _from_base(spec, dtype)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE, mean_resizing=True)
-    if spec.base is not None:
-        _mean_rows(model, len(_tokenizer_of(spec)), len(tokenizer))
+    config = student_config(spec, tokenizer)
+    if spec.base is None:
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    else:
+        model = _from_base(spec, config, dtype)
+        rows = model.get_input_embeddings().num_embeddings
+        if len(tokenizer) > rows:
+            model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=VOCABULARY_MULTIPLE, mean_resizing=False)
+        grown = range(rows, model.get_input_embeddings().num_embeddings)
+        new = {*rows_to_train(spec, tokenizer), *grown}
+        mean_rows(model, sorted(new), min(rows, len(base_tokenizer(spec))))
     name_tokens(model.config, tokenizer)
     model.generation_config = generation_settings(tokenizer)
     return model
+
+
+def student_config(spec: StudentSpec, tokenizer: Any) -> Any:
+    """The configuration that the student is built with; nothing big is loaded for it."""
+    if spec.base is not None:
+        return base_config(spec)
+    assert spec.architecture is not None  # the spec has one or the other
+    return config_of(spec.architecture, padded(len(tokenizer)))
 
 
 def name_tokens(config: Any, tokenizer: Any) -> None:
@@ -96,26 +89,12 @@ def generation_settings(tokenizer: Any) -> Any:
     )
 
 
-def _from_architecture(architecture: Architecture, tokenizer: Any, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(architecture_config(architecture, tokenizer), dtype=dtype)
-
-
-def architecture_config(architecture: Architecture, tokenizer: Any) -> Any:
-    from transformers import AutoConfig
-
-    sizes = architecture.model_dump()
-    vocabulary = -(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    return AutoConfig.for_model(sizes.pop("model_type"), vocab_size=vocabulary, **sizes)
-
-
-def _from_base(spec: StudentSpec, dtype: torch.dtype) -> Any:
+def _from_base(spec: StudentSpec, config: Any, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(spec.base, revision=spec.revision, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(spec.base, config=config, revision=spec.revision, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
         raise SpecError(
             f"the base of student '{spec.name}' cannot be loaded",
@@ -124,15 +103,29 @@ def _from_base(spec: StudentSpec, dtype: torch.dtype) -> Any:
         ) from error
 
 
-def _mean_rows(model: Any, known: int, count: int) -> None:
-    """Vocabulary rows `known` to `count` become the mean of those before: a base often has such rows, never trained."""
+def base_commit(model: Any) -> str | None:
+    """The commit of the Hub that a base was loaded from, pinned or not; None for folders and students from nothing."""
+    commit: str | None = getattr(model.config, "_commit_hash", None)
+    return commit
+
+
+def mean_rows(model: Any, rows: Sequence[int], known: int) -> None:
+    """Sets vocabulary rows, in embedding and head, to the mean of the first `known` without them.
+
+    A base leaves such rows at their initial values or at zero, and training alone brings them up too slowly: after
+    fine-tuning, Llama 3's end token had a probability of 0.05 (torchtune issue 2429).
+    """
     import torch
 
-    if known >= count:
+    if not rows:
         return
+    learned = torch.ones(known, dtype=torch.bool)
+    learned[[row for row in rows if row < known]] = False
     with torch.no_grad():
         for embeddings in (model.get_input_embeddings(), model.get_output_embeddings()):
-            embeddings.weight[known:count] = embeddings.weight[:known].float().mean(0).to(embeddings.weight.dtype)
+            weight = embeddings.weight
+            mean = weight[:known][learned.to(weight.device)].float().mean(0).to(weight.dtype)
+            weight[list(rows)] = mean
 
 
 def save_student(model: Any, tokenizer: Any, contract: Contract, folder: Path, *, facts: dict[str, Any]) -> None:

@@ -13,50 +13,9 @@ from safetensors import safe_open
 
 from distill.contract import CLOSE, OPEN, Contract, Response
 from distill.errors import ContractError, SpecError
-from distill.train.student import load_student, prepare_tokenizer, save_student
+from distill.train.student import load_student, prepare_tokenizer, rows_to_train, save_student
+from train.bases import CHATML, from_base, plain_base, word_tokenizer
 from train.material import CONTRACT, spec
-
-CHATML = ("<|im_start|>", "<|im_end|>", "<|pad|>", "<unk>")
-
-
-def word_tokenizer(
-    folder: Path, *, controls: tuple[str, ...] = CHATML, pad: str | None = "<|pad|>", eos: str = "<|im_end|>"
-) -> Path:
-    """A tokenizer of bytes with these control tokens: no think tags, as most bases have it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(controls))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad).save_pretrained(folder)
-    return folder
-
-
-def plain_base(folder: Path, *, rows: int | None = None, tied: bool = True) -> Path:
-    """A small base with the tokenizer above and `rows` vocabulary rows."""
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
-
-    word_tokenizer(folder)
-    size: int = rows or len(AutoTokenizer.from_pretrained(folder))
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=tied,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-def from_base(folder: Path, **changed: Any) -> Any:
-    return spec(architecture=None, base=str(folder), **{"tokenizer": None, "template": "chatml", **changed})
 
 
 @pytest.fixture
@@ -221,3 +180,52 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path) -> None:
     (base / "model.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:100])
     with pytest.raises(SpecError, match="the base of student 'tiny' cannot be loaded"):
         load_student(from_base(base), prepare_tokenizer(from_base(base)), seed=0, dtype=torch.float32)
+
+
+# --- vocabulary rows that a base has not learned ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_renamed_and_untrained_rows_start_at_the_mean_and_nothing_else_moves(tmp_path: Path, tied: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = plain_base(tmp_path / "base", model_type="llama", rows=300, tied=tied)
+    reserved = {OPEN: "<|reserved_special_token_0|>", CLOSE: "<|reserved_special_token_1|>"}
+    untrained = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+    student = from_base(folder, template="llama3", reserved_tokens=reserved, untrained_tokens=untrained)
+    tokenizer = prepare_tokenizer(student)
+    rows = [257, 258, 259, 260, 261]
+    assert rows == rows_to_train(student, tokenizer)
+    before: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = load_student(student, tokenizer, seed=0, dtype=torch.float32)
+    assert model.get_input_embeddings().num_embeddings == 300
+    others = [row for row in range(len(tokenizer)) if row not in rows]
+    embeddings = [(m.get_input_embeddings().weight, m.get_output_embeddings().weight) for m in (before, model)]
+    for old, new in zip(*embeddings, strict=True):
+        mean = old[others].mean(0)
+        for row in range(300):
+            assert torch.allclose(new[row], mean if row in rows else old[row], atol=1e-6), row
+        assert not torch.allclose(old[rows], mean.expand(5, -1), atol=1e-3)
+    if not tied:
+        assert not torch.allclose(embeddings[1][0][257], embeddings[1][1][257]), "each matrix has its own mean"
+    theirs = dict(before.named_parameters())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, theirs[name]) or name in ("model.embed_tokens.weight", "lm_head.weight")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_base_without_spare_rows_grows_and_keeps_those_it_has(tmp_path: Path, tied: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = plain_base(tmp_path / "base", tied=tied)
+    student = from_base(folder)
+    before: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = load_student(student, prepare_tokenizer(student), seed=0, dtype=torch.float32)
+    for old, new in (
+        (before.get_input_embeddings().weight, model.get_input_embeddings().weight),
+        (before.get_output_embeddings().weight, model.get_output_embeddings().weight),
+    ):
+        assert new.shape == (320, 32)
+        known = len(old)
+        assert torch.equal(new[:known], old)
+        assert torch.allclose(new[known:], old.mean(0).expand(320 - known, -1), atol=1e-7), "spare rows too"
