@@ -84,6 +84,12 @@ class Sizes:
         small = self.layers * (biases + norms) + self.hidden
         return self.linear_parameters + self.vocabulary_parameters + small
 
+    def lora_parameters(self, rank: int) -> int:
+        """Weights of an adapter of this rank on every matrix inside the layers: rank × (inputs + outputs) each."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = 2 * (self.hidden + queries) + 2 * (self.hidden + keys)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+
     def kv_bytes_per_token(self, bytes_per_value: float = 2) -> int:
         """Bytes that one token of context occupies: a key and a value per layer and key-value head."""
         return round(2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value)

@@ -354,6 +354,8 @@ _ONLY_HOW = (
     "max_loss_jump",
     "samples",
     "trackers",
+    "gpus",
+    "nodes",
     "context_parallel",
     "activation_checkpointing",
 )

@@ -113,10 +113,18 @@ class TrainSettings(Strict):
     samples: SampleSettings = SampleSettings()
     trackers: tuple[Tracker, ...] = ()
     """Where the metrics go besides metrics.jsonl."""
+    gpus: int = Field(1, ge=1)
+    """Of each machine; `distill train --gpus`. On a machine without any: processes."""
+    nodes: int = Field(1, ge=1)
+    """Machines; `distill train --nodes`."""
     context_parallel: int = Field(1, ge=1)
     """GPUs that share every trace's tokens, for long traces on large students; must divide the attention heads."""
     activation_checkpointing: bool | None = None
     """Activations are computed again in the backward pass instead of kept. None: on a GPU yes, on a CPU no."""
+
+    @property
+    def processes(self) -> int:
+        return self.gpus * self.nodes
 
     @field_validator("mixture")
     @classmethod

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from distill.errors import SpecError
+from distill.sizes import Sizes
 from distill.student_specs import Architecture, StudentSpec
 
 PLAIN = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -28,6 +29,22 @@ def config_of(architecture: Architecture, vocab_size: int) -> Any:
         head_dim=architecture.head_size,
         rope_parameters=_rope(architecture),
         initializer_range=architecture.initializer_range,
+    )
+
+
+def sizes_of(config: Any) -> Sizes:
+    """The sizes of a model by its configuration."""
+    return Sizes(
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size,
+        tied=config.tie_word_embeddings,
+        qkv_bias=config.model_type == "qwen2",
+        qk_norm=config.model_type == "qwen3",
     )
 
 

@@ -6,7 +6,8 @@ torch's scaled dot product, trace by trace. Knows nothing about training or text
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,6 +42,16 @@ def use_packed_attention(model: Any) -> None:
 
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
+
+
+@contextlib.contextmanager
+def attending_whole(model: Any) -> Iterator[Any]:
+    """The model as transformers has it, for generating; afterwards it attends within segments again."""
+    model.set_attn_implementation("sdpa")
+    try:
+        yield model
+    finally:
+        model.set_attn_implementation(NAME)
 
 
 def packed_attention(

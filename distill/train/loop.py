@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from distill.errors import Interrupted, TrainingError
 from distill.train import checkpoints
+from distill.train.adapters import gradients_arrive
 from distill.train.attention import Kernel
 from distill.train.context_parallel import split_pack
 from distill.train.guards import LossGuard
@@ -26,8 +27,11 @@ from distill.train.speed import Speedometer
 from distill.train_specs import TrainSettings
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
+    from distill.train.averaging import Averager
     from distill.train.loss import StudentLoss
     from distill.train.mixture import Schedule
     from distill.train.token_set import Example, TokenSet
@@ -44,6 +48,8 @@ class Job:
     name: str
     train: TokenSet
     heldout: TokenSet
+    heldout_places: npt.NDArray[np.int64]
+    """Those of the held-out traces that measure the loss."""
     schedule: Schedule
     settings: TrainSettings
     pad: int
@@ -67,7 +73,9 @@ class Watcher(Protocol):
 
     def log(self, values: Mapping[str, Any]) -> None: ...
 
-    def after_step(self, done: int, steps: int, loop: Loop) -> None: ...
+    def after_step(self, done: int, steps: int) -> bool:
+        """Whether the model was used for something else than training."""
+        ...
 
 
 def learning_rate(step: int, steps: int, peak: float, settings: TrainSettings) -> float:
@@ -95,7 +103,10 @@ class Loop:
     world: World = field(default_factory=World)
     speed: Speedometer | None = None
     """Measures tokens per second and the share of peak compute; None measures neither."""
+    averager: Averager | None = None
     stop_asked: bool = False
+    unproven: bool = True
+    """Nobody has seen yet that gradients arrive: at the start, and after the model was used for something else."""
     guard: LossGuard = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +141,9 @@ class Loop:
                 if done % LOG_STEPS == 0 or done == steps:
                     self._report(done, loss, norm)
                 heldout = self._heldout(done) if self._heldout_due(done) else heldout
-                self.watcher.after_step(done, steps, self)
+                self.unproven = self.watcher.after_step(done, steps)
+                if self.averager is not None:
+                    self.averager.add(done, self.module.model)
                 if done < steps and self.world.any(self._checkpoint_due(done, saved)):
                     self._save(done, spent + time.monotonic() - started)
                     saved = time.monotonic()
@@ -153,6 +166,9 @@ class Loop:
         for pack in self._packs(job.train, indices):
             loss = self.module(pack) / total
             loss.backward()
+            if self.unproven:
+                gradients_arrive(self.module.model)
+                self.unproven = False
             summed += loss.detach().double().cpu()
             if self.world.any(self.stop_asked):
                 self.optimizer.zero_grad(set_to_none=True)
@@ -172,7 +188,7 @@ class Loop:
             self.speed.add(lengths, int(self.job.train.loss_tokens[indices].sum()), seconds)
         return sum(lengths)
 
-    def _packs(self, traces: TokenSet, indices: Sequence[int]) -> Iterator[Pack]:
+    def _packs(self, traces: TokenSet, indices: npt.NDArray[np.int64]) -> Iterator[Pack]:
         """This rank's packs of these traces; every rank gets as many."""
         capacity = self.job.settings.micro_batch_tokens * self.world.context_parallel
         for ranks in passes(traces.lengths[indices], capacity, self.world.data_size):
@@ -201,7 +217,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _guard(self, step: int, mean: float, norm: float, indices: Sequence[int]) -> None:
+    def _guard(self, step: int, mean: float, norm: float, indices: npt.NDArray[np.int64]) -> None:
         """Before the weights take the step: a broken one changes nothing."""
         traces = [self.job.train.example(int(index)) for index in indices]
         names = [trace.trace_id for trace in traces]
@@ -223,12 +239,10 @@ class Loop:
 
     def heldout_loss(self) -> float:
         """Mean loss per response token of the held-out traces."""
-        import numpy as np
-
-        heldout = self.job.heldout
+        heldout, places = self.job.heldout, self.job.heldout_places
         with self._looking():
-            summed = sum(float(self.module(pack)) for pack in self._packs(heldout, np.arange(len(heldout))))
-        return self.world.total_of_parts(summed) / int(heldout.loss_tokens.sum())
+            summed = sum(float(self.module(pack)) for pack in self._packs(heldout, places))
+        return self.world.total_of_parts(summed) / int(heldout.loss_tokens[places].sum())
 
     @contextlib.contextmanager
     def _looking(self) -> Iterator[None]:
@@ -243,7 +257,7 @@ class Loop:
 
     def _heldout_due(self, done: int) -> bool:
         steps = self.job.schedule.steps
-        return len(self.job.heldout) > 0 and (done % max(1, steps // HELDOUT_TIMES) == 0 or done == steps)
+        return len(self.job.heldout_places) > 0 and (done % max(1, steps // HELDOUT_TIMES) == 0 or done == steps)
 
     def _heldout(self, done: int) -> float:
         loss = self.heldout_loss()

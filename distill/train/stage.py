@@ -1,72 +1,63 @@
-"""The fourth stage: the student learns the kept traces."""
+"""The fourth stage: the student learns the kept traces, after the contract is proven on them."""
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distill import __version__, specs
-from distill.errors import TrainingError
-from distill.files import replacing_folder, sha256_of
-from distill.progress import bar, say
+from distill import specs
+from distill.errors import DONE, INTERRUPTED, Interrupted, TrainingError
+from distill.progress import say
 from distill.rundir import RunDir, StageReport
 from distill.train import checkpoints
-from distill.train.encoding import Census, encode_kept, steps_in
-from distill.train.loop import Job, Result, train
-from distill.train.student import load_student, prepare_tokenizer, save_student
+from distill.train.architecture import sizes_of
+from distill.train.checking import prove
+from distill.train.guards import bytes_needed, check_disk
+from distill.train.launch import Placement, start
+from distill.train.loop import Result
+from distill.train.parallel import World
+from distill.train.preparing import Prepared, prepare
+from distill.train.training import RESULT, Trained, begin, job_folder, train_student
+from distill.train_specs import TrainSettings
+
+NODE_RANK, MASTER = "DISTILL_NODE_RANK", "DISTILL_MASTER"
+"""Environment variables that `distill train --node-rank I --master HOST:PORT` sets: they belong to one start on one
+machine, and a recipe does not."""
 
 
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
-    """Writes `student/`. Raises TrainingError when nothing fits, ContractError when the tokenizer cannot serve."""
-    import torch
+    """Writes `student/`, and `adapter/` for the methods that make one.
 
-    spec = specs.student(recipe.student, recipe.student_overrides)
-    settings, contract = recipe.train, spec.contract
-    tokenizer = prepare_tokenizer(spec)
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    model: Any = load_student(spec, tokenizer, seed=recipe.seed, dtype=dtype)
-    context = min(settings.context_length, model.config.max_position_embeddings)
-    examples, census = encode_kept(run.kept, "train", tokenizer, contract, context)
-    heldout, heldout_census = encode_kept(run.kept, "heldout", tokenizer, contract, context)
-    if not examples:
-        raise TrainingError(
-            "there is nothing to train on",
-            given=f"{census.too_long} kept traces, all longer than the {context} tokens of the context"
-            if census.too_long
-            else f"no kept traces in {run.kept}",
-            todo="look at the rejections with `distill show RUN --rejected`, or change filter.keep",
-        )
-    too_long = census.too_long + heldout_census.too_long
-    if too_long:
-        of_heldout = f", {heldout_census.too_long} of them held out" if heldout_census.too_long else ""
-        say(f"train: {too_long} traces exceed {context} tokens and are left out{of_heldout}; none is cut")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    model.set_attn_implementation(attention_for(model.device.type, census))
-    with replacing_folder(run.untrained) as folder:
-        save_student(model, tokenizer, contract, folder, facts={"student": spec.name, "trained": False})
-    folders = {what: specs.folder_revision(folder) for what, folder in recipe.model_folders("train").items()}
-    name = sha256_of([recipe.section_hash("train"), run.hashes(run.kept), folders])
-    checkpoints_here = run.checkpoints / name[:12]
-    _tell_of_others(run.checkpoints, checkpoints_here)
-    job = Job(
-        name, examples, heldout, settings, spec.phases(settings), tokenizer.pad_token_id, recipe.seed, checkpoints_here
-    )
-    result = _train(model, job, run)
-    facts = {
-        "student": spec.name,
-        "base": spec.base,
-        "license": spec.license,
-        "gguf_pre": spec.gguf_pre,
-        "teacher": recipe.teacher,
-        "recipe": recipe.name,
-        "settings": recipe.section_hash("train"),
-        "trained_on": run.hashes(run.kept, run.verdicts, run.traces, run.prompts),
-        "distill": __version__,
-    }
-    with replacing_folder(run.student) as folder:
-        save_student(model, tokenizer, contract, folder, facts=facts)
+    Raises TrainingError when nothing fits or the loss breaks, ContractError when what would be trained is not what
+    would be served, DiskFullError when what is to be written does not fit.
+    """
+    prepared = prepare(recipe, run)
+    for line in prepared.census.lines():
+        say(f"train: {line}")
+    _room(prepared, run)
+    begin(prepared, run)
+    checked = prove(run.untrained, prepared.spec, prepared.tokenizer, run.kept, seed=recipe.seed)
+    say(f"train: the contract holds on {checked.traces} traces (`distill train {run.path} --check` shows how)")
+    folder = job_folder(prepared, run)
+    _tell_of_others(run.checkpoints, folder)
+    trained = _launched(prepared, run) if recipe.train.processes > 1 else train_student(prepared, run, World())
     checkpoints.remove_all(run.checkpoints)
-    return _report(run, model, census, heldout_census, result)
+    return _report(run, prepared, trained)
+
+
+def _room(prepared: Prepared, run: RunDir) -> None:
+    """Raises DiskFullError when checkpoints and student will not fit."""
+    settings = prepared.recipe.train
+    sizes = sizes_of(prepared.config)
+    parameters = sizes.parameters
+    trainable = parameters if settings.method == "full" else sizes.lora_parameters(settings.lora.rank)
+    needed = bytes_needed(
+        parameters, trainable, settings.precision, settings.keep_checkpoints, settings.average_checkpoints
+    )
+    check_disk(run.path, needed, f"training {prepared.spec.name}")
 
 
 def _tell_of_others(folder: Path, own: Path) -> None:
@@ -79,43 +70,50 @@ def _tell_of_others(folder: Path, own: Path) -> None:
         )
 
 
-SHORT_TRACES = 192
-"""Mean tokens of a trace up to which attention written out trains faster on a CPU than torch's kernel, by a fifth at
-128: the lengths at which benchmarks/attention_speed.py finds them equal lie between 128 and 256."""
+def _launched(prepared: Prepared, run: RunDir) -> Trained:
+    """Trains in processes of their own, one per GPU, and reads what they came to."""
+    settings = prepared.recipe.train
+    place = _placement(settings)
+    code = start(run.path, place)
+    if settings.nodes > 1 and place.node_rank is None:
+        raise Interrupted("nothing is trained yet", todo="start the commands above, one on each node")
+    if code == INTERRUPTED:
+        raise Interrupted("training stopped, saved", todo="start the same command again; it goes on from there")
+    result = job_folder(prepared, run) / RESULT
+    if code != DONE or not result.is_file():
+        raise TrainingError("the training on several GPUs did not end as it should", given=f"exit code {code}")
+    found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    return Trained(**{**found, "result": Result(**found["result"])})
 
 
-def attention_for(device: str, census: Census) -> str:
-    """transformers' name of the attention that trains fastest."""
-    return "eager" if device == "cpu" and census.tokens <= SHORT_TRACES * census.fitting else "sdpa"
+def join(run: RunDir, recipe: specs.Recipe) -> int:
+    """The part of a node other than the first, which prepares, saves and tells; returns the exit code."""
+    return start(run.path, _placement(recipe.train))
 
 
-def _train(model: Any, job: Job, run: RunDir) -> Result:
-    steps = steps_in(len(job.train), job.settings.batch_size, job.phases[0].epochs)
-    with bar("train", steps) as update:
-
-        def log(values: dict[str, Any]) -> None:
-            run.log_metrics("train", values)
-            if "loss" in values:
-                update(values["step"], f"loss {values['loss']:.3f}, {values['tokens_per_s']:.0f} tokens/s")
-
-        return train(model, job, log)
+def _placement(settings: TrainSettings) -> Placement:
+    rank = os.environ.get(NODE_RANK)
+    return Placement(settings.gpus, settings.nodes, int(rank) if rank else None, os.environ.get(MASTER))
 
 
-def _report(run: RunDir, model: Any, census: Census, heldout_census: Census, result: Result) -> StageReport:
+def _report(run: RunDir, prepared: Prepared, trained: Trained) -> StageReport:
+    result, census = trained.result, prepared.census
+    train, heldout = census.splits["train"], census.splits["heldout"]
     counts = {
-        "traces": census.fitting,
-        "too_long": census.too_long,
-        "heldout": heldout_census.fitting,
-        "heldout_too_long": heldout_census.too_long,
-        "tokens": census.tokens,
-        "longest": census.longest,
-        "parameters": model.num_parameters(),
-        "steps": result.steps,
-        "resumed_at": result.resumed_at,
-        "loss": result.loss,
-        "heldout_loss": result.heldout_loss,
-        "seconds": result.seconds,
+        "traces": train.traces - train.lost_traces,
+        "too_long": train.lost_traces,
+        "heldout": heldout.traces - heldout.lost_traces,
+        "heldout_too_long": heldout.lost_traces,
+        "tokens": train.tokens - train.lost_tokens,
+        "longest": train.longest,
+        "context": prepared.context,
+        "parameters": trained.parameters,
+        "trained_parameters": trained.trained_parameters,
+        **asdict(result),
+        **trained.facts,
+        "census": census.counts(),
     }
-    heldout = f", held-out loss {result.heldout_loss:.3f}" if result.heldout_loss is not None else ""
-    line = f"{result.steps} steps over {census.fitting} traces, loss {result.loss:.3f}{heldout}"
-    return StageReport(counts, (run.student, run.untrained), (line,))
+    heldout_loss = f", held-out loss {result.heldout_loss:.3f}" if result.heldout_loss is not None else ""
+    line = f"{result.steps} steps over {counts['traces']} traces, loss {result.loss:.3f}{heldout_loss}"
+    outputs = (run.student, run.untrained, *((run.adapter,) if prepared.recipe.train.method != "full" else ()))
+    return StageReport(counts, outputs, (line,))

@@ -15,21 +15,11 @@ from distill.contract import CONTRACT_FILE, Contract
 from distill.errors import SpecError
 from distill.progress import quiet_transformers
 from distill.student_specs import StudentSpec
-from distill.train.architecture import VOCABULARY_MULTIPLE, base_config, config_of, meta_student, padded
-from distill.train.tokenizer import base_tokenizer, prepare_tokenizer, rows_to_train
+from distill.train.architecture import VOCABULARY_MULTIPLE, base_config, config_of, padded
+from distill.train.tokenizer import base_tokenizer, rows_to_train
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = [
-    "base_commit",
-    "load_student",
-    "mean_rows",
-    "meta_student",
-    "prepare_tokenizer",
-    "rows_to_train",
-    "save_student",
-]
 
 
 def load_student(spec: StudentSpec, tokenizer: Any, *, seed: int, dtype: torch.dtype) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from train.test_encoding import keep
+from train.material import keep
 
 from distill.contract import Response
 

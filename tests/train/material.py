@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from conftest import TOKENIZER, tiny_model
 
 from distill.contract import Contract, Response
 from distill.specs import StudentSpec, TrainSettings
-from distill.train.encoding import Example
 from distill.train.loop import Job
+from distill.train.mixture import Schedule
+from distill.train.token_set import Example, Row, TokenSet, write_set
 
 CONTRACT = Contract("deepseek-r1", "<think>\n")
 PAD = 721
@@ -46,6 +51,19 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(TOKENIZER)
 
 
+def keep(folder: Path, replies: list[str], *, split: str = "train", kind: str = "math") -> None:
+    folder.mkdir(exist_ok=True, parents=True)
+    rows = [
+        {
+            "trace_id": f"t{number}",
+            "kind": kind,
+            "messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": reply}],
+        }
+        for number, reply in enumerate(replies)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}-00000.parquet")
+
+
 def examples(count: int, *, seed: int = 0) -> list[Example]:
     """Of different lengths, prompts longer than replies in some."""
     rng = random.Random(seed)
@@ -54,14 +72,32 @@ def examples(count: int, *, seed: int = 0) -> list[Example]:
         question = " ".join(str(rng.randrange(100)) for _ in range(rng.randrange(1, 15)))
         response = Response(" + ".join(str(rng.randrange(9)) for _ in range(rng.randrange(1, 12))), str(number))
         encoded = CONTRACT.encode(tokenizer(), CONTRACT.messages(question, "math"), response)
-        found.append(Example(f"trace-{number:04d}", encoded))
+        found.append(Example(f"trace-{number:04d}", np.array(encoded.ids, np.int32), encoded.loss_start))
     return found
+
+
+def token_set(folder: Path, found: Sequence[Example]) -> TokenSet:
+    return write_set(folder, (Row(example) for example in found))
 
 
 def model(seed: int = 0) -> Any:
     return tiny_model("qwen2", seed=seed, initializer_range=0.05)
 
 
-def job(folder: Path, *, count: int = 16, settings: TrainSettings = PLAIN, name: str = "job", **changed: Any) -> Job:
-    everything = {"train": examples(count), "heldout": examples(3, seed=9), "seed": 5, **changed}
-    return Job(name=name, settings=settings, phases=settings.phases_of(), pad=PAD, checkpoints=folder, **everything)
+def job(
+    folder: Path,
+    *,
+    train: Sequence[Example] | None = None,
+    heldout: Sequence[Example] | None = None,
+    count: int = 16,
+    settings: TrainSettings = PLAIN,
+    name: str = "job",
+    seed: int = 5,
+) -> Job:
+    """Its traces lie in `folder`-data, its checkpoints in `folder`."""
+    place = folder.with_name(f"{folder.name}-data")
+    learned = token_set(place / "train", examples(count) if train is None else train)
+    held = token_set(place / "heldout", examples(3, seed=9) if heldout is None else heldout)
+    nothing = [None] * len(learned)
+    schedule = Schedule(learned.lengths, nothing, nothing, settings.phases_of(), settings.batch_size, seed)
+    return Job(name, learned, held, np.arange(len(held)), schedule, settings, PAD, folder)

@@ -21,7 +21,7 @@ from distill.train import checkpoints, stage
 from distill.train.encoding import Census
 from distill.train.loop import Job, Result
 from train.material import spec
-from train.test_encoding import keep
+from train.material import keep
 
 
 @pytest.fixture
