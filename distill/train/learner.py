@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill import __version__
@@ -57,8 +58,7 @@ class Learner:
             )
         model = _loaded(prepared, run, world, dtype)
         if settings.method != "full":
-            rows = rows_to_train(prepared.spec, prepared.tokenizer)
-            model = adapters.with_adapter(model, settings.lora, rows, seed=seed)
+            model = _adapted(model, prepared)
         inner = adapters.plain(model)
         if settings.activation_checkpointing or (settings.activation_checkpointing is None and world.device.type != "cpu"):
             activation_checkpointing(inner)
@@ -105,45 +105,55 @@ class Learner:
                 root.reshard()
 
     def save(self, prepared: Prepared, run: RunDir) -> dict[str, Any]:
-        """Writes `student/`, and `adapter/` where there is one, on the first rank; returns what is told of the merge."""
-        told: dict[str, Any] = {}
-        student = self.inner
-        if self.model is not self.inner:
-            with replacing_folder(run.adapter) as folder:
-                adapters.save_adapter(self.model, folder, base=prepared.spec.base or prepared.spec.name)
-            told["merge"], student = self._merged(prepared)
-        facts = {**_facts(prepared, run), **told}
+        """Writes `student/`, and `adapter/` where there is one; returns what is told of its merge, on the first rank."""
+        if self.model is self.inner:
+            self._save_full(prepared, run)
+            return {}
+        model = self.model if self.world.size == 1 else self._gathered(prepared, run)
+        if model is None:
+            return {}
+        with replacing_folder(run.adapter) as folder:
+            adapters.save_adapter(model, folder, base=prepared.spec.base or prepared.spec.name)
+        told, student = _merged(model, prepared)
+        _save_plain(student, prepared, run, {"merge": told})
+        return {"merge": told}
+
+    def _save_full(self, prepared: Prepared, run: RunDir) -> None:
         if self.world.size == 1:
-            from distill.train.student import save_student
-
+            _save_plain(self.inner, prepared, run, {})
+        elif self.world.first:
             with replacing_folder(run.student) as folder:
-                save_student(student, prepared.tokenizer, prepared.spec.contract, folder, facts=facts)
+                self._write_sharded(prepared, run, self.world.shared(folder))
         else:
-            self._save_sharded(prepared, run, facts)
-        return told
+            self._write_sharded(prepared, run, self.world.shared(None))
 
-    def _merged(self, prepared: Prepared) -> tuple[dict[str, Any], Any]:
-        import numpy as np
+    def _write_sharded(self, prepared: Prepared, run: RunDir, folder: Path) -> None:
         import torch
 
-        from distill.train.merging import merge
+        from distill.train.student import save_files_without_weights
+        from distill.train.weights import save_weights
 
-        fitting = prepared.train.within(prepared.context)
-        shortest = fitting[np.argsort(prepared.train.lengths[fitting], kind="stable")][:MERGE_TRACES]
-        traces = [prepared.train.example(int(place)).ids.tolist() for place in shortest]
-        found = merge(self.model, traces, torch.bfloat16, seed=self.seed)
-        return asdict(found.check), found.student
+        save_weights(self.inner, folder, self.world, dtype=torch.bfloat16)
+        if self.world.first:
+            save_files_without_weights(
+                self.inner, prepared.tokenizer, prepared.spec.contract, folder, facts=_facts(prepared, run)
+            )
 
-    def _save_sharded(self, prepared: Prepared, run: RunDir, facts: dict[str, Any]) -> None:
+    def _gathered(self, prepared: Prepared, run: RunDir) -> Any:
+        """The adapter on a student in one piece, on the CPU of the first rank; None elsewhere."""
         import torch
 
-        from distill.train.student import save_sharded_student
+        from distill.train.weights import gather_full_state
 
+        trained = {name: tensor for name, tensor in gather_full_state(self.inner, self.world, trained=True)}
         if not self.world.first:
-            save_sharded_student(self.inner, prepared, self.world.shared(None), self.world, facts)
-            return
-        with replacing_folder(run.student) as folder:
-            save_sharded_student(self.inner, prepared, self.world.shared(folder), self.world, facts)
+            return None
+        model = _adapted(_from_folder(run, torch.float32), prepared)
+        with torch.no_grad():
+            for name, parameter in adapters.plain(model).named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(trained[name])
+        return model
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, bool]:
@@ -164,7 +174,7 @@ def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtyp
 
 
 def _loaded(prepared: Prepared, run: RunDir, world: World, dtype: torch.dtype) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     settings = prepared.recipe.train
     if settings.method == "qlora":
@@ -175,8 +185,41 @@ def _loaded(prepared: Prepared, run: RunDir, world: World, dtype: torch.dtype) -
         from distill.train.weights import on_meta
 
         return on_meta(AutoConfig.from_pretrained(run.untrained), dtype)
-    model: Any = AutoModelForCausalLM.from_pretrained(run.untrained, dtype=dtype)
+    model = _from_folder(run, dtype)
     return model if world.size > 1 else model.to(world.device)
+
+
+def _from_folder(run: RunDir, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(run.untrained, dtype=dtype)
+
+
+def _adapted(model: Any, prepared: Prepared) -> Any:
+    rows = rows_to_train(prepared.spec, prepared.tokenizer)
+    return adapters.with_adapter(model, prepared.recipe.train.lora, rows, seed=prepared.recipe.seed)
+
+
+def _merged(model: Any, prepared: Prepared) -> tuple[dict[str, Any], Any]:
+    """(how the merge compares, the student); `model` is used up."""
+    import numpy as np
+    import torch
+
+    from distill.train.merging import merge
+
+    fitting = prepared.train.within(prepared.context)
+    shortest = fitting[np.argsort(prepared.train.lengths[fitting], kind="stable")][:MERGE_TRACES]
+    traces = [prepared.train.example(int(place)).ids.tolist() for place in shortest]
+    found = merge(model, traces, torch.bfloat16, seed=prepared.recipe.seed)
+    return asdict(found.check), found.student
+
+
+def _save_plain(student: Any, prepared: Prepared, run: RunDir, told: dict[str, Any]) -> None:
+    from distill.train.student import save_student
+
+    with replacing_folder(run.student) as folder:
+        facts = {**_facts(prepared, run), **told}
+        save_student(student, prepared.tokenizer, prepared.spec.contract, folder, facts=facts)
 
 
 def _facts(prepared: Prepared, run: RunDir) -> dict[str, Any]:

@@ -128,12 +128,18 @@ def save_student(model: Any, tokenizer: Any, contract: Contract, folder: Path, *
         for name, tensor in model.state_dict().items()
     }
     model.save_pretrained(folder, state_dict=state)
-    config = copy.deepcopy(model.config)  # save_pretrained wrote the dtype of the weights in memory
-    config.dtype = "bfloat16"
-    config.architectures = [type(model).__name__]
-    save_contract_files(config, model.generation_config, tokenizer, contract, folder, facts=facts)
+    save_files_without_weights(model, tokenizer, contract, folder, facts=facts)
     for file in folder.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner alone; a server often runs as another user
+
+
+def save_files_without_weights(
+    model: Any, tokenizer: Any, contract: Contract, folder: Path, *, facts: dict[str, Any]
+) -> None:
+    config = copy.deepcopy(model.config)
+    config.dtype = "bfloat16"  # of the weights in the file, whatever those in memory are
+    config.architectures = [type(model).__name__]
+    save_contract_files(config, generation_settings(tokenizer), tokenizer, contract, folder, facts=facts)
 
 
 def save_contract_files(

@@ -77,6 +77,7 @@ def train_student(prepared: Prepared, run: RunDir, world: World) -> Trained:
         loop = Loop(student.module, student.optimizer(), job, watch, world, watch.speed, averager)
         result = loop.run()
     if snapshots:
+        world.barrier()  # the first rank has written the last one
         averager.put_mean(student.inner)
     return Trained(result, student.parameters, student.trained_parameters, student.save(prepared, run))
 

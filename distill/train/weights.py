@@ -86,13 +86,15 @@ def mean_rows(model: Any, rows: Sequence[int], known: int, world: World) -> None
 
 
 def gather_full_state(
-    model: Any, world: World, *, dtype: torch.dtype | None = None
+    model: Any, world: World, *, dtype: torch.dtype | None = None, trained: bool = False
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Weights by name, one after the other, whole and on the CPU on the first rank; elsewhere an empty tensor stands
-    in. All ranks have to go through it. Tied weights come once."""
+    in. All ranks have to go through it. Tied weights come once. `trained`: only those that are."""
     import torch
 
     for name, weight in model.named_parameters():
+        if trained and not weight.requires_grad:
+            continue
         found = weight.detach() if dtype is None else weight.detach().to(dtype)
         whole = found.full_tensor() if hasattr(found, "full_tensor") else found
         yield name, whole.cpu() if world.first else torch.empty(0)
