@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distill.train.encoding import Example
+
 from distill import specs
 from distill.contract import Encoded
-from distill.train.encoding import Example
 from distill.train.loop import Job, _Loop
 from distill.train.student import load_student, prepare_tokenizer
 

@@ -20,11 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from distill.train.encoding import Example
+
 from distill import specs
 from distill.contract import Response
 from distill.problems import arithmetic
 from distill.train import encoding, loop
-from distill.train.encoding import Example
 from distill.train.student import load_student, prepare_tokenizer
 
 WAYS = {"few shapes": (encoding.WIDTH, loop.HEAD_ROWS), "every shape": (1, 1)}

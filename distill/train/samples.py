@@ -161,8 +161,12 @@ class Sampler:
                 form = "missing_reasoning"
             if not form and problem.reasoning == "none" and parsed.reasoning is not None:
                 form = "unwanted_reasoning"
-            samples.append((problem, storable(text), len(ids), stopped, not stopped and loops(ids), form, parsed.answer))
-        outcomes = _verified([(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples])
+            samples.append(
+                (problem, storable(text), len(ids), stopped, not stopped and loops(ids), form, parsed.answer)
+            )
+        outcomes = _verified(
+            [(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples]
+        )
         return _summed(
             [
                 Sample(

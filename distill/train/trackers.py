@@ -22,7 +22,9 @@ from distill.progress import say
 PROJECT = "distill"
 CLOSE_SECONDS = 60.0
 """How long a tracker may take to send what it still holds once training is over; the student is saved by then."""
-_SECRET = re.compile(r"(?:^|_)(?:token|key|secret|password|passwd|credentials?|authorization|auth|cookie)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?:^|_)(?:token|key|secret|password|passwd|credentials?|authorization|auth|cookie)$", re.IGNORECASE
+)
 _HIDDEN = "(left out)"
 _PATH = re.compile(r"(?<![\w.:/~-])(?:file://|~)?(?:/[^\s/,;:'\"()\[\]{}]+)+/?|(?<!\w)[A-Za-z]:\\[^\s,;'\"]+")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
@@ -63,7 +65,9 @@ def trackers(
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without secrets and without absolute paths, which tell user names and machines: of a path only its last
     part is left, of an address no login and no key."""
-    return {str(key): _HIDDEN if _SECRET.search(str(key)) and value else _clean(value) for key, value in settings.items()}
+    return {
+        str(key): _HIDDEN if _SECRET.search(str(key)) and value else _clean(value) for key, value in settings.items()
+    }
 
 
 def _clean(value: Any) -> Any:
@@ -153,7 +157,9 @@ class _TensorBoard:
         writer = self.load()
         place = str(folder / "tensorboard" / run_id)
         self._writer: Any = writer(place, purge_step=first_step + 1 if first_step else None)
-        self._writer.add_text("settings", f"    {json.dumps({'run': run_name, **settings}, sort_keys=True)}", first_step)
+        self._writer.add_text(
+            "settings", f"    {json.dumps({'run': run_name, **settings}, sort_keys=True)}", first_step
+        )
 
     @staticmethod
     def load() -> Any:

@@ -20,7 +20,6 @@ from distill.train.parallel import World
 from distill.train.preparing import Prepared
 from distill.train.watching import watching
 
-
 RESULT = "result.json"
 """In the job's folder, written by the first process of several when the student is saved."""
 
@@ -72,7 +71,16 @@ def train_student(prepared: Prepared, run: RunDir, world: World) -> Trained:
     snapshots = average_steps(prepared.schedule.steps, settings.average_checkpoints)
     averager = Averager(place / "average", snapshots, first=world.first)
     pad = prepared.tokenizer.pad_token_id
-    job = Job(prepared.name, prepared.train, prepared.heldout, prepared.heldout_places, prepared.schedule, settings, pad, place)
+    job = Job(
+        prepared.name,
+        prepared.train,
+        prepared.heldout,
+        prepared.heldout_places,
+        prepared.schedule,
+        settings,
+        pad,
+        place,
+    )
     with watching(prepared, run, student, world) as watch:
         loop = Loop(student.module, student.optimizer(), job, watch, world, watch.speed, averager)
         result = loop.run()

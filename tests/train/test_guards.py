@@ -37,7 +37,9 @@ def test_a_jump_names_step_loss_median_traces_and_what_to_do() -> None:
     guard = after([2.0] * 20)
     with pytest.raises(TrainingError) as caught:
         guard.check(21, 3.5, 1.0, TRACES, [1.0, 7.25, 2.25])
-    assert caught.value.what == "the loss jumps to 3.500 at step 21, 1.500 above the median 2.000 of the 20 steps before"
+    assert (
+        caught.value.what == "the loss jumps to 3.500 at step 21, 1.500 above the median 2.000 of the 20 steps before"
+    )
     assert caught.value.given == "traces bbbbbbbbbbbb (7.250), cccccccccccc (2.250), aaaaaaaaaaaa (1.000)"
     for word in ("distill show", "filter.keep", "learning_rate", "max_loss_jump: null"):
         assert word in str(caught.value.todo)
@@ -208,4 +210,3 @@ def test_what_lies_on_the_disk_is_what_was_predicted(tmp_path: Path, precision: 
     one = 3 * count * (2 if precision == "bf16" else 4)  # written and gone again by now
     weights = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.suffix in (".safetensors", ".pt"))
     assert weights == pytest.approx(predicted - one, rel=0.1)
-

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from distill.train.encoding import Example, steps_in
 
 from distill.errors import INTERRUPTED, Interrupted, TrainingError
 from distill.specs import TrainSettings
 from distill.train import loop
-from distill.train.encoding import Example, steps_in
 from distill.train.loop import Job, _Loop, learning_rate, train
 from train.material import PLAIN, examples, job, model
 

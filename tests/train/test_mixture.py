@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distill.train.encoding import steps_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import SpecError, TrainingError
-from distill.train.encoding import steps_in
 from distill.train.mixture import Schedule, hardness
 from distill.train_specs import Phase
 
