@@ -108,6 +108,6 @@ def _apart(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # the CPU's flash kernel knows no grouped heads
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    parts = zip(*(torch.split(tensor, segments.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(tensor, list(segments.lengths), dim=2) for tensor in (query, key, value)), strict=True)
     found = [sdpa(q, k, v, is_causal=True, scale=scale) for q, k, v in parts]
     return torch.cat(found, dim=2).transpose(1, 2)
