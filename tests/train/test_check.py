@@ -25,7 +25,6 @@ from train.test_student import CHATML, word_tokenizer
 
 REPLIES = (Response("add 1 and 2\n\nso 3", "It is \\boxed{3}."), Response(None, "4"), Response("思考 é\n\n", "5\n\n6"))
 THINKING = spec()
-LISTED = "teacher_outputs_128.jsonl"
 
 
 def kept(replies: Sequence[Response] = REPLIES, *, empty_pair: bool = False) -> list[Kept]:
@@ -461,26 +460,30 @@ def test_every_name_has_a_test_and_a_line_in_the_guide() -> None:
 
 
 def real_rows() -> list[Kept]:
-    """Real replies to GSM8K questions that stopped: plain text, as answers and, in two parts, as reasoning."""
-    path = CHECKOUT / "tests" / "data" / LISTED
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Real replies to GSM8K questions that stopped, plain and as reasoning before the gold answer, and the worked
+    solutions of GSM8K itself."""
+    data = CHECKOUT / "tests" / "data"
+    replies, solutions = (
+        [json.loads(line) for line in (data / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("teacher_outputs_128.jsonl", "gsm8k_200.jsonl")
+    )
     found = []
-    for number, row in enumerate(row for row in rows if row["finish_reason"] == "stop"):
-        whole = Response(None, row["text"])
+    for number, row in enumerate(row for row in replies if row["finish_reason"] == "stop"):
         parts = Response(row["text"], f"\\boxed{{{row['gold']}}}")
-        found += [
-            Kept(f"{part}-{number}", "math", "gsm8k", row["question"], response.render())
-            for part, response in (("plain", whole), ("reasoned", parts))
-        ]
+        for name, response in (("plain", Response(None, row["text"])), ("reasoned", parts)):
+            found.append(Kept(f"{name}-{number}", "math", "gsm8k", row["question"], response.render()))
+    for number, row in enumerate(solutions):
+        solution, _, gold = row["answer"].partition("####")
+        found.append(Kept(f"gold-{number}", "math", "gsm8k", row["question"], Response(solution, gold).render()))
     return found
 
 
 def test_real_outputs_pass_with_the_quickstarts_student(make: Make) -> None:
     rows = real_rows()
-    assert len(rows) == 230
+    assert len(rows) == 430
     checked = make(specs.student("tiny-qwen"), rows).check()
     assert checked.faults == ()
-    assert "230 traces" in checked.proven[0]
+    assert "430 traces" in checked.proven[0]
 
 
 @pytest.mark.skipif(not (CHECKOUT / ".cache" / "smollm2").is_dir(), reason="no .cache/smollm2: run make smollm2 first")
@@ -492,3 +495,12 @@ def test_real_outputs_pass_with_smollm2(make: Make, thinks: bool) -> None:
     assert made.check().faults == ()
     made.write_template(SMOLLM2)
     assert "injected_system" in made.names()
+
+
+@pytest.mark.skipif(not (CHECKOUT / ".cache" / "smollm2").is_dir(), reason="no .cache/smollm2: run make smollm2 first")
+def test_a_tokenizer_that_loads_as_another_class_beside_its_config(make: Make) -> None:
+    """transformers 5 takes it from config.json: beside a Qwen2's, SmolLM2's tokenizer splits numbers otherwise."""
+    made = make(specs.student("smollm2-135m"), [row for row in real_rows() if row.trace_id.startswith("plain")])
+    assert made.names() == set()
+    made.edit("config.json", model_type="qwen2")
+    assert "prompt_differs" in made.names()
