@@ -17,9 +17,10 @@ from distill.errors import FAILED, ContractError
 from distill.specs import StudentSpec
 from distill.train import trace_check
 from distill.train.check import Checked, check_contract, require
-from distill.train.checking import Kept, config_of, rendered
+from distill.train.checking import Kept, rendered
 from distill.train.findings import TODO, Name
-from distill.train.student import generation_settings, name_tokens, prepare_tokenizer, save_contract_files
+from distill.train.student import generation_settings, name_tokens, save_contract_files, student_config
+from distill.train.tokenizer import prepare_tokenizer
 from distill.train.trace_check import Rendered
 from train.material import spec
 from train.test_student import CHATML, word_tokenizer
@@ -45,7 +46,7 @@ class Made:
     def __init__(self, folder: Path, student: StudentSpec, traces: Sequence[Kept]) -> None:
         self.folder, self.student, self.contract = folder, student, student.contract
         self.tokenizer = prepare_tokenizer(student)
-        config = config_of(student, self.tokenizer)
+        config = student_config(student, self.tokenizer)
         name_tokens(config, self.tokenizer)
         generation = generation_settings(self.tokenizer)
         save_contract_files(config, generation, self.tokenizer, self.contract, folder, facts={})
