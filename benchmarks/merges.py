@@ -4,7 +4,8 @@
 
 Trains LoRA and QLoRA on question and answer of the first traces and measures on later ones: the adapter as trained;
 merged with weights rounded to nearest and stochastically; a QLoRA adapter merged onto its dequantized base and onto the
-base in full precision. The loss is over every token, in nats.
+base in full precision. The loss is over every token, in nats. Arithmetic is float32, so that weights alone count: the
+base is what bfloat16 holds, and so is every merged student.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from distill.train.optimizer import optimizer_for
 from distill.train.quantized import load_quantized
 from distill.train_specs import LoraSettings, TrainSettings
 
-HELDOUT, BATCH = 48, 4
+BATCH = 4
 CPU = torch.device("cpu")
 Traces = Sequence[list[int]]
 
@@ -34,7 +35,7 @@ Traces = Sequence[list[int]]
 def load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def train(model: Any, traces: Traces, settings: TrainSettings) -> None:
@@ -42,10 +43,8 @@ def train(model: Any, traces: Traces, settings: TrainSettings) -> None:
     model.train()
     for start in range(0, len(traces), BATCH):
         for ids in traces[start : start + BATCH]:
-            with torch.autocast("cpu", torch.bfloat16):
-                row = torch.tensor([ids])
-                loss = model(input_ids=row, labels=row, use_cache=False).loss / BATCH
-            loss.backward()
+            row = torch.tensor([ids])
+            (model(input_ids=row, labels=row, use_cache=False).loss / BATCH).backward()
         if start == 0:
             gradients_arrive(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -72,7 +71,8 @@ def rounded_to_nearest() -> Iterator[None]:
 
 
 def report(name: str, before: merging.Probe, student: Any, traces: Traces) -> None:
-    with mock.patch.object(merging, "SHARE_ERROR", float("inf")), mock.patch.dict(merging.KL, {torch.bfloat16: 1e9}):
+    student = student.float()
+    with mock.patch.object(merging, "SHARE_ERROR", float("inf")), mock.patch.dict(merging.KL, {torch.float32: 1e9}):
         check = merging.verify_merge(before, student)
     print(
         f"{name:44} loss {loss_of(student, traces):.4f}   KL {check.kl:.1e}   same word {check.agreement:.3f}   "
@@ -85,7 +85,7 @@ def measure(base: Path, method: str, heldout: Traces, traces: Traces, settings: 
     from peft import PeftModel
 
     def fresh() -> Any:
-        return load(base) if method == "lora" else load_quantized(base, torch.bfloat16, device=CPU)
+        return load(base) if method == "lora" else load_quantized(base, torch.float32, device=CPU)
 
     model = with_adapter(fresh(), settings.lora, [], seed=0)
     print(f"{method}, rate {settings.learning_rate:g}, {len(traces) // BATCH} steps")
@@ -94,7 +94,7 @@ def measure(base: Path, method: str, heldout: Traces, traces: Traces, settings: 
     print(f"{'as trained':44} loss {loss_of(model, heldout):.4f}", flush=True)
     with tempfile.TemporaryDirectory() as place:
         save_adapter(model, Path(place), base=str(base))
-        before = merging.probe(model, heldout[:16])
+        before = merging.probe(model, heldout)
         with rounded_to_nearest():
             report("merged, rounded to nearest", before, merging.merged(model, torch.bfloat16, seed=0), heldout)
         again = PeftModel.from_pretrained(fresh(), place)
@@ -110,6 +110,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, default=Path(".cache/smollm2"))
     parser.add_argument("--traces", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--heldout", type=int, default=48)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2e-5])
     options = parser.parse_args()
     from transformers import AutoTokenizer
 
@@ -117,9 +119,9 @@ def main() -> None:
     rows = [json.loads(line) for line in options.traces.read_text(encoding="utf-8").splitlines()]
     texts = [f"{row['question']}\n{row['answer']}{tokenizer.eos_token}" for row in rows]
     ids = [tokenizer.encode(text) for text in texts]
-    heldout, traces = ids[-HELDOUT:], ids[: options.steps * BATCH]
+    heldout, traces = ids[-options.heldout :], ids[: options.steps * BATCH]
     for method in ("lora", "qlora"):
-        for rate in (1e-3, 2e-5):
+        for rate in options.rates:
             settings = TrainSettings(method=method, lora=LoraSettings(), learning_rate=rate)
             measure(options.base, method, heldout, traces, settings)
 
