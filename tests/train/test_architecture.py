@@ -142,7 +142,14 @@ def test_a_llama_with_biases_is_refused(tmp_path: Path, biased: str) -> None:
         loaded(student)
 
 
+def test_a_base_with_a_sliding_window_is_refused(tmp_path: Path) -> None:
+    folder = plain_base(tmp_path / "base", rows=300, use_sliding_window=True, sliding_window=64)
+    with pytest.raises(SpecError, match="sliding_window is 64, the spec says None"):
+        loaded(from_base(folder, architecture=architecture(vocab_size=300)))
+
+
 def test_without_an_architecture_any_base_is_taken(tmp_path: Path) -> None:
+    assert specs.student("qwen3-8b", {"architecture": None}).architecture is None, "as the error says to set it"
     student = from_base(plain_base(tmp_path / "base", rows=300))
     assert meta_student(student).num_parameters() == loaded(student).num_parameters()
 
