@@ -73,6 +73,7 @@ def test_epsilon_theta_and_scaling_reach_the_model() -> None:
     sizes = architecture(model_type="llama", rms_norm_eps=1e-3, rope_theta=500_000.0, rope_scaling=SCALING)
     config = config_of(sizes, 260)
     assert config.rope_parameters == LLAMA3
+    assert config_of(architecture(initializer_range=0.3), 260).initializer_range == 0.3
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_config(config)
