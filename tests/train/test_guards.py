@@ -96,7 +96,7 @@ def test_one_spike_that_was_let_through_does_not_raise_the_level() -> None:
     state = after([2.0] * 24, None)
     state.check(25, 60.0, 1.0, TRACES)
     guard = LossGuard.from_json(state.to_json(), 1.0)
-    with pytest.raises(TrainingError, match="median 2.000"):
+    with pytest.raises(TrainingError, match=r"median 2\.000"):
         guard.check(26, 4.0, 1.0, TRACES)
 
 
@@ -176,7 +176,7 @@ def test_too_little_space_names_what_is_needed_and_free(tmp_path: Path, monkeypa
 
 def test_a_real_disk_that_is_too_small(tiny_disk: Path) -> None:
     check_disk(tiny_disk / "run", 100_000, "training")
-    with pytest.raises(DiskFullError, match="for training: 0.3 MB are needed"):
+    with pytest.raises(DiskFullError, match=r"for training: 0\.3 MB are needed"):
         check_disk(tiny_disk / "run", 300_000, "training")
 
 
