@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.sizes import BITS, Sizes
+from distill.sizes import Sizes
 
 Method = Literal["full", "lora", "qlora"]
 Precision = Literal["fp32", "bf16", "mixed"]

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from distill.train.encoding import Example
 
 from distill.contract import Response
 from distill.errors import DistillError
 from distill.records import Prompt, Sampling
 from distill.train import samples
-from distill.train.encoding import Example
 from distill.train.loop import train
 from distill.train.samples import (
     REPEATS,
