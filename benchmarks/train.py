@@ -3,10 +3,10 @@
     make smollm2 && python benchmarks/train.py
 
 SmolLM2-135M on traces with R1's spread of lengths (log-normal, mean 5,355 tokens, at most 32,768: arXiv 2501.12948v2,
-table 5), shortened by 32, each way in a process of its own, in turn: tokens of traces per second without the first step,
-and the most memory that the process had. Eight traces a step for all. TRL is given token ids and labels, as SFTTrainer
-takes them: one trace at a time, grouped by length, packed (`bfd`), and eight at a time as they come. bfloat16 where the
-machine computes it, float32 elsewhere.
+table 5), shortened by 32, each way in a process of its own, in turn: tokens of traces per second without the first
+step, and the most memory that the process had. Eight traces a step for all. TRL is given token ids and labels, as
+SFTTrainer takes them: one trace at a time, grouped by length, packed (`bfd`), and eight at a time as they come.
+bfloat16 where the machine computes it, float32 elsewhere.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def distill(model: Any, data: Sequence[list[int]], clock: Clock) -> None:
 
     from distill.train.loop import Job, Loop
     from distill.train.loss import StudentLoss
+    from distill.train.mixture import PhasePosition
     from distill.train.optimizer import optimizer_for
     from distill.train.token_set import Example, Row, write_set
     from distill.train_specs import TrainSettings
@@ -93,9 +94,10 @@ def distill(model: Any, data: Sequence[list[int]], clock: Clock) -> None:
             return np.arange(step * BATCH, (step + 1) * BATCH)
 
         def phase_at(self, step: int) -> Any:
-            raise NotImplementedError
+            return PhasePosition(settings.phases_of()[0], 0, step, self.steps)
 
-    settings = TrainSettings(precision="bf16" if model.dtype.itemsize == 2 else "fp32", learning_rate=RATE)
+    precision: Any = "bf16" if model.dtype.itemsize == 2 else "fp32"
+    settings = TrainSettings(precision=precision, learning_rate=RATE, warmup=0, final_learning_rate=1)
     with tempfile.TemporaryDirectory() as place:
         rows = (Row(Example(f"{n}", np.array(ids, np.int32), PROMPT)) for n, ids in enumerate(data))
         found = write_set(Path(place) / "set", rows)
@@ -104,7 +106,6 @@ def distill(model: Any, data: Sequence[list[int]], clock: Clock) -> None:
         module = StudentLoss(model)
         watcher: Any = None
         loop = Loop(module, optimizer_for(module, settings, seed=0), job, watcher)
-        loop._set_rate = lambda step: None  # type: ignore[method-assign]
         module.train()
         for step in range(schedule.steps):
             clock.step(loop.step(step)[0])
@@ -123,7 +124,7 @@ def bare(model: Any, data: Sequence[list[int]], clock: Clock) -> None:
             tokens = torch.tensor([ids])
             logits = model(input_ids=tokens, use_cache=False).logits[0, PROMPT - 1 : -1]
             loss = torch.nn.functional.cross_entropy(logits.float(), tokens[0, PROMPT:], reduction="sum") / total
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             summed += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -131,7 +132,7 @@ def bare(model: Any, data: Sequence[list[int]], clock: Clock) -> None:
         clock.step(summed)
 
 
-TRL = {
+TRL: dict[str, dict[str, Any]] = {
     "TRL, one at a time": {"per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH},
     "TRL, by length": {"per_device_train_batch_size": BATCH, "train_sampling_strategy": "group_by_length"},
     "TRL, packed": {
@@ -147,7 +148,8 @@ TRL = {
 def trl(options: dict[str, Any], model: Any, data: Sequence[list[int]], clock: Clock, tokenizer: Any) -> None:
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     class Note(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

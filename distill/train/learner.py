@@ -226,10 +226,13 @@ def _save_plain(student: Any, prepared: Prepared, run: RunDir, told: dict[str, A
 
 def _facts(prepared: Prepared, run: RunDir) -> dict[str, Any]:
     """What `distill.json` beside the weights says besides the contract."""
+    from distill.train.student import saved_facts
+
     recipe, spec = prepared.recipe, prepared.spec
     return {
         "student": spec.name,
         "base": spec.base,
+        "base_commit": saved_facts(run.untrained).get("base_commit"),
         "license": spec.license,
         "gguf_pre": spec.gguf_pre,
         "teacher": recipe.teacher,
