@@ -35,7 +35,7 @@ the products of a step want some too."""
 REPEATS, LEAST_SPAN = 4, 64
 """A tail of at least LEAST_SPAN tokens that is one piece at least REPEATS times over is a loop. Shorter ones occur in
 good texts: 0.333333, a row of zeros, the same step of a sum three times. A student that has fallen into a loop stays
-there to its token limit, so nothing is lost but loops that began within the last 64 tokens."""
+there to its token limit, so nothing is lost but loops that began within the last 64 tokens; a stop token ends one."""
 EXAMPLES = 3
 
 
@@ -161,9 +161,7 @@ class Sampler:
                 form = "missing_reasoning"
             if not form and problem.reasoning == "none" and parsed.reasoning is not None:
                 form = "unwanted_reasoning"
-            samples.append(
-                (problem, storable(text), len(ids), stopped, not stopped and loops(ids), form, parsed.answer)
-            )
+            samples.append((problem, storable(text), len(ids), stopped, loops(ids), form, parsed.answer))
         outcomes = _verified(
             [(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples]
         )
@@ -273,7 +271,7 @@ class _Shared:
     """A model as decoding calls it, for one process or many that hold parts of it.
 
     Decoding runs in inference mode, whose tensors no later training may touch; buffers that a library keeps (gathered
-    weights, rotary tables) would be such. Here they are made without gradients, but outside of it. With several ranks
+    weights of FSDP) would be such. Here they are made without gradients, but outside of it. With several ranks
     all take the logits of rank 0: a rounding that differed would end a row at another step, and leave ranks waiting
     for each other for ever.
     """

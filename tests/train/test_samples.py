@@ -369,18 +369,6 @@ def test_a_training_with_samples_ends_in_the_very_weights_of_one_without(tmp_pat
     assert torch.equal(*ended)
 
 
-def test_a_rotary_table_that_grew_while_sampling_does_not_spoil_the_next_step() -> None:
-    """transformers keeps such a table in a buffer; made in inference mode, no training could ever touch it again."""
-    from conftest import tiny_model
-
-    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0}
-    student = tiny_model("llama", max_position_embeddings=16, rope_parameters=scaling).train()
-    sampler(settings={"max_tokens": 60}).sample(student)
-    ids = torch.arange(100)[None]
-    student(ids, labels=ids).loss.backward()
-    assert all(parameter.grad is not None for parameter in student.parameters())
-
-
 # --- a copy, four bits, many processes -------------------------------------------------------------------------------
 
 
