@@ -23,6 +23,7 @@ from distill.train.context_parallel import split_pack
 from distill.train.guards import LossGuard
 from distill.train.packing import Pack, collate, passes
 from distill.train.parallel import World
+from distill.train.samples import examining
 from distill.train.speed import Speedometer
 from distill.train_specs import TrainSettings
 
@@ -131,6 +132,8 @@ class Loop:
         with self._signals():
             for step in range(first, steps):
                 begun = time.monotonic()
+                if step > first and self.job.schedule.phase_at(step).step_in_phase == 0:
+                    self.guard = LossGuard(self.job.settings.max_loss_jump)  # other traces, another level
                 try:
                     loss, norm = self.step(step)
                 except _Abandoned:
@@ -248,12 +251,8 @@ class Loop:
     def _looking(self) -> Iterator[None]:
         import torch
 
-        self.module.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.module.train()
+        with torch.no_grad(), examining(self.module):
+            yield
 
     def _heldout_due(self, done: int) -> bool:
         steps = self.job.schedule.steps

@@ -55,7 +55,8 @@ def _room(prepared: Prepared, run: RunDir) -> None:
     needed = bytes_needed(
         parameters, trainable, settings.precision, settings.keep_checkpoints, settings.average_checkpoints
     )
-    check_disk(run.path, needed, f"training {prepared.spec.name}")
+    there = sum(path.stat().st_size for path in job_folder(prepared, run).rglob("*") if path.is_file())
+    check_disk(run.path, needed - there, f"training {prepared.spec.name}")
 
 
 def _tell_of_others(folder: Path, own: Path) -> None:

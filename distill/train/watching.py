@@ -65,6 +65,8 @@ def watching(prepared: Prepared, run: RunDir, learner: Learner, world: World) ->
     recipe, steps = prepared.recipe, prepared.schedule.steps
     sampler = _sampler(prepared, run)
     at = sample_steps(steps, recipe.train.samples) if sampler.problems else frozenset[int]()
+    if world.context_parallel > 1:
+        at = frozenset()  # a row that is generated is not spread over GPUs
     started = _trackers(prepared, run) if world.first else []
     shown = bar("train", steps) if world.first else contextlib.nullcontext(_nowhere)
     try:
