@@ -132,7 +132,7 @@ class Loop:
         with self._signals():
             for step in range(first, steps):
                 begun = time.monotonic()
-                if step > first and self.job.schedule.phase_at(step).step_in_phase == 0:
+                if self.job.schedule.phase_at(step).step_in_phase == 0:
                     self.guard = LossGuard(self.job.settings.max_loss_jump)  # other traces, another level
                 try:
                     loss, norm = self.step(step)
