@@ -18,7 +18,8 @@ from distill.specs import StudentSpec
 from distill.train.check import Checked, check_contract, require
 from distill.train.checking import Kept, config_of, rendered
 from distill.train.findings import TODO, Name
-from distill.train.student import generation_settings, name_tokens, prepare_tokenizer, save_contract_files
+from distill.train.student import generation_settings, name_tokens, save_contract_files
+from distill.train.tokenizer import prepare_tokenizer
 from distill.train.trace_check import Rendered
 from train.material import spec
 from train.test_student import CHATML, word_tokenizer

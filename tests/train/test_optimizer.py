@@ -275,9 +275,8 @@ def test_shards_draw_their_own_bits_and_replicas_the_same(monkeypatch: pytest.Mo
 
 
 def test_the_place_of_a_shard_leaves_replicas_out() -> None:
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
     from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
 
     dist.init_process_group("fake", store=FakeStore(), rank=5, world_size=8)
     try:

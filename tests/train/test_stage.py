@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TOKENIZER
+from distill.train.encoding import Census
 
 from distill import specs
 from distill.contract import Response
 from distill.errors import RunError, TrainingError
 from distill.rundir import RunDir
 from distill.train import checkpoints, stage
-from distill.train.encoding import Census
 from distill.train.loop import Job, Result
-from train.material import spec
-from train.material import keep
+from train.material import keep, spec
 
 
 @pytest.fixture
