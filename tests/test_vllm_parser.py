@@ -47,7 +47,7 @@ def texts() -> Iterator[str]:
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(vllm_python() is None, reason=f"no vLLM: {PYTHON_VARIABLE} is not set, .venv-vllm is not there")
 def test_our_mirror_of_the_parser_agrees_with_vllm_on_every_text() -> None:
     asked = list(texts())

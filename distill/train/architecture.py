@@ -1,6 +1,6 @@
 """From a spec's sizes to transformers' configuration and back: built without weights, compared, its context extended.
 
-Knows nothing about tokenizers, weights or training.
+Knows nothing about weights or training; of a tokenizer only its length counts, for a student from nothing.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def check_architecture(spec: StudentSpec, config: Any) -> None:
         return
     expected = {name: getattr(spec.architecture, name) for name in PLAIN}
     expected |= {"head_dim": spec.architecture.head_size, "attention_bias": False, "mlp_bias": False}
+    expected |= {"sliding_window": None}  # no model that a spec can describe attends to less than everything
     found = {name: getattr(config, name, None) for name in expected}
     found["head_dim"] = found["head_dim"] or config.hidden_size // config.num_attention_heads
     # Qwen2's biases are no choice, and only Llama has a switch for those of the feed-forward block

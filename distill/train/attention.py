@@ -82,9 +82,19 @@ def _varlen(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    rows = [tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value)]
-    bounds, longest = segments.bounds, segments.longest
-    out = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True)
+    query, key, value = (tensor.squeeze(0).transpose(0, 1) for tensor in (query, key, value))
+    out = varlen_attn(
+        query,
+        key,
+        value,
+        segments.bounds,
+        segments.bounds,
+        segments.longest,
+        segments.longest,
+        scale=scale,
+        window_size=(-1, 0),  # causal
+        enable_gqa=True,
+    )
     assert not isinstance(out, tuple)
     return out.unsqueeze(0)
 
@@ -98,6 +108,6 @@ def _apart(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # the CPU's flash kernel knows no grouped heads
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    parts = zip(*(tensor.split(segments.lengths, dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(*(torch.split(tensor, list(segments.lengths), dim=2) for tensor in (query, key, value)), strict=True)
     found = [sdpa(q, k, v, is_causal=True, scale=scale) for q, k, v in parts]
     return torch.cat(found, dim=2).transpose(1, 2)

@@ -106,7 +106,8 @@ def census(sets: Mapping[str, Measured], context: int, contexts: Sequence[int] =
     everything = np.concatenate([empty, *(measured.lengths for measured in sets.values())])
     longest = int(everything.max(initial=0))
     enough = min((size for size in contexts if size >= longest), default=0)
-    sizes = sorted({context, *(size for size in contexts if size < longest or size == enough)})
+    useful = (size for size in contexts if size < longest or (size == enough and context < longest))
+    sizes = sorted({context, *useful})
     names = np.array([domain or "none" for measured in sets.values() for domain in measured.domains])
     known = sorted(set(names.tolist()))
     return Census(

@@ -38,9 +38,7 @@ class Position:
     state: Mapping[str, Any] = field(default_factory=dict)
 
 
-def save(
-    folder: Path, position: Position, module: Any, optimizer: Any, *, keep: int, world: World = ALONE
-) -> Path:
+def save(folder: Path, position: Position, module: Any, optimizer: Any, *, keep: int, world: World = ALONE) -> Path:
     """Writes `step-NNNNNNNN/` atomically, then removes the oldest beyond `keep`. All ranks call it, on one folder."""
     target = folder / f"step-{position.step:08d}"
     tensors = _tensors(module, optimizer)

@@ -49,13 +49,14 @@ class LossGuard:
         if self.max_jump is not None and len(self._losses) >= LEAST_STEPS:
             median = statistics.median(self._losses)
             if loss > median + self.max_jump:
+                over, count = loss - median, len(self._losses)
                 raise TrainingError(
-                    f"the loss jumps to {loss:.3f} at step {step}, {loss - median:.3f} above the median {median:.3f} of "
-                    f"the {len(self._losses)} steps before",
+                    f"the loss jumps to {loss:.3f} at step {step}, {over:.3f} above the median {median:.3f} of the "
+                    f"{count} steps before",
                     given="traces " + _named(trace_ids, losses),
                     todo="look at them with `distill show RUN`; exclude what is broken with a stricter filter.keep, or "
-                    f"lower train.learning_rate; to let such steps pass, set train.max_loss_jump: null (now "
-                    f"{self.max_jump:g})",
+                    "lower train.learning_rate; to let such steps pass, set train.max_loss_jump: null "
+                    f"(now {self.max_jump:g})",
                 )
         self._losses.append(loss)
 

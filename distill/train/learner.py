@@ -60,7 +60,9 @@ class Learner:
         if settings.method != "full":
             model = _adapted(model, prepared)
         inner = adapters.plain(model)
-        if settings.activation_checkpointing or (settings.activation_checkpointing is None and world.device.type != "cpu"):
+        if settings.activation_checkpointing or (
+            settings.activation_checkpointing is None and world.device.type != "cpu"
+        ):
             activation_checkpointing(inner)
         module = StudentLoss(inner, mixed=mixed and not sharded)
         if sharded:
@@ -105,7 +107,7 @@ class Learner:
                 root.reshard()
 
     def save(self, prepared: Prepared, run: RunDir) -> dict[str, Any]:
-        """Writes `student/`, and `adapter/` where there is one; returns what is told of its merge, on the first rank."""
+        """Writes `student/`, and `adapter/` where there is one; the first rank gets what is told of its merge."""
         if self.model is self.inner:
             self._save_full(prepared, run)
             return {}
@@ -145,7 +147,7 @@ class Learner:
 
         from distill.train.weights import gather_full_state
 
-        trained = {name: tensor for name, tensor in gather_full_state(self.inner, self.world, trained=True)}
+        trained = dict(gather_full_state(self.inner, self.world, trained=True))
         if not self.world.first:
             return None
         model = _adapted(_from_folder(run, torch.float32), prepared)
@@ -224,10 +226,13 @@ def _save_plain(student: Any, prepared: Prepared, run: RunDir, told: dict[str, A
 
 def _facts(prepared: Prepared, run: RunDir) -> dict[str, Any]:
     """What `distill.json` beside the weights says besides the contract."""
+    from distill.train.student import saved_facts
+
     recipe, spec = prepared.recipe, prepared.spec
     return {
         "student": spec.name,
         "base": spec.base,
+        "base_commit": saved_facts(run.untrained).get("base_commit"),
         "license": spec.license,
         "gguf_pre": spec.gguf_pre,
         "teacher": recipe.teacher,

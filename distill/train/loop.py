@@ -10,7 +10,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -88,7 +88,7 @@ def learning_rate(step: int, steps: int, peak: float, settings: TrainSettings) -
     return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
-class _Abandoned(Exception):  # noqa: N818  # a way out of a step that is not finished
+class _Abandoned(Exception):  # a way out of a step that is not finished
     """A stop was asked for in the middle of a step; its gradients are dropped, the weights are those before it."""
 
 
@@ -191,7 +191,7 @@ class Loop:
     def _packs(self, traces: TokenSet, indices: npt.NDArray[np.int64]) -> Iterator[Pack]:
         """This rank's packs of these traces; every rank gets as many."""
         capacity = self.job.settings.micro_batch_tokens * self.world.context_parallel
-        for ranks in passes(traces.lengths[indices], capacity, self.world.data_size):
+        for ranks in passes(traces.lengths[indices].tolist(), capacity, self.world.data_size):
             yield self._pack([traces.example(int(indices[place])) for place in ranks[self.world.data_rank]])
 
     def _pack(self, traces: Sequence[Example]) -> Pack:

@@ -56,9 +56,10 @@ def summed_cross_entropy(rows: torch.Tensor, head: Any, targets: torch.Tensor) -
     Above WHOLE_LOGITS bytes by torch's own chunked form, which computes the gradients on the way and keeps no logits
     (torch.nn.functional.linear_cross_entropy).
     """
-    weight = head.weight
+    weight = head.weight  # asked once: with trained vocabulary rows it is put together anew every time
     if rows.shape[0] * weight.shape[0] * 4 <= WHOLE_LOGITS:
-        return torch.nn.functional.cross_entropy(head(rows).float(), targets, ignore_index=IGNORE, reduction="sum")
+        logits = torch.nn.functional.linear(rows, weight)
+        return torch.nn.functional.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="sum")
     from torch.nn import LinearCrossEntropyOptions
 
     loss: torch.Tensor = torch.nn.functional.linear_cross_entropy(

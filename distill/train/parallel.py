@@ -62,7 +62,7 @@ class World:
     def device(self) -> torch.device:
         import torch
 
-        if self.mesh is not None and self.mesh.device_type == "cpu" or not torch.cuda.is_available():
+        if (self.mesh is not None and self.mesh.device_type == "cpu") or not torch.cuda.is_available():
             return torch.device("cpu")
         return torch.device("cuda", self.local_rank)
 

@@ -21,7 +21,7 @@ from distill.files import sha256_of
 from distill.progress import say
 from distill.records import Prompt, Sampling, storable
 from distill.train_specs import SampleSettings
-from distill.verify import BROKEN, EXISTING, MATH, VERIFIER_OF, Outcome
+from distill.verify import BROKEN, EXISTING, MATH, VERIFIER_OF, Outcome, failing
 from distill.verify.pool import VerifierPool
 
 ModelToSample = Callable[[], AbstractContextManager[Any]]
@@ -133,9 +133,9 @@ class Sampler:
         None, as everyone does when there is no problem to ask."""
         if not self._rows:
             return None
-        with contextlib.nullcontext(model) if model_to_sample is None else model_to_sample() as asked:
-            with examining(asked), _autocast(asked, self.mixed):
-                found = self._replies(asked)
+        given = contextlib.nullcontext(model) if model_to_sample is None else model_to_sample()
+        with given as asked, examining(asked), _autocast(asked, self.mixed):
+            found = self._replies(asked)
         free_memory()
         return self._report(found) if _rank() == 0 else None
 
@@ -156,13 +156,17 @@ class Sampler:
             stopped = ids[-1] in self.stops
             text: str = self.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=True)
             parsed = self.contract.parse(text, cut=not stopped)
-            form = parsed.fault or ("missing_answer" if parsed.answer is None else "")
+            form: str = parsed.fault or ("missing_answer" if parsed.answer is None else "")
             if not form and problem.reasoning == "required" and parsed.reasoning is None:
                 form = "missing_reasoning"
             if not form and problem.reasoning == "none" and parsed.reasoning is not None:
                 form = "unwanted_reasoning"
-            samples.append((problem, storable(text), len(ids), stopped, not stopped and loops(ids), form, parsed.answer))
-        outcomes = _verified([(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples])
+            samples.append(
+                (problem, storable(text), len(ids), stopped, not stopped and loops(ids), form, parsed.answer)
+            )
+        outcomes = _verified(
+            [(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples]
+        )
         return _summed(
             [
                 Sample(
@@ -195,14 +199,17 @@ def _summed(samples: Sequence[Sample]) -> SampleReport:
 
 
 def _verified(pairs: Sequence[tuple[Prompt, str | None]]) -> list[Outcome | None]:
-    """An outcome per problem, None where there is no verifier for its kind or nothing to compare with."""
+    """An outcome per problem and finished answer, None where there is no verifier for its kind or nothing to compare
+    with. Without an answer it is wrong, and no verifier is started for that."""
     able = [VERIFIER_OF.get(problem.kind) in EXISTING and problem.answer is not None for problem, _ in pairs]
-    items = [(answer, problem.answer) for (problem, answer), can in zip(pairs, able, strict=True) if can]
-    if not items:
-        return [None] * len(pairs)
-    with VerifierPool(MATH, workers=1) as pool:
-        outcomes = iter(list(pool.map(items)))
-    return [next(outcomes) if can else None for can in able]
+    asked = [bool(answer) and can for (_, answer), can in zip(pairs, able, strict=True)]
+    items = [(answer, problem.answer) for (problem, answer), ask in zip(pairs, asked, strict=True) if ask]
+    outcomes: Iterator[Outcome] = iter(())
+    if items:
+        with VerifierPool(MATH, workers=1) as pool:
+            outcomes = iter(list(pool.map(items)))
+    found = zip(able, asked, strict=True)
+    return [next(outcomes) if ask else failing("no_answer") if can else None for can, ask in found]
 
 
 def loops(ids: Sequence[int]) -> bool:
@@ -296,13 +303,13 @@ def rows_at_once(model: Any, tokens: int) -> int:
 
     config = model.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4  # in float32, the widest there is
     room = CPU_CACHE_BYTES
     if model.device.type == "cuda":
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(model.device)
         room = int(free * GPU_SHARE)
-    rows = max(1, room // (per_token * tokens))
+    rows = max(1, int(room // (per_token * tokens)))
     if _world() > 1:
         agreed = torch.tensor(rows, device=model.device)
         torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MIN)

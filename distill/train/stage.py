@@ -14,18 +14,15 @@ from distill.progress import say
 from distill.rundir import RunDir, StageReport
 from distill.train import checkpoints
 from distill.train.architecture import sizes_of
-from distill.train.checking import prove
+from distill.train.check import require
+from distill.train.checking import check_run, prove
 from distill.train.guards import bytes_needed, check_disk
 from distill.train.launch import Placement, start
 from distill.train.loop import Result
 from distill.train.parallel import World
 from distill.train.preparing import Prepared, prepare
 from distill.train.training import RESULT, Trained, begin, job_folder, train_student
-from distill.train_specs import TrainSettings
-
-NODE_RANK, MASTER = "DISTILL_NODE_RANK", "DISTILL_MASTER"
-"""Environment variables that `distill train --node-rank I --master HOST:PORT` sets: they belong to one start on one
-machine, and a recipe does not."""
+from distill.train_specs import MASTER, NODE_RANK, TrainSettings
 
 
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
@@ -38,6 +35,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     for line in prepared.census.lines():
         say(f"train: {line}")
     _room(prepared, run)
+    require(check_run(recipe, run).checked)  # before weights are loaded
     begin(prepared, run)
     checked = prove(run.untrained, prepared.spec, prepared.tokenizer, run.kept, seed=recipe.seed)
     say(f"train: the contract holds on {checked.traces} traces (`distill train {run.path} --check` shows how)")

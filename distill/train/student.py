@@ -160,3 +160,12 @@ def save_contract_files(
         **facts,
     }
     (folder / CONTRACT_FILE).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def saved_facts(folder: Path) -> dict[str, Any]:
+    """What a saved student says of itself besides its weights; nothing where there is none."""
+    try:
+        found: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

@@ -110,9 +110,8 @@ def _rewritten(tokenizer: Any, names: Mapping[str, str]) -> Any:
             content["model"]["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
         (folder / TOKENIZER_FILE).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         settings = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
-        for key in ("additional_special_tokens", "extra_special_tokens"):
-            if isinstance(settings.get(key), list):
-                settings[key] = [token for token in settings[key] if token not in names]
+        if isinstance(settings.get("extra_special_tokens"), list):  # they would be added again
+            settings["extra_special_tokens"] = [t for t in settings["extra_special_tokens"] if t not in names]
         (folder / TOKENIZER_CONFIG).write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
         copy = type(tokenizer).from_pretrained(folder)
     copy.name_or_path = tokenizer.name_or_path

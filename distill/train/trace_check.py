@@ -41,13 +41,11 @@ class TraceCheck:
         self.asked = self.contract.render_prompt(example.messages)
         """The prompt's text, forced prefix included."""
         self.written = saved.normal(self.contract.render_response(example.response).removesuffix(self.contract.stop))
-        own = self.contract.encode_prompt(saved.tokenizer, example.messages)
-        self.prompt = len(own)
+        self.prompt = len(self.contract.encode_prompt(saved.tokenizer, example.messages))
         """Number of ids before the first that is generated."""
         prefix = self.contract.forced_prefix
         self.header = self.prompt - len(saved.tokenizer.encode(prefix, add_special_tokens=False) if prefix else [])
         """Number of ids before the first that is learned."""
-        self.own = own
 
     def faults(self) -> Found:
         text, served_ids = "", list[int]()
@@ -69,7 +67,7 @@ class TraceCheck:
         """The ids before the response are those a server makes with the saved template."""
         if text != self.asked:
             yield from self._other_prompt(text)
-        elif not served_ids == self.own == self.ids[: self.prompt]:
+        elif served_ids != self.ids[: self.prompt]:
             pairs = zip(self.ids, served_ids, strict=False)
             place = next((n for n, (ours, theirs) in enumerate(pairs) if ours != theirs), len(served_ids))
             yield "prompt_differs", f"the saved tokenizer makes other ids, from position {place} on"

@@ -7,12 +7,13 @@ and left out from then on; training goes on.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import math
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from distill.progress import say
 PROJECT = "distill"
 CLOSE_SECONDS = 60.0
 """How long a tracker may take to send what it still holds once training is over; the student is saved by then."""
-_SECRET = re.compile(r"(?:^|_)(?:token|key|secret|password|passwd|credentials?|authorization|auth|cookie)$", re.IGNORECASE)
+_SECRET = re.compile(r"(?:^|_)(?:token|key|secret|password|credentials?|authorization|cookie)$", re.IGNORECASE)
 _HIDDEN = "(left out)"
 _PATH = re.compile(r"(?<![\w.:/~-])(?:file://|~)?(?:/[^\s/,;:'\"()\[\]{}]+)+/?|(?<!\w)[A-Za-z]:\\[^\s,;'\"]+")
 _LOGIN = re.compile(r"(?<=://)[^/\s@]+@")
@@ -47,7 +48,7 @@ def trackers(
     there. A tracker that cannot start for another reason (no login, no network) is said and left out.
     """
     found: list[Tracker] = []
-    shown = public(settings)
+    shown, run_name = public(settings), _clean(run_name)
     for name in dict.fromkeys(names):
         if name not in _KINDS:
             raise UsageError(f"there is no tracker '{name}'{near(name, list(_KINDS))}", todo="; ".join(_KINDS))
@@ -63,7 +64,9 @@ def trackers(
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without secrets and without absolute paths, which tell user names and machines: of a path only its last
     part is left, of an address no login and no key."""
-    return {str(key): _HIDDEN if _SECRET.search(str(key)) and value else _clean(value) for key, value in settings.items()}
+    return {
+        str(key): _HIDDEN if _SECRET.search(str(key)) and value else _clean(value) for key, value in settings.items()
+    }
 
 
 def _clean(value: Any) -> Any:
@@ -83,7 +86,7 @@ def _last_part(found: re.Match[str]) -> str:
 
 
 @contextlib.contextmanager
-def _installed(name: str) -> Any:
+def _installed(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
@@ -153,7 +156,9 @@ class _TensorBoard:
         writer = self.load()
         place = str(folder / "tensorboard" / run_id)
         self._writer: Any = writer(place, purge_step=first_step + 1 if first_step else None)
-        self._writer.add_text("settings", f"    {json.dumps({'run': run_name, **settings}, sort_keys=True)}", first_step)
+        self._writer.add_text(
+            "settings", f"    {json.dumps({'run': run_name, **settings}, sort_keys=True)}", first_step
+        )
 
     @staticmethod
     def load() -> Any:
@@ -191,10 +196,14 @@ class _WandB:
             x_save_requirements=False,
             finish_timeout=CLOSE_SECONDS,
         )
-        name, config = PureWindowsPath(run_name).name, dict(settings)
-        place = os.environ.get("WANDB_PROJECT", PROJECT)
         self._run: Any = wandb.init(
-            project=place, name=name, id=run_id, resume="allow", config=config, dir=str(folder), settings=quiet
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=run_name,
+            id=run_id,
+            resume="allow",
+            config=dict(settings),
+            dir=str(folder),
+            settings=quiet,
         )
 
     @staticmethod
@@ -216,9 +225,11 @@ class _Trackio:
 
     def __init__(self, run_name: str, run_id: str, settings: Mapping[str, Any], folder: Path, first_step: int) -> None:
         trackio = self.load()
-        name = f"{PureWindowsPath(run_name).name}-{run_id}"
-        options = {"embed": False, "private": True, "auto_log_cpu": False, "auto_log_gpu": False}
-        self._run: Any = trackio.init(PROJECT, name=name, resume="allow", config=dict(settings), **options)
+        options: dict[str, Any] = {"embed": False, "private": True, "auto_log_cpu": False, "auto_log_gpu": False}
+        # in a context of its own: what trackio finds as its current run at exit it finishes, with a line on stdout
+        self._run: Any = contextvars.copy_context().run(
+            trackio.init, PROJECT, name=f"{run_name}-{run_id}", resume="allow", config=dict(settings), **options
+        )
 
     @staticmethod
     def load() -> Any:

@@ -5,7 +5,6 @@ Knows nothing about how processes are started, or what the manifest says.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,6 @@ from distill.train.loop import Job, Loop, Result
 from distill.train.parallel import World
 from distill.train.preparing import Prepared
 from distill.train.watching import watching
-
 
 RESULT = "result.json"
 """In the job's folder, written by the first process of several when the student is saved."""
@@ -43,26 +41,17 @@ def begin(prepared: Prepared, run: RunDir) -> None:
     """
     import torch
 
-    from distill.train.student import base_commit, load_student, save_student
+    from distill.train.student import base_commit, load_student, save_student, saved_facts
 
     spec, facts = prepared.spec, {"student": prepared.spec.name, "trained": False, "job": prepared.name}
-    if _facts_of(run.untrained).get("job") == prepared.name:
+    if saved_facts(run.untrained).get("job") == prepared.name:
         return
     dtype = torch.float32 if spec.base is None else torch.bfloat16
     model = load_student(spec, prepared.tokenizer, seed=prepared.recipe.seed, dtype=dtype)
     with replacing_folder(run.untrained) as folder:
-        save_student(model, prepared.tokenizer, spec.contract, folder, facts={**facts, "commit": base_commit(model)})
-
-
-def _facts_of(folder: Path) -> dict[str, Any]:
-    import json
-
-    from distill.contract import CONTRACT_FILE
-
-    with contextlib.suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-        return found
-    return {}
+        save_student(
+            model, prepared.tokenizer, spec.contract, folder, facts={**facts, "base_commit": base_commit(model)}
+        )
 
 
 def train_student(prepared: Prepared, run: RunDir, world: World) -> Trained:
@@ -72,7 +61,16 @@ def train_student(prepared: Prepared, run: RunDir, world: World) -> Trained:
     snapshots = average_steps(prepared.schedule.steps, settings.average_checkpoints)
     averager = Averager(place / "average", snapshots, first=world.first)
     pad = prepared.tokenizer.pad_token_id
-    job = Job(prepared.name, prepared.train, prepared.heldout, prepared.heldout_places, prepared.schedule, settings, pad, place)
+    job = Job(
+        prepared.name,
+        prepared.train,
+        prepared.heldout,
+        prepared.heldout_places,
+        prepared.schedule,
+        settings,
+        pad,
+        place,
+    )
     with watching(prepared, run, student, world) as watch:
         loop = Loop(student.module, student.optimizer(), job, watch, world, watch.speed, averager)
         result = loop.run()

@@ -1,6 +1,6 @@
 """One process of a training on several: started by torchrun with a run directory, told everything by its recipe.
 
-    torchrun --nproc-per-node 8 -m distill.train.worker RUN
+torchrun --nproc-per-node 8 -m distill.train.worker RUN
 """
 
 from __future__ import annotations

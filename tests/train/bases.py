@@ -50,7 +50,8 @@ def plain_base(
         word_tokenizer(folder)
     size: int = rows or len(AutoTokenizer.from_pretrained(folder))
     torch.manual_seed(0)
-    sizes = {**SIZES, "vocab_size": size, "head_dim": 16, "tie_word_embeddings": tied, **changed}
+    own = {"head_dim": 16} if model_type == "qwen3" else {}  # it alone would take 128; Qwen2 writes none down
+    sizes = {**SIZES, "vocab_size": size, "tie_word_embeddings": tied, **own, **changed}
     config = AutoConfig.for_model(model_type, **sizes)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder

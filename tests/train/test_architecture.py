@@ -74,6 +74,7 @@ def test_epsilon_theta_and_scaling_reach_the_model() -> None:
     sizes = architecture(model_type="llama", rms_norm_eps=1e-3, rope_theta=500_000.0, rope_scaling=SCALING)
     config = config_of(sizes, 260)
     assert config.rope_parameters == LLAMA3
+    assert config_of(architecture(initializer_range=0.3), 260).initializer_range == 0.3
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_config(config)
@@ -143,7 +144,14 @@ def test_a_llama_with_biases_is_refused(tmp_path: Path, biased: str) -> None:
         loaded(student)
 
 
+def test_a_base_with_a_sliding_window_is_refused(tmp_path: Path) -> None:
+    folder = plain_base(tmp_path / "base", rows=300, use_sliding_window=True, sliding_window=64)
+    with pytest.raises(SpecError, match="sliding_window is 64, the spec says None"):
+        loaded(from_base(folder, architecture=architecture(vocab_size=300)))
+
+
 def test_without_an_architecture_any_base_is_taken(tmp_path: Path) -> None:
+    assert specs.student("qwen3-8b", {"architecture": None}).architecture is None, "as the error says to set it"
     student = from_base(plain_base(tmp_path / "base", rows=300))
     assert meta_student(student).num_parameters() == loaded(student).num_parameters()
 

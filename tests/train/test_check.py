@@ -12,21 +12,25 @@ import pytest
 from vllm_server import CHECKOUT
 
 from distill import specs
-from distill.contract import CLOSE, OPEN, Contract, Encoded, Response
+from distill.contract import CLOSE, OPEN, Contract, Encoded, Response, Served
 from distill.errors import FAILED, ContractError
 from distill.specs import StudentSpec
+from distill.train import trace_check
 from distill.train.check import Checked, check_contract, require
-from distill.train.checking import Kept, config_of, rendered
+from distill.train.checking import Kept, rendered
 from distill.train.findings import TODO, Name
-from distill.train.student import generation_settings, name_tokens, save_contract_files
+from distill.train.student import generation_settings, name_tokens, save_contract_files, student_config
 from distill.train.tokenizer import prepare_tokenizer
 from distill.train.trace_check import Rendered
 from train.material import spec
 from train.test_student import CHATML, word_tokenizer
 
-REPLIES = (Response("add 1 and 2\n\nso 3", "It is \\boxed{3}."), Response(None, "4"), Response("思考 é\n\n", "5\n\n6"))
+REPLIES = (
+    Response("add 1 and 2\n\nso 3", "It is \\boxed{3}."),
+    Response(None, "4"),
+    Response("思考 é , it ' s so .", "5\n\n6 !"),
+)
 THINKING = spec()
-LISTED = "teacher_outputs_128.jsonl"
 
 
 def kept(replies: Sequence[Response] = REPLIES, *, empty_pair: bool = False) -> list[Kept]:
@@ -42,7 +46,7 @@ class Made:
     def __init__(self, folder: Path, student: StudentSpec, traces: Sequence[Kept]) -> None:
         self.folder, self.student, self.contract = folder, student, student.contract
         self.tokenizer = prepare_tokenizer(student)
-        config = config_of(student, self.tokenizer)
+        config = student_config(student, self.tokenizer)
         name_tokens(config, self.tokenizer)
         generation = generation_settings(self.tokenizer)
         save_contract_files(config, generation, self.tokenizer, self.contract, folder, facts={})
@@ -232,6 +236,12 @@ def test_smollm2s_own_template_that_injects_a_system_prompt(chatml: Make) -> Non
     assert student.student.system is None
 
 
+def test_an_injected_system_prompt_and_a_missing_prefix_are_both_found(chatml: Make) -> None:
+    student = chatml()
+    student.write_template(SMOLLM2)
+    assert student.names() == {"injected_system", "prompt_differs"}
+
+
 def test_tags_split_into_several_tokens(chatml: Make) -> None:
     student = chatml(forced_prefix="", thinks=False, traces=kept(REPLIES[:1]))
     found = student.check().faults
@@ -314,6 +324,22 @@ def test_a_stop_token_that_the_vocabulary_does_not_have(make: Make) -> None:
     assert "missing_stop" in student.names([], contract)
 
 
+def test_a_stop_token_that_becomes_the_unknown_one(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "user": 2}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast.save_pretrained(tmp_path)
+    faults = check_contract(tmp_path, Contract("chatml"), [], thinks=True).faults
+    assert ("missing_stop", "<|im_end|> is no token of the vocabulary") in {(f.name, f.given) for f in faults}
+    assert [fault.given for fault in faults if fault.name == "split_tag"] == [
+        "<think> becomes <unk>",
+        "</think> becomes <unk>",
+    ]
+
+
 @pytest.mark.parametrize("place", ["config.json", "generation_config.json"])
 def test_a_padding_that_some_place_takes_for_the_stop_token(make: Make, place: str) -> None:
     student = make()
@@ -350,7 +376,7 @@ def test_a_doubled_bos_token(make: Make) -> None:
     doubled = [with_ids(e, lambda ids: ids[:1] + ids, start=e.encoded.loss_start + 1) for e in student.examples]
     assert "double_bos" in student.names(doubled)
     student.write_template("{{- bos_token -}}" + student.contract.chat_template)
-    assert "double_bos" in student.names()
+    assert student.names() == {"double_bos"}
 
 
 def test_a_bos_token_that_the_template_does_not_have(chatml: Make) -> None:
@@ -392,6 +418,15 @@ def test_a_saved_tokenizer_that_makes_other_ids(make: Make) -> None:
     assert "prompt_differs" in student.names()
 
 
+@pytest.mark.parametrize("source", ["{{ raise_exception('no') }}", "{% if %}", "{{ messages + 1 }}"])
+def test_a_saved_template_that_cannot_be_rendered(make: Make, source: str) -> None:
+    student = make(traces=kept(REPLIES[:1]))
+    student.write_template(source)
+    (fault,) = student.check().faults
+    assert fault.name == "prompt_differs"
+    assert fault.given.startswith("the saved template cannot be rendered: ")
+
+
 def test_no_template(make: Make) -> None:
     student = make()
     (student.folder / "chat_template.jinja").unlink()
@@ -412,10 +447,17 @@ def test_an_answer_that_a_reasoning_parser_takes_for_reasoning(chatml: Make) -> 
     assert (fault.name, fault.trace_id) == ("answer_as_reasoning", "trace-1")
 
 
-def test_text_that_a_server_leaves_out(chatml: Make) -> None:
+@pytest.mark.parametrize("thinks", [True, False])
+def test_text_that_a_server_leaves_out(chatml: Make, thinks: bool) -> None:
     """A special token whose form no check of the traces knows."""
-    student = chatml(traces=kept([Response("because", "a<unk>b")]))
+    reply = Response("because" if thinks else None, "a<unk>b")
+    student = chatml(thinks=thinks, forced_prefix="<think>\n" if thinks else "", traces=kept([reply]))
     assert student.names() == {"parse_mismatch"}
+
+
+def test_a_server_that_parses_otherwise(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_check, "served", lambda text: Served(None, text))
+    assert make().names() == {"parse_mismatch"}
 
 
 # --- the error -------------------------------------------------------------------------------------------------------
@@ -462,26 +504,30 @@ def test_every_name_has_a_test_and_a_line_in_the_guide() -> None:
 
 
 def real_rows() -> list[Kept]:
-    """Real replies to GSM8K questions that stopped: plain text, as answers and, in two parts, as reasoning."""
-    path = CHECKOUT / "tests" / "data" / LISTED
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Real replies to GSM8K questions that stopped, plain and as reasoning before the gold answer, and the worked
+    solutions of GSM8K itself."""
+    data = CHECKOUT / "tests" / "data"
+    replies, solutions = (
+        [json.loads(line) for line in (data / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("teacher_outputs_128.jsonl", "gsm8k_200.jsonl")
+    )
     found = []
-    for number, row in enumerate(row for row in rows if row["finish_reason"] == "stop"):
-        whole = Response(None, row["text"])
+    for number, row in enumerate(row for row in replies if row["finish_reason"] == "stop"):
         parts = Response(row["text"], f"\\boxed{{{row['gold']}}}")
-        found += [
-            Kept(f"{part}-{number}", "math", "gsm8k", row["question"], response.render())
-            for part, response in (("plain", whole), ("reasoned", parts))
-        ]
+        for name, response in (("plain", Response(None, row["text"])), ("reasoned", parts)):
+            found.append(Kept(f"{name}-{number}", "math", "gsm8k", row["question"], response.render()))
+    for number, row in enumerate(solutions):
+        solution, _, gold = row["answer"].partition("####")
+        found.append(Kept(f"gold-{number}", "math", "gsm8k", row["question"], Response(solution, gold).render()))
     return found
 
 
 def test_real_outputs_pass_with_the_quickstarts_student(make: Make) -> None:
     rows = real_rows()
-    assert len(rows) == 230
+    assert len(rows) == 430
     checked = make(specs.student("tiny-qwen"), rows).check()
     assert checked.faults == ()
-    assert "230 traces" in checked.proven[0]
+    assert "430 traces" in checked.proven[0]
 
 
 @pytest.mark.skipif(not (CHECKOUT / ".cache" / "smollm2").is_dir(), reason="no .cache/smollm2: run make smollm2 first")
@@ -493,3 +539,12 @@ def test_real_outputs_pass_with_smollm2(make: Make, thinks: bool) -> None:
     assert made.check().faults == ()
     made.write_template(SMOLLM2)
     assert "injected_system" in made.names()
+
+
+@pytest.mark.skipif(not (CHECKOUT / ".cache" / "smollm2").is_dir(), reason="no .cache/smollm2: run make smollm2 first")
+def test_a_tokenizer_that_loads_as_another_class_beside_its_config(make: Make) -> None:
+    """transformers 5 takes it from config.json: beside a Qwen2's, SmolLM2's tokenizer splits numbers otherwise."""
+    made = make(specs.student("smollm2-135m"), [row for row in real_rows() if row.trace_id.startswith("plain")])
+    assert made.names() == set()
+    made.edit("config.json", model_type="qwen2")
+    assert "prompt_differs" in made.names()

@@ -37,8 +37,9 @@ def test_a_jump_names_step_loss_median_traces_and_what_to_do() -> None:
     guard = after([2.0] * 20)
     with pytest.raises(TrainingError) as caught:
         guard.check(21, 3.5, 1.0, TRACES, [1.0, 7.25, 2.25])
-    jump = "the loss jumps to 3.500 at step 21, 1.500 above the median 2.000 of the 20 steps before"
-    assert caught.value.what == jump
+    assert (
+        caught.value.what == "the loss jumps to 3.500 at step 21, 1.500 above the median 2.000 of the 20 steps before"
+    )
     assert caught.value.given == "traces bbbbbbbbbbbb (7.250), cccccccccccc (2.250), aaaaaaaaaaaa (1.000)"
     for word in ("distill show", "filter.keep", "learning_rate", "max_loss_jump: null"):
         assert word in str(caught.value.todo)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from distill.train.encoding import steps_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""AdamW with stochastic rounding: unbiased, drawn from the seed, and it learns where rounding to nearest stands still."""
+"""AdamW with stochastic rounding: unbiased, drawn from the seed, and it learns where rounding to nearest stalls."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from distill.contract import CLOSE, OPEN, Contract, Response
 from distill.errors import ContractError, SpecError
-from distill.train.student import load_student, save_student
+from distill.train.student import base_commit, load_student, save_student
 from distill.train.tokenizer import prepare_tokenizer, rows_to_train
 from train.bases import CHATML, from_base, plain_base, word_tokenizer
 from train.material import CONTRACT, spec
@@ -230,3 +230,18 @@ def test_a_base_without_spare_rows_grows_and_keeps_those_it_has(tmp_path: Path, 
         known = len(old)
         assert torch.equal(new[:known], old)
         assert torch.allclose(new[known:], old.mean(0).expand(320 - known, -1), atol=1e-7), "spare rows too"
+
+
+def test_the_commit_that_a_base_was_loaded_from_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the Hub's cache, where a snapshot's folder is named after its commit."""
+    from huggingface_hub import constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "models--org--base"
+    plain_base(cached / "snapshots" / commit, rows=300)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit, encoding="utf-8")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    student = from_base(Path("org/base"))
+    model = load_student(student, prepare_tokenizer(student), seed=0, dtype=torch.float32)
+    assert base_commit(model) == commit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,6 @@ def test_a_renamed_token_is_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_a_reserved_token_inside_the_vocabulary_is_renamed_too(tmp_path: Path) -> None:
     """Some tokenizers list control tokens among the words as well."""
-    import json
-
     folder = word_tokenizer(tmp_path / "base", controls=LLAMA, eos="<|eot_id|>")
     file = folder / "tokenizer.json"
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -73,6 +72,19 @@ def test_a_reserved_token_inside_the_vocabulary_is_renamed_too(tmp_path: Path) -
     assert ids(tokenizer, OPEN, CLOSE) == [257, 258]
     assert not set(RESERVED.values()) & tokenizer.get_vocab().keys()
     assert len(tokenizer) == len(base_tokenizer(student))
+
+
+def test_a_reserved_token_that_the_settings_name_is_not_added_again(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "base", controls=LLAMA, eos="<|eot_id|>")
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["extra_special_tokens"] = [*RESERVED.values(), "<|start_header_id|>"]
+    file.write_text(json.dumps(settings), encoding="utf-8")
+    student = from_base(folder, template="llama3", reserved_tokens=RESERVED)
+    tokenizer = prepare_tokenizer(student)
+    assert len(tokenizer) == len(base_tokenizer(student))
+    assert "<|start_header_id|>" in tokenizer.all_special_tokens
+    assert not set(RESERVED.values()) & tokenizer.get_vocab().keys()
 
 
 def test_a_base_that_has_the_tags_keeps_its_reserved_tokens(tmp_path: Path) -> None:
