@@ -51,6 +51,9 @@ def token_set(folder: Path, tokenizer: Any, spec: specs.StudentSpec, count: int)
 class Nobody:
     """Looks on and says nothing."""
 
+    def begin(self, done: int) -> None:
+        del done
+
     def log(self, values: Mapping[str, Any]) -> None:
         del values
 

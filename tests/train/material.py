@@ -57,6 +57,7 @@ def keep(folder: Path, replies: list[str], *, split: str = "train", kind: str = 
     rows = [
         {
             "trace_id": f"t{number}",
+            "prompt_id": f"{split}-{number}",
             "kind": kind,
             "messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": reply}],
         }
@@ -112,6 +113,10 @@ class Log(list[dict[str, Any]]):
         super().__init__()
         self.at = {int(step.removeprefix("step_")): call for step, call in at.items()}
         self.looked, self.asked = looked, list[int]()
+        self.begun: list[int] = []
+
+    def begin(self, done: int) -> None:
+        self.begun.append(done)
 
     def log(self, values: Mapping[str, Any]) -> None:
         self.append(dict(values))

@@ -304,6 +304,7 @@ def test_a_job_stopped_by_a_signal_ends_where_an_unstopped_one_does(tmp_path: Pa
     second, student = Log(), model(seed=1)  # other weights: those of the checkpoint have to take their place
     result = train(student, job(tmp_path / "cut"), second)
     assert result.resumed_at == 3
+    assert (first.begun, second.begun) == ([0], [3])
     assert list(first.losses) == [1, 2, 3]
     assert list(second.losses) == [4, 5, 6, 7, 8]
     assert {**first.losses, **second.losses} == pytest.approx(whole.losses, abs=1e-5)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distill.train.encoding import steps_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
