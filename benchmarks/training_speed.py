@@ -16,48 +16,81 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.train.encoding import Example
+import numpy as np
 
 from distill import specs
 from distill.contract import Response
 from distill.problems import arithmetic
-from distill.train import encoding, loop
-from distill.train.student import load_student, prepare_tokenizer
+from distill.train import loop, packing
+from distill.train.loss import StudentLoss
+from distill.train.mixture import Schedule
+from distill.train.optimizer import optimizer_for
+from distill.train.student import load_student
+from distill.train.token_set import Example, Row, TokenSet, write_set
+from distill.train.tokenizer import prepare_tokenizer
 
-WAYS = {"few shapes": (encoding.WIDTH, loop.HEAD_ROWS), "every shape": (1, 1)}
+WAYS = ("few shapes", "every shape")
 
 
-def examples(tokenizer: Any, spec: specs.StudentSpec, count: int) -> list[Example]:
+def token_set(folder: Path, tokenizer: Any, spec: specs.StudentSpec, count: int) -> TokenSet:
     rng = random.Random(1)
     found = []
     for problem in itertools.islice(arithmetic.problems("train", 1), count):
         response = Response(*arithmetic.solve(problem, rng))
-        messages = spec.contract.messages(problem.question, "math")
-        found.append(Example(problem.expression, spec.contract.encode(tokenizer, messages, response)))
-    return found
+        encoded = spec.contract.encode(tokenizer, spec.contract.messages(problem.question, "math"), response)
+        found.append(Row(Example(problem.expression, np.array(encoded.ids, np.int32), encoded.loss_start)))
+    return write_set(folder, found)
 
 
-def measure(way: str, steps: int) -> dict[str, float]:
+class Nobody:
+    """Looks on and says nothing."""
+
+    def begin(self, done: int) -> None:
+        del done
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        del values
+
+    def after_step(self, done: int, steps: int) -> bool:
+        return False
+
+
+class EveryShape(loop.Loop):
+    """Rows as long as their traces are."""
+
+    def _multiple(self, traces: Sequence[Example]) -> int:
+        return 1
+
+
+def measure(way: str, steps: int, folder: Path) -> dict[str, float]:
     """Tokens/s of the first and the last quarter, and the peak memory in MB, of this process."""
     import torch
 
-    encoding.WIDTH, loop.HEAD_ROWS = WAYS[way]
-    spec, settings = specs.student("tiny-qwen"), specs.TrainSettings(batch_size=16, learning_rate=1e-3)
+    spec = specs.student("tiny-qwen")
+    settings = specs.TrainSettings(batch_size=16, learning_rate=1e-3, precision="fp32", epochs=float(steps))
     tokenizer = prepare_tokenizer(spec)
     model: Any = load_student(spec, tokenizer, seed=1, dtype=torch.float32)
-    model.set_attn_implementation("eager")
-    model.train()
-    data = examples(tokenizer, spec, 2_000)
-    running = loop._Loop(model, loop.Job("speed", data, [], settings, 0, 1, Path("unused")), lambda values: None)
+    data, nothing = (token_set(folder / str(count), tokenizer, spec, count) for count in (2_000, 0))
+    unknown = [None] * len(data)
+    schedule = Schedule(data.lengths, unknown, unknown, settings.phases_of(), settings.batch_size, 1)
+    pad = tokenizer.pad_token_id
+    job = loop.Job("speed", data, nothing, np.zeros(0, np.int64), schedule, settings, pad, folder / "checkpoints")
+    module = StudentLoss(model).train()
+    if way == "every shape":
+        packing.HEAD_ROWS = 1
+    kind = EveryShape if way == "every shape" else loop.Loop
+    running = kind(module, optimizer_for(module, settings, seed=1), job, Nobody())
     rates = []
-    for step, batch in enumerate(itertools.islice(encoding.batches(data, 16, 1), steps)):
+    for step in range(steps):
         started = time.monotonic()
-        running._step(step, batch)
-        rates.append((sum(example.length for example in batch), time.monotonic() - started))
+        running.step(step)
+        rates.append((int(data.lengths[schedule.batch(step)].sum()), time.monotonic() - started))
     quarters = {"first": rates[: steps // 4], "last": rates[-(steps // 4) :]}
     speeds = {name: sum(t for t, _ in part) / sum(s for _, s in part) for name, part in quarters.items()}
     return {**speeds, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -70,7 +103,8 @@ def main() -> None:
     parser.add_argument("--only", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(options.only, options.steps)))
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(measure(options.only, options.steps, Path(folder))))
         return
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(options.runs):

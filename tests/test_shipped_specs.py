@@ -11,7 +11,8 @@ from distill import specs
 from distill.contract import OPEN, Response
 from distill.records import Prompt
 from distill.sampling.subjects import teacher_subject
-from distill.train.student import load_student, prepare_tokenizer
+from distill.train.student import load_student
+from distill.train.tokenizer import prepare_tokenizer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -46,16 +46,14 @@ class Learner:
 
     @staticmethod
     def of(prepared: Prepared, run: RunDir, world: World) -> Learner:
-        """Loaded from `untrained/`. Raises SpecError for a method that so many GPUs cannot share."""
+        """Loaded from `untrained/`; `check_placement` has been asked before."""
+        import torch
+
         from distill.train.loss import StudentLoss
 
         settings, seed = prepared.recipe.train, prepared.recipe.seed
         dtype, mixed = precision(settings, world.device)
         sharded = world.size > 1
-        if sharded and settings.method == "qlora":
-            raise SpecError(
-                "train.method: qlora trains on one GPU", todo="use --gpus 1, or train.method: lora on several"
-            )
         model = _loaded(prepared, run, world, dtype)
         if settings.method != "full":
             model = _adapted(model, prepared)
@@ -68,7 +66,8 @@ class Learner:
         if sharded:
             from distill.train.weights import load_sharded
 
-            shard(module, world, precision=settings.precision)
+            full_precision = dtype == torch.float32 and not mixed  # also where `mixed` is more than this CPU can do
+            shard(module, world, precision="fp32" if full_precision else settings.precision)
             if settings.method == "full":
                 load_sharded(inner, run.untrained, world)
         return Learner(model, module, settings, seed, world)
@@ -92,7 +91,7 @@ class Learner:
     @contextlib.contextmanager
     def to_sample(self) -> Iterator[Any]:
         """A transformers model that answers as the student does now. All ranks together."""
-        if self.model is not self.inner:
+        if self.model is not self.inner and self.world.size == 1:
             with adapters.sampling_copy(self.model) as copy:
                 yield copy
             return
@@ -156,6 +155,19 @@ class Learner:
                 if parameter.requires_grad:
                     parameter.copy_(trained[name])
         return model
+
+
+def check_placement(settings: TrainSettings, heads: int) -> None:
+    """Raises SpecError for a method, or a number of attention heads, that the processes asked for cannot share."""
+    from distill.train.context_parallel import check_heads
+
+    if settings.method == "qlora" and settings.processes > 1:
+        raise SpecError(
+            "train.method: qlora trains on one GPU",
+            given=f"train.gpus: {settings.gpus}, train.nodes: {settings.nodes}",
+            todo="use --gpus 1, or train.method: lora on several",
+        )
+    check_heads(heads, settings.context_parallel)
 
 
 def precision(settings: TrainSettings, device: torch.device) -> tuple[torch.dtype, bool]:

@@ -72,6 +72,10 @@ class Result:
 class Watcher(Protocol):
     """Who looks on: told of every measurement, and asked after every step whether to look at the student itself."""
 
+    def begin(self, done: int) -> None:
+        """Before the first step of this start, `done` having been made by earlier ones."""
+        ...
+
     def log(self, values: Mapping[str, Any]) -> None: ...
 
     def after_step(self, done: int, steps: int) -> bool:
@@ -125,6 +129,7 @@ class Loop:
         """
         steps = self.job.schedule.steps
         first, spent = self._resume()
+        self.watcher.begin(first)
         started = saved = time.monotonic()
         loss, heldout = math.nan, None
         trained, in_steps = 0, 0.0

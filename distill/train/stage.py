@@ -18,6 +18,7 @@ from distill.train.check import require
 from distill.train.checking import check_run, prove
 from distill.train.guards import bytes_needed, check_disk
 from distill.train.launch import Placement, start
+from distill.train.learner import check_placement
 from distill.train.loop import Result
 from distill.train.parallel import World
 from distill.train.preparing import Prepared, prepare
@@ -32,6 +33,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     would be served, DiskFullError when what is to be written does not fit.
     """
     prepared = prepare(recipe, run)
+    check_placement(recipe.train, prepared.config.num_attention_heads)
     for line in prepared.census.lines():
         say(f"train: {line}")
     _room(prepared, run)

@@ -28,14 +28,19 @@ from distill.train.trackers import Tracker, trackers
 class Watch:
     """What the loop tells goes everywhere, from the first rank; samples are drawn by all ranks together."""
 
+    prepared: Prepared
     run: RunDir
     learner: Learner
     world: World
     sampler: Sampler
     sample_at: frozenset[int]
     speed: Speedometer | None
-    trackers: Sequence[Tracker]
     update: Bar
+    trackers: Sequence[Tracker] = ()
+
+    def begin(self, done: int) -> None:
+        if self.world.first:
+            self.trackers = _trackers(self.prepared, self.run, done)
 
     def log(self, values: Mapping[str, Any]) -> None:
         if not self.world.first:
@@ -63,18 +68,18 @@ class Watch:
 def watching(prepared: Prepared, run: RunDir, learner: Learner, world: World) -> Iterator[Watch]:
     """From before the first step to after the last."""
     recipe, steps = prepared.recipe, prepared.schedule.steps
-    sampler = _sampler(prepared, run)
+    sampler = _sampler(prepared, run, mixed=learner.module.mixed)
     at = sample_steps(steps, recipe.train.samples) if sampler.problems else frozenset[int]()
     if world.context_parallel > 1:
         at = frozenset()  # a row that is generated is not spread over GPUs
-    started = _trackers(prepared, run) if world.first else []
     shown = bar("train", steps) if world.first else contextlib.nullcontext(_nowhere)
-    try:
-        with shown as update:
-            yield Watch(run, learner, world, sampler, at, _speedometer(prepared, learner, world), started, update)
-    finally:
-        for tracker in started:
-            tracker.close()
+    with shown as update:
+        watch = Watch(prepared, run, learner, world, sampler, at, _speedometer(prepared, learner, world), update)
+        try:
+            yield watch
+        finally:
+            for tracker in watch.trackers:
+                tracker.close()
 
 
 def _nowhere(done: float, remark: str = "") -> None:
@@ -90,17 +95,22 @@ def _speedometer(prepared: Prepared, learner: Learner, world: World) -> Speedome
     return Speedometer(sizes_of(prepared.config), peak, devices=world.size, adapter_parameters=adapter)
 
 
-def _trackers(prepared: Prepared, run: RunDir) -> list[Tracker]:
+def _trackers(prepared: Prepared, run: RunDir, done: int) -> list[Tracker]:
     recipe = prepared.recipe
     if not recipe.train.trackers:
         return []
     settings = {"student": prepared.spec.name, "seed": recipe.seed, **recipe.train.model_dump(mode="json")}
     return trackers(
-        recipe.train.trackers, run_name=run.path.name, run_id=prepared.name[:12], settings=settings, folder=run.logs
+        recipe.train.trackers,
+        run_name=run.path.name,
+        run_id=prepared.name[:12],
+        settings=settings,
+        folder=run.logs,
+        first_step=done,
     )
 
 
-def _sampler(prepared: Prepared, run: RunDir) -> Sampler:
+def _sampler(prepared: Prepared, run: RunDir, *, mixed: bool) -> Sampler:
     recipe, tokenizer = prepared.recipe, prepared.tokenizer
     evaluate, asked = recipe.evaluate, recipe.train.samples
     settings = asked.model_copy(update={"max_tokens": min(asked.max_tokens, evaluate.max_tokens)})
@@ -114,6 +124,7 @@ def _sampler(prepared: Prepared, run: RunDir) -> Sampler:
         stops=[tokenizer.eos_token_id],
         pad=tokenizer.pad_token_id,
         context=prepared.config.max_position_embeddings,
+        mixed=mixed,
     )
 
 

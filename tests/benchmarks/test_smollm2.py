@@ -12,7 +12,7 @@ import pytest
 
 from distill import specs
 from distill.contract import tokenizer_contract_faults
-from distill.train.student import prepare_tokenizer
+from distill.train.tokenizer import prepare_tokenizer
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 FOLDER = CHECKOUT / ".cache" / "smollm2"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from distill import specs
-from distill.train.student import load_student, prepare_tokenizer, save_student
+from distill.train.student import load_student, save_student
+from distill.train.tokenizer import prepare_tokenizer
 
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from conftest import TOKENIZER, tiny_model
 
 from distill.contract import Contract, Response
 from distill.specs import StudentSpec, TrainSettings
-from distill.train.loop import Job
+from distill.train.loop import Job, Loop
 from distill.train.mixture import Schedule
+from distill.train.parallel import World
 from distill.train.token_set import Example, Row, TokenSet, write_set
 
 CONTRACT = Contract("deepseek-r1", "<think>\n")
@@ -56,6 +57,7 @@ def keep(folder: Path, replies: list[str], *, split: str = "train", kind: str = 
     rows = [
         {
             "trace_id": f"t{number}",
+            "prompt_id": f"{split}-{number}",
             "kind": kind,
             "messages": [{"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": reply}],
         }
@@ -101,3 +103,44 @@ def job(
     nothing = [None] * len(learned)
     schedule = Schedule(learned.lengths, nothing, nothing, settings.phases_of(), settings.batch_size, seed)
     return Job(name, learned, held, np.arange(len(held)), schedule, settings, PAD, folder)
+
+
+class Log(list[dict[str, Any]]):
+    """A watcher that writes down what it is told; `at` calls a function after the loss of that step was told, `looked`
+    are the steps after which it says that it used the model."""
+
+    def __init__(self, looked: Sequence[int] = (), **at: Any) -> None:
+        super().__init__()
+        self.at = {int(step.removeprefix("step_")): call for step, call in at.items()}
+        self.looked, self.asked = looked, list[int]()
+        self.begun: list[int] = []
+
+    def begin(self, done: int) -> None:
+        self.begun.append(done)
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        self.append(dict(values))
+        if "loss" in values and values["step"] in self.at:
+            self.at[values["step"]]()
+
+    def after_step(self, done: int, steps: int) -> bool:
+        self.asked.append(done)
+        return done in self.looked
+
+    @property
+    def losses(self) -> dict[int, float]:
+        return {values["step"]: values["loss"] for values in self if "loss" in values}
+
+    @property
+    def heldout(self) -> dict[int, float]:
+        return {values["step"]: values["heldout_loss"] for values in self if "heldout_loss" in values}
+
+
+def loop_on(student: Any, what: Job, log: Log | None = None, **more: Any) -> Loop:
+    """The loop over `student`, in one process."""
+    from distill.train.loss import StudentLoss
+    from distill.train.optimizer import optimizer_for
+
+    module = StudentLoss(student, mixed=what.settings.precision == "mixed")
+    optimizer = optimizer_for(module, what.settings, seed=5)
+    return Loop(module, optimizer, what, Log() if log is None else log, World(), **more)

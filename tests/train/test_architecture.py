@@ -13,7 +13,8 @@ from distill.errors import SpecError
 from distill.sizes import Sizes
 from distill.student_specs import Architecture, RopeScaling, check_context, context_length_of
 from distill.train.architecture import config_of, meta_student
-from distill.train.student import base_commit, load_student, prepare_tokenizer, save_student
+from distill.train.student import base_commit, load_student, save_student
+from distill.train.tokenizer import prepare_tokenizer
 from distill.train_specs import TrainSettings
 from train.bases import SIZES, from_base, plain_base
 from train.material import spec

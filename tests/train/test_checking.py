@@ -19,9 +19,10 @@ from distill.contract import Response
 from distill.errors import ContractError, RunError, SpecError
 from distill.rundir import RunDir
 from distill.train.checking import MOST, RANDOM, check_run, choose, prove
-from distill.train.student import load_student, prepare_tokenizer, save_student
+from distill.train.student import load_student, save_student
+from distill.train.tokenizer import prepare_tokenizer
+from train.bases import CHATML, from_base, plain_base, word_tokenizer
 from train.material import spec
-from train.test_student import CHATML, from_base, plain_base, word_tokenizer
 
 
 def keep(folder: Path, rows: list[tuple[str, str, Response]], *, name: str = "train-00000") -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from distill.train.encoding import steps_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,11 @@ from distill.train_specs import Phase
 
 def phase(name: str = "", epochs: float = 1, **changed: Any) -> Phase:
     return Phase(name, epochs, changed.pop("rate", 1e-4), **{"mixture": {}, "order": "shuffled", **changed})
+
+
+def steps_in(examples: int, batch_size: int, epochs: float) -> int:
+    """Optimizer steps of one domain at weight 1: every epoch ends with a smaller batch where numbers do not divide."""
+    return max(1, round(-(-examples // batch_size) * epochs))
 
 
 def schedule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -14,11 +15,11 @@ from conftest import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.train.packing import EVEN_AT, IGNORE, Pack, best_fit, collate, passes
+from distill.train.loss import StudentLoss
+from distill.train.packing import EVEN_AT, HEAD_ROWS, IGNORE, Pack, best_fit, collate, passes
 from distill.train.token_set import Example
 
 LENGTHS = st.lists(st.integers(1, 40), max_size=60)
-CPU = torch.device("cpu")
 
 
 def r1_like(count: int, seed: int, longest: int = 32_768) -> list[int]:
@@ -203,25 +204,45 @@ THREE = [example([11, 12, 13, 14], 2), example([21, 22], 1), example([31, 32, 33
 
 
 def rows(pack: Pack) -> tuple[list[int], list[int], list[int]]:
-    return pack.input_ids[0].tolist(), pack.position_ids[0].tolist(), pack.labels[0].tolist()
+    """Ids, positions, and at every place of the row the token that is learned there, IGNORE elsewhere."""
+    labels = [IGNORE] * pack.input_ids.shape[1]
+    for place, target in zip(pack.places.tolist(), pack.targets.tolist(), strict=True):
+        if target != IGNORE:
+            assert labels[place] == IGNORE, "every place once"
+            labels[place] = target
+    return pack.input_ids[0].tolist(), pack.position_ids[0].tolist(), labels
 
 
-def test_positions_restart_and_labels_are_the_next_token_of_the_same_trace() -> None:
-    pack = collate(THREE, CPU)
+def assert_bounds_are_those_of_the_lengths(pack: Pack) -> None:
+    bounds = pack.segments.bounds
+    assert bounds.tolist() == [0, *itertools.accumulate(pack.segments.lengths)]
+    assert bounds.dtype == torch.int32
+    assert bounds[-1] == pack.input_ids.shape[1] == pack.position_ids.shape[1]
+
+
+def test_positions_restart_and_targets_are_the_next_token_of_the_same_trace() -> None:
+    pack = collate(THREE)
     ids, positions, labels = rows(pack)
     assert ids == [11, 12, 13, 14, 21, 22, 31, 32, 33]
     assert positions == [0, 1, 2, 3, 0, 1, 0, 1, 2]
     assert labels == [IGNORE, 13, 14, IGNORE, 22, IGNORE, IGNORE, 33, IGNORE]
-    assert pack.cu_seqlens.tolist() == [0, 4, 6, 9]
-    assert (pack.max_seqlen, pack.tokens, pack.loss_tokens) == (4, 9, 4)
-    assert {pack.input_ids.dtype, pack.position_ids.dtype, pack.labels.dtype} == {torch.int64}
-    assert pack.cu_seqlens.dtype == torch.int32
-    assert pack.input_ids.shape == pack.position_ids.shape == pack.labels.shape == (1, 9)
+    assert pack.places.tolist() == [1, 2, 4, 7]
+    assert pack.targets.tolist() == [13, 14, 22, 33]
+    assert pack.segments.lengths == (4, 2, 3)
+    assert (pack.segments.longest, pack.tokens, pack.loss_tokens) == (4, 9, 4)
+    assert_bounds_are_those_of_the_lengths(pack)
+    assert {t.dtype for t in (pack.input_ids, pack.position_ids, pack.places, pack.targets)} == {torch.int64}
+    assert pack.input_ids.shape == pack.position_ids.shape == (1, 9)
+
+
+def test_the_kernel_is_the_one_asked_for() -> None:
+    assert collate(THREE).segments.kernel == "apart"
+    assert collate(THREE, kernel="varlen").segments.kernel == "varlen"
 
 
 @pytest.mark.parametrize(("multiple", "size"), [(1, 9), (2, 10), (3, 9), (8, 16), (64, 64)])
 def test_filler_is_a_trace_of_its_own_outside_the_loss(multiple: int, size: int) -> None:
-    bare, pack = collate(THREE, CPU), collate(THREE, CPU, multiple=multiple, pad=7)
+    bare, pack = collate(THREE), collate(THREE, multiple=multiple, pad=7)
     assert pack.input_ids.shape == (1, size)
     for with_filler, without in zip(rows(pack), rows(bare), strict=True):
         assert with_filler[:9] == without
@@ -229,44 +250,81 @@ def test_filler_is_a_trace_of_its_own_outside_the_loss(multiple: int, size: int)
     assert ids == [7] * (size - 9)
     assert positions == list(range(size - 9))
     assert labels == [IGNORE] * (size - 9)
-    assert pack.cu_seqlens.tolist() == [0, 4, 6, 9] + [size] * (size > 9)
+    assert pack.segments.lengths == ((4, 2, 3, size - 9) if size > 9 else (4, 2, 3))
+    assert_bounds_are_those_of_the_lengths(pack)
     assert (pack.tokens, pack.loss_tokens) == (9, 4)
-    assert pack.max_seqlen == max(4, size - 9)
+    assert pack.segments.longest == max(4, size - 9)
+
+
+def test_places_are_filled_up_where_rows_are() -> None:
+    assert len(collate(THREE).places) == 4
+    pack = collate(THREE, multiple=2)
+    assert len(pack.places) == len(pack.targets) == HEAD_ROWS
+    assert set(pack.places[4:].tolist()) == {0}
+    assert set(pack.targets[4:].tolist()) == {IGNORE}
+    many = [example(range(HEAD_ROWS + 2), 1)]
+    assert len(collate(many, multiple=2).places) == 2 * HEAD_ROWS
 
 
 def test_a_rank_without_traces_has_filler_alone() -> None:
     for multiple, size in ((1, 1), (16, 16)):
-        pack = collate([], CPU, multiple=multiple, pad=7)
+        pack = collate([], multiple=multiple, pad=7)
         assert rows(pack) == ([7] * size, list(range(size)), [IGNORE] * size)
-        assert (pack.cu_seqlens.tolist(), pack.max_seqlen) == ([0, size], size)
+        assert (pack.segments.lengths, pack.segments.longest) == ((size,), size)
+        assert_bounds_are_those_of_the_lengths(pack)
         assert (pack.tokens, pack.loss_tokens) == (0, 0)
+        assert len(pack.places) >= 1, "every rank calls the head"
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=8), st.integers(1, 16))
-def test_loss_tokens_are_the_labels_that_count(parts: list[tuple[int, int]], multiple: int) -> None:
+def test_loss_tokens_are_the_targets_that_count(parts: list[tuple[int, int]], multiple: int) -> None:
     found = [example(range(100, 100 + length), min(start, length)) for length, start in parts]
-    pack = collate(found, CPU, multiple=multiple)
-    assert int((pack.labels != IGNORE).sum()) == pack.loss_tokens == sum(e.loss_tokens for e in found)
+    pack = collate(found, multiple=multiple)
+    assert int((pack.targets != IGNORE).sum()) == pack.loss_tokens == sum(e.loss_tokens for e in found)
     assert pack.input_ids.shape[1] % multiple == 0
     assert pack.tokens == sum(e.length for e in found)
 
 
-def test_the_loss_of_a_pack_is_that_of_its_traces_one_by_one() -> None:
-    """Through a real model with transformers' own isolation of packed traces by their positions."""
-    model = tiny_model("qwen2", initializer_range=0.3)
+def random_traces() -> list[Example]:
     rng = random.Random(3)
-    traces = [example([rng.randrange(700) for _ in range(n)], rng.randrange(1, n)) for n in (9, 30, 2, 17)]
+    return [example([rng.randrange(700) for _ in range(n)], rng.randrange(1, n)) for n in (9, 30, 2, 17)]
 
-    def losses(pack: Pack) -> torch.Tensor:
-        with torch.no_grad():
-            logits = model(input_ids=pack.input_ids, position_ids=pack.position_ids, use_cache=False).logits[0]
-        found = torch.nn.functional.cross_entropy(logits, pack.labels[0], ignore_index=IGNORE, reduction="none")
-        return found[pack.labels[0] != IGNORE]
 
-    apart = torch.cat([losses(collate([trace], CPU)) for trace in traces])
-    packed = losses(collate(traces, CPU, multiple=16, pad=721))
+def token_losses(module: StudentLoss, pack: Pack) -> torch.Tensor:
+    """Of every token inside the loss: the summed loss of a pack with that one target alone."""
+    found = []
+    with torch.no_grad():
+        for place in torch.nonzero(pack.targets != IGNORE).flatten().tolist():
+            only = torch.full_like(pack.targets, IGNORE)
+            only[place] = pack.targets[place]
+            found.append(module(dataclasses.replace(pack, targets=only)))
+    return torch.stack(found)
+
+
+def test_the_loss_of_a_pack_is_that_of_its_traces_one_by_one() -> None:
+    """Token by token through a real model; with positions that run on or segments that are one, it is not."""
+    module, traces = StudentLoss(tiny_model("qwen2", initializer_range=0.3)), random_traces()
+    apart = torch.cat([token_losses(module, collate([trace])) for trace in traces])
+    packed = token_losses(module, collate(traces, multiple=16, pad=721))
     assert len(packed) == sum(trace.loss_tokens for trace in traces)
     assert torch.allclose(packed, apart, atol=1e-4)
-    pack = collate(traces, CPU)
-    pack.position_ids.copy_(torch.arange(pack.position_ids.shape[1])[None])
-    assert not torch.allclose(losses(pack), apart, atol=1e-2), "positions that run on let traces see each other"
+    pack = collate(traces)
+    size = pack.input_ids.shape[1]
+    shared = dataclasses.replace(pack.segments, lengths=(size,), bounds=torch.tensor([0, size], dtype=torch.int32))
+    for broken in (
+        dataclasses.replace(pack, segments=shared),
+        dataclasses.replace(pack, segments=shared, position_ids=torch.arange(size)[None]),
+    ):
+        assert not torch.allclose(token_losses(module, broken), apart, atol=1e-2), "traces see each other"
+
+
+def test_positions_that_run_on_change_nothing_that_relative_ones_would_see() -> None:
+    """Rotary positions are relative, so a start elsewhere is harmless alone; what isolates traces is the segments.
+    Positions out of step inside a trace are found."""
+    module, traces = StudentLoss(tiny_model("qwen2", initializer_range=0.3)), random_traces()
+    pack = collate(traces)
+    apart = token_losses(module, pack)
+    running_on = dataclasses.replace(pack, position_ids=torch.arange(pack.input_ids.shape[1])[None])
+    assert torch.allclose(token_losses(module, running_on), apart, atol=1e-3)
+    doubled = dataclasses.replace(pack, position_ids=2 * pack.position_ids)
+    assert not torch.allclose(token_losses(module, doubled), apart, atol=1e-2)

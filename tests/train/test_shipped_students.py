@@ -11,7 +11,8 @@ from distill import specs
 from distill.contract import CLOSE, OPEN, Response
 from distill.sizes import R1_STUDENTS, Sizes
 from distill.student_specs import context_length_of
-from distill.train.student import meta_student, prepare_tokenizer, rows_to_train
+from distill.train.architecture import meta_student
+from distill.train.tokenizer import prepare_tokenizer, rows_to_train
 from distill.train_specs import TrainSettings
 from train.published import llama_tokenizer, qwen_tokenizer
 

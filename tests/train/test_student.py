@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from distill.contract import CLOSE, OPEN, Contract, Response
 from distill.errors import ContractError, SpecError
-from distill.train.student import base_commit, load_student, prepare_tokenizer, rows_to_train, save_student
+from distill.train.student import base_commit, load_student, save_student
+from distill.train.tokenizer import prepare_tokenizer, rows_to_train
 from train.bases import CHATML, from_base, plain_base, word_tokenizer
 from train.material import CONTRACT, spec
 
