@@ -94,8 +94,11 @@ teacher: setup
 	@$(BIN)/python benchmarks/build_tiny_r1.py --out teachers/tiny-r1
 	@$(BIN)/python benchmarks/teacher_card.py
 
-# The quickstart undisturbed and killed 20 times, its files on all problems, the controls, the sampling speed: hours.
-rehearse: setup
+# The long tests (a pretrained student learns; a training killed 20 times), the quickstart undisturbed and killed 20 times,
+# its files on all problems, the controls, the speed of training beside TRL and of sampling: hours.
+rehearse: setup-dev smollm2
+	@$(BIN)/python -m pytest -q -s -m rehearse
+	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/distill run quickstart --out runs/rehearsal
 	@$(BIN)/python benchmarks/interrupted.py --base runs/rehearsal --kills 20
 	@$(BIN)/distill quantize runs/rehearsal --limit 300 --samples 4

@@ -29,7 +29,7 @@ from typing import Any
 from distill.ledger import LedgerReader
 from distill.specs import STAGES, folder_revision
 
-VARYING = ("seconds", "_lines", "resumed_at", "this_start")
+VARYING = ("seconds", "_lines", "resumed_at", "this_start", "tokens_per_s")
 """Counts of an end that depend on how it was reached."""
 MEASURED = (
     *("tokens", "longest", "loss", "heldout_loss", "worst_tensor"),

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 LOG_STEPS = 10
 HELDOUT_TIMES = 10
-"""How often the held-out loss is measured, spread over the job."""
+"""How often the held-out loss is measured at most, spread over the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +261,7 @@ class Loop:
 
     def _heldout_due(self, done: int) -> bool:
         steps = self.job.schedule.steps
-        return len(self.job.heldout_places) > 0 and (done % max(1, steps // HELDOUT_TIMES) == 0 or done == steps)
+        return len(self.job.heldout_places) > 0 and (done % -(-steps // HELDOUT_TIMES) == 0 or done == steps)
 
     def _heldout(self, done: int) -> float:
         loss = self.heldout_loss()

@@ -257,7 +257,7 @@ def test_trl_gets_prompt_and_completion(tmp_path: Path) -> None:
     assert 'STOP = "<|im_end|>"' in script
     assert 'PAD = "<|endoftext|>"' in script
     assert "TAGS = []" in script
-    assert f"num_train_epochs={recipe.train.epochs}," in script
+    assert f"num_train_epochs={recipe.train.phases_of()[0].epochs}," in script
     ruff = Path(sys.executable).with_name("ruff")
     checked = subprocess.run([ruff, "check", "--isolated", made.out / "train_trl.py"], check=False)
     assert checked.returncode == 0
@@ -287,7 +287,7 @@ def test_axolotl_cuts_nothing_and_trains_on_the_reply_with_its_end(tmp_path: Pat
     assert config["eot_tokens"] == ["<｜end▁of▁sentence｜>"] == [config["special_tokens"]["eos_token"]]
     assert config["tokens"] == ["<think>", "</think>"]
     assert config["gradient_accumulation_steps"] == recipe.train.batch_size
-    assert config["learning_rate"] == recipe.train.learning_rate
+    assert config["learning_rate"] == recipe.train.phases_of()[0].learning_rate
     assert config["train_on_inputs"] is False
     assert list(lines(out / "train.jsonl")[0]) == ["messages"]
 
