@@ -16,7 +16,7 @@ from distill.prompts.stage import read_prompts
 from distill.records import Prompt
 from distill.rundir import RunDir
 from distill.train.architecture import sizes_of
-from distill.train.learner import Learner
+from distill.train.learner import Learner, precision
 from distill.train.parallel import World
 from distill.train.preparing import Prepared
 from distill.train.samples import Sampler, metrics_line, sample_steps, write_samples
@@ -89,8 +89,8 @@ def _nowhere(done: float, remark: str = "") -> None:
 def _speedometer(prepared: Prepared, learner: Learner, world: World) -> Speedometer:
     import torch
 
-    dtype = torch.float32 if learner.settings.precision == "fp32" else torch.bfloat16
-    peak = peak_of(world.device, dtype)
+    dtype, mixed = precision(learner.settings, world.device)
+    peak = peak_of(world.device, torch.bfloat16 if mixed else dtype)
     adapter = 0 if learner.settings.method == "full" else learner.trained_parameters
     return Speedometer(sizes_of(prepared.config), peak, devices=world.size, adapter_parameters=adapter)
 
