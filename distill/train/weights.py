@@ -98,9 +98,7 @@ def gather_full_state(
         yield name, whole.cpu() if world.first else torch.empty(0)
 
 
-def save_weights(
-    model: Any, folder: Path, world: World, *, dtype: torch.dtype, file_bytes: int = FILE_BYTES
-) -> None:
+def save_weights(model: Any, folder: Path, world: World, *, dtype: torch.dtype, file_bytes: int = FILE_BYTES) -> None:
     """The safetensors of a model folder, with their index where there are several; memory for one file at a time."""
     from safetensors.torch import save_file
 

@@ -53,7 +53,9 @@ def run(size: int, function: Callable[..., Any], *args: Any, timeout: float = 12
     return [found[rank] for rank in range(size)]
 
 
-def _rank(rank: int, size: int, port: int, end: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _rank(
+    rank: int, size: int, port: int, end: Connection, function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
     import torch
 
     torch.set_num_threads(1)

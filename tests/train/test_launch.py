@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train import launched
 
 from distill.errors import DONE, GATE, INTERRUPTED, TrainingError, UsageError
 from distill.train.launch import Placement, command, node_commands, start
+from train import launched
 
 WORKER = "train.launched"
 TESTS = Path(__file__).parents[1]

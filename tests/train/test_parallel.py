@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from train import ranks
 from train.many import Setting, trained
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from train import many, ranks
 
 from distill.errors import SpecError
 from distill.safetensors_file import tensors
 from distill.train.parallel import World
 from distill.train.weights import load_sharded, on_meta, save_weights
+from train import many, ranks
 
 SETTING = many.Setting(tied=False, steps=1)
 
