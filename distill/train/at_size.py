@@ -253,7 +253,7 @@ def _head_as_on_a_gpu() -> Iterator[None]:
     key = ("cpu", torch.bfloat16)
     default, resolve = options._AUTO_DEFAULTS[key], options.LinearCrossEntropyOptions._resolve_auto_acc_dtype
     options._AUTO_DEFAULTS[key] = options._AUTO_DEFAULTS[("cuda", torch.bfloat16)]
-    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)  # type: ignore[method-assign]
+    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training job: atomic folders, the newest usable one found again. One format for one process and many.
+"""Checkpoints of a training job: atomic folders, the newest usable one found again; one format for any number of ranks.
 
 Weights and optimizer state stand in torch's distributed format: every rank writes and reads what it holds, and another
 number of ranks reads the same files. Only weights that are trained are saved. Knows nothing about data.
