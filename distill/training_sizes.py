@@ -67,7 +67,7 @@ def training_memory(
             base -= round(sizes.linear_parameters * (16 - NF4_BITS) / 8)
         parameters = base + trained * stored
     at_rest = parameters // ranks, trained * stored // ranks, 2 * trained * stored // ranks
-    pass_ = _Pass(sizes, tokens // context_parallel, method, precision, checkpointing)
+    pass_ = _Pass(sizes, tokens // context_parallel, method, precision, checkpointing, ranks > 1)
     return TrainingMemory(*at_rest, pass_.kept, max(pass_.in_mlp, pass_.after_layer, pass_.in_head) - pass_.kept)
 
 
@@ -95,6 +95,8 @@ class _Pass:
     method: Method
     precision: Precision
     checkpointing: bool
+    spread: bool
+    """Over several GPUs; one alone gathers and sends nothing, and casts float32 weights by autocast."""
 
     @property
     def bytes(self) -> int:
@@ -102,7 +104,9 @@ class _Pass:
 
     @property
     def row(self) -> int:
-        return self.tokens * self.sizes.hidden * self.bytes
+        """Under autocast the stream of hidden states stays in float32, as the embeddings are."""
+        size = 4 if self.precision == "mixed" and not self.spread else self.bytes
+        return self.tokens * self.sizes.hidden * size
 
     @property
     def inner(self) -> int:
@@ -110,7 +114,9 @@ class _Pass:
 
     @property
     def layer(self) -> int:
-        """Bytes of one gathered layer."""
+        """Bytes of one gathered layer, or of its weights cast."""
+        if not self.spread and self.precision != "mixed":
+            return 0
         return self.sizes.linear_parameters // self.sizes.layers * self.bytes
 
     @property
@@ -125,11 +131,11 @@ class _Pass:
 
     @property
     def within_layer(self) -> int:
-        """What one layer keeps for its backward pass. Rows: for each of two norms its input in float32 (as two) and
-        its result; query, key, value before and after the rotation; the attention's output. Inner rows: gate, up, the
-        activated gate, their product."""
-        of_keys = 4 * self.row * self.sizes.kv_heads // self.sizes.heads
-        return 11 * self.row + of_keys + 4 * self.inner
+        """What one layer keeps for its backward pass. Rows: for each of two norms its input in float32 (as two), the
+        same normalized and its result; the rotated query; the attention's output; key and value have fewer heads.
+        Inner rows: gate, up, the activated gate, their product."""
+        of_keys = 2 * self.row * self.sizes.kv_heads // self.sizes.heads
+        return 10 * self.row + of_keys + 4 * self.inner
 
     @property
     def kept(self) -> int:
@@ -141,15 +147,17 @@ class _Pass:
     @property
     def reduced(self) -> int:
         """The head's gradient on its way to the other ranks, in float32; it is freed when the next one is sent."""
-        return self.trained * self.sizes.vocab * self.sizes.hidden * (2 if self.precision == "bf16" else 4)
+        size = 2 if self.precision == "bf16" else 4
+        return self.spread * self.trained * self.sizes.vocab * self.sizes.hidden * size
 
     @property
     def in_mlp(self) -> int:
         """In the last layer's backward pass, at the product with its down projection: the layer's inner rows with
-        two of gradients, 7 rows beside those kept, this layer and the next one gathered, one gradient of a matrix."""
+        two of gradients, 7 rows beside those kept, this layer and the next one gathered, one gradient of a matrix.
+        Where the layer was kept, one inner row and two rows of gradients."""
         matrix = self.sizes.hidden * self.sizes.intermediate * self.bytes
-        again = 6 * self.inner if self.checkpointing else 2 * self.inner
-        return self.kept + self.reduced + again + 7 * self.row + 2 * self.layer + self.trained * matrix
+        again = 6 * self.inner + 7 * self.row if self.checkpointing else self.inner + 2 * self.row
+        return self.kept + self.reduced + again + 2 * self.layer + self.trained * matrix
 
     @property
     def after_layer(self) -> int:
@@ -160,7 +168,9 @@ class _Pass:
     def in_head(self) -> int:
         """Before the backward pass: the head gathered, once in the buffer that it arrived in, and its gradient; the
         input's gradient and copy; a chunk of logits in float32. The rows of a chunk are those of torch's
-        LinearCrossEntropyOptions on a GPU (aspect_ratio:2)."""
+        LinearCrossEntropyOptions on a GPU (aspect_ratio:2). Autocast still holds what it has cast."""
         ratio = -(-self.sizes.vocab // self.sizes.hidden)
         chunk = (1 << (-(-self.tokens // ratio) - 1).bit_length()) // 2
-        return self.kept + (2 + self.trained) * self.vocabulary + 2 * self.row + chunk * self.sizes.vocab * 4
+        cast = 0 if self.spread else self.sizes.layers * self.layer
+        gathered = (1 + self.spread + self.trained) * self.vocabulary
+        return self.kept + cast + gathered + 2 * self.row + chunk * self.sizes.vocab * 4

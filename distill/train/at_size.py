@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -96,23 +97,26 @@ def _module(config: Any, layout: Layout, world: World, prepare: Callable[[Any], 
     from transformers import AutoModelForCausalLM
 
     dtype = torch.bfloat16 if layout.precision == "bf16" else torch.float32
-    module = StudentLoss(prepare(AutoModelForCausalLM.from_config(config, dtype=dtype))).train()
+    model = prepare(AutoModelForCausalLM.from_config(config, dtype=dtype))
+    module = StudentLoss(model, mixed=layout.ranks == 1 and layout.precision == "mixed").train()
     if layout.checkpointing:
-        activation_checkpointing(module.model)
-    shard(module, world, precision=layout.precision)
-    assert all(isinstance(weight, torch.distributed.tensor.DTensor) for weight in module.parameters())
+        activation_checkpointing(model)
+    if layout.ranks > 1:
+        shard(module, world, precision=layout.precision)
+        assert all(isinstance(weight, DTensor) for weight in module.parameters())
     return module
 
 
 def _measured(module: StudentLoss, pack: Any, optimizer: torch.optim.Optimizer) -> Measured:
     counter = Counter()
     with counter, _head_as_on_a_gpu():
-        parameters = counter.add(*module.parameters(), *module.buffers())
+        inputs = counter.add(pack.input_ids, pack.position_ids, pack.places, pack.targets, pack.segments.bounds)
+        parameters = counter.add(*module.parameters(), *module.buffers()) - inputs
         for weight in module.parameters():
             weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
-        gradients = counter.now - parameters
+        gradients = counter.now - inputs - parameters
         optimizer.step()
-        state = counter.now - parameters - gradients
+        state = counter.now - inputs - parameters - gradients
         before, peaks = counter.now, {}
         kept: list[int] = []
         hook = module.model.get_decoder().register_forward_hook(lambda *_: kept.append(counter.now))
@@ -128,17 +132,17 @@ def _measured(module: StudentLoss, pack: Any, optimizer: torch.optim.Optimizer) 
         peaks["step"] = counter.peak_and_restart()
         assert counter.now < before * 1.01, "something of a pass stays behind"
     phase = max(peaks, key=lambda phase: peaks[phase])
-    return Measured(parameters, gradients, state, kept[0] - before, peaks[phase], phase)
+    return Measured(parameters, gradients, state, kept[0] - before, peaks[phase] - inputs, phase)
 
 
-class Counter(TorchDispatchMode):
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of all storages that came to be inside it and are still there; `peak` is the most so far.
 
     Storages may be resized behind torch's dispatcher: FSDP2 frees gathered weights so, hence the patched `resize_`.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._sizes: Any = WeakIdKeyDictionary()
         self._resize = torch.UntypedStorage.resize_
@@ -152,12 +156,12 @@ class Counter(TorchDispatchMode):
             return found
 
         torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *args: Any) -> None:
         torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -202,6 +206,9 @@ class _Held:
 @contextmanager
 def _fake_world(layout: Layout) -> Iterator[World]:
     """Rank 0 of a process group that only claims to have sent anything."""
+    if layout.ranks == 1:
+        yield World()
+        return
     import torch.distributed as dist
     from torch.distributed._tools import fake_collectives  # noqa: F401 (registers collectives on fake tensors)
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -246,7 +253,7 @@ def _head_as_on_a_gpu() -> Iterator[None]:
     key = ("cpu", torch.bfloat16)
     default, resolve = options._AUTO_DEFAULTS[key], options.LinearCrossEntropyOptions._resolve_auto_acc_dtype
     options._AUTO_DEFAULTS[key] = options._AUTO_DEFAULTS[("cuda", torch.bfloat16)]
-    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)  # type: ignore[method-assign]
+    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)
     try:
         yield
     finally:

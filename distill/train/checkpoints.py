@@ -1,4 +1,4 @@
-"""Checkpoints of a training job: atomic folders, the newest usable one found again. One format for one process and many.
+"""Checkpoints of a training job: atomic folders, the newest usable one found again; one format for any number of ranks.
 
 Weights and optimizer state stand in torch's distributed format: every rank writes and reads what it holds, and another
 number of ranks reads the same files. Only weights that are trained are saved. Knows nothing about data.
@@ -123,22 +123,24 @@ def _tensors(module: Any, optimizer: Any) -> dict[str, Any]:
 
 def _write(folder: Path, tensors: dict[str, Any], world: World) -> None:
     """This rank's part. Any rank's failure is raised on all."""
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict_saver as saver
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
     with disk_full_is_clear(folder), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         try:
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), no_dist=world.mesh is None)
+            saver.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=world.mesh is None)
         except CheckpointException as error:  # not an Exception, and says little about the cause
             cause, _ = next(iter(error.failures.values()))
             raise cause from error
 
 
 def _read(path: Path, module: Any, optimizer: Any, world: World) -> None:
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint import state_dict_loader as loader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-    reader = dcp.FileSystemReader(path)
+    reader = FileSystemReader(path)
     saved = reader.read_metadata().state_dict_metadata
     weights = _weights(module)
     tensors: dict[str, Any] = {f"weights.{name}": weight.detach() for name, weight in weights.items()}
@@ -153,7 +155,7 @@ def _read(path: Path, module: Any, optimizer: Any, world: World) -> None:
         raise ValueError(f"it is of another model: {len(differing)} names differ, among them {differing[0]}")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(tensors, storage_reader=reader, no_dist=world.mesh is None)
+        loader.load(tensors, storage_reader=reader, no_dist=world.mesh is None)
     optimizer.state.clear()
     on_device = {weight for group in optimizer.param_groups if group.get("fused") for weight in group["params"]}
     for key, (weight, state) in of_state.items():

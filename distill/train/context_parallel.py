@@ -100,7 +100,7 @@ def heads_for_tokens(tensor: torch.Tensor, group: ProcessGroup | None) -> torch.
 
 def _all_to_all(tensor: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
     """Part i of the first dimension goes to rank i, whose part stands at its rank; so does the gradient."""
-    found: torch.Tensor = _AllToAll.apply(tensor, group)
+    found: torch.Tensor = _AllToAll.apply(tensor, group)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -151,7 +151,7 @@ def shard(module: StudentLoss, world: World, *, precision: Precision) -> None:
     weights, computes in bfloat16 and adds gradients up in float32; its module must be made with `mixed=False`.
     """
     import torch
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
     mesh = world.everyone
     if mesh is None:
@@ -172,7 +172,7 @@ def shard(module: StudentLoss, world: World, *, precision: Precision) -> None:
         register_fsdp_forward_method(head, "summed_loss")
     fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for part in module.modules():
-        if hasattr(part, "set_gradient_divide_factor"):
+        if isinstance(part, FSDPModule):
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)  # else a factor of 1 needs NCCL's own multiplication
 

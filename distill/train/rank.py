@@ -42,7 +42,7 @@ def _run(arguments: list[str]) -> tuple[int, str]:
         return error.exit_code, str(error)
     except KeyboardInterrupt:
         return INTERRUPTED, "interrupted before anything was saved"
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 (whatever it was is told)
         traceback.print_exc()
         return FAILED, f"{type(error).__name__}: {error}"
     return 0, ""
