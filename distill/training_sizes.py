@@ -1,8 +1,8 @@
 """Memory of a training per GPU, by part, from the sizes of a model alone: no library, no machine.
 
 Derived by hand from what torch 2.13 and transformers 5 keep for a Qwen2 or Llama layer, and held within a tenth of
-distill/train/at_size.py, which runs the same training on fake tensors. Not counted: what the allocator loses between
-tensors, and what CUDA and NCCL take for themselves (OUTSIDE).
+distill/train/at_size.py, which runs the same training on fake tensors; QLoRA's 4-bit base alone is not. Not counted:
+what the allocator loses between tensors, and what CUDA and NCCL take for themselves (OUTSIDE).
 """
 
 from __future__ import annotations

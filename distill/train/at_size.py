@@ -222,7 +222,7 @@ def _fake_world(layout: Layout) -> Iterator[World]:
 
 def _pack(layout: Layout, world: World) -> Any:
     count = layout.tokens
-    pack = FakePack(
+    pack: Any = FakePack(
         torch.zeros(1, count, dtype=torch.int64),
         torch.arange(count)[None],
         torch.arange(count - 1),
@@ -231,7 +231,7 @@ def _pack(layout: Layout, world: World) -> Any:
         count,
         count - 1,
     )
-    return split_pack(pack, world, pad=0)  # type: ignore[arg-type]
+    return split_pack(pack, world, pad=0)
 
 
 def _faked(fake: Any, pack: Any) -> Any:
@@ -253,7 +253,7 @@ def _head_as_on_a_gpu() -> Iterator[None]:
     key = ("cpu", torch.bfloat16)
     default, resolve = options._AUTO_DEFAULTS[key], options.LinearCrossEntropyOptions._resolve_auto_acc_dtype
     options._AUTO_DEFAULTS[key] = options._AUTO_DEFAULTS[("cuda", torch.bfloat16)]
-    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)
+    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)  # type: ignore[method-assign]
     try:
         yield
     finally:
