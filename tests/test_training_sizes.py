@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distill.sizes import R1_STUDENTS, Sizes
-from distill.training_sizes import OUTSIDE, TrainingMemory, adapter_parameters, training_memory
+from distill.training_sizes import OUTSIDE, TrainingMemory, training_memory
 
 QWEN, LLAMA = R1_STUDENTS["R1-Distill-Qwen-1.5B"], R1_STUDENTS["R1-Distill-Llama-8B"]
 
@@ -121,12 +121,12 @@ def test_an_adapter_has_as_many_weights_as_peft_gives_it() -> None:
     )
     model = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(r=8, target_modules="all-linear"))
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert adapter_parameters(sizes, 8) == trained
+    assert sizes.lora_parameters(8) == trained
 
 
 def test_adapters_hold_less_than_full_training() -> None:
     full, lora, qlora = (training_memory(QWEN, method=method, ranks=1) for method in ("full", "lora", "qlora"))
-    trained = adapter_parameters(QWEN, 32)
+    trained = QWEN.lora_parameters(32)
     assert lora.gradients == trained * 4
     assert lora.optimizer == trained * 8
     assert lora.parameters == QWEN.weight_bytes("bf16") + trained * 4

@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from distill.train.attention import Segments
 from distill.train.context_parallel import check_heads, split_pack
 from distill.train.loss import StudentLoss
+from distill.train.packing import Pack
 from distill.train.parallel import Precision, World, activation_checkpointing, shard, world_of
 
 if TYPE_CHECKING:
@@ -57,19 +58,6 @@ class Measured:
     def working(self) -> int:
         """At the peak besides all of these: gathered layers, a layer's recomputed activations, logits, buffers."""
         return self.peak - self.parameters - self.gradients - self.optimizer - self.activations
-
-
-@dataclass(frozen=True, slots=True)
-class FakePack:
-    """The fields of a pack, all of one trace."""
-
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    places: torch.Tensor
-    targets: torch.Tensor
-    segments: Segments
-    tokens: int
-    loss_tokens: int
 
 
 def adamw(module: Any) -> torch.optim.Optimizer:
@@ -222,7 +210,7 @@ def _fake_world(layout: Layout) -> Iterator[World]:
 
 def _pack(layout: Layout, world: World) -> Any:
     count = layout.tokens
-    pack: Any = FakePack(
+    pack = Pack(
         torch.zeros(1, count, dtype=torch.int64),
         torch.arange(count)[None],
         torch.arange(count - 1),
