@@ -259,6 +259,9 @@ class Loop:
                 yield
         finally:
             self.module.train()
+            for part in self.module.modules():  # FSDP2 leaves the outermost weights gathered when no backward pass
+                if hasattr(part, "reshard"):  # follows: other objects than those that the optimizer has a state for
+                    part.reshard()
 
     def _heldout_due(self, done: int) -> bool:
         steps = self.job.schedule.steps
