@@ -260,8 +260,9 @@ class Loop:
         finally:
             self.module.train()
             for part in self.module.modules():  # FSDP2 leaves the outermost weights gathered when no backward pass
-                if hasattr(part, "reshard"):  # follows: other objects than those that the optimizer has a state for
-                    part.reshard()
+                reshard = getattr(part, "reshard", None)  # follows: other objects than those that the optimizer knows
+                if reshard is not None:
+                    reshard()
 
     def _heldout_due(self, done: int) -> bool:
         steps = self.job.schedule.steps
