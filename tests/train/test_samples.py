@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from distill.train.encoding import Example
 
 from distill.contract import Response
 from distill.errors import DistillError
 from distill.records import Prompt, Sampling
 from distill.train import samples
-from distill.train.loop import train
+from distill.train.attention import attending_whole
 from distill.train.samples import (
     REPEATS,
     Sampler,
@@ -31,8 +31,9 @@ from distill.train.samples import (
     sample_steps,
     write_samples,
 )
+from distill.train.token_set import Example
 from distill.train_specs import SampleSettings
-from train.material import CONTRACT, PAD, PLAIN, job, model, tokenizer
+from train.material import CONTRACT, PAD, PLAIN, job, loop_on, model, tokenizer
 
 STOP = 720
 GREEDY = Sampling(temperature=0.0)
@@ -259,7 +260,8 @@ def learnt(problem: Prompt) -> Example:
     a, b = problem.question.split(" + ")
     response = Response(f"{a} + {b} = {problem.answer}", str(problem.answer))
     messages = CONTRACT.messages(problem.text, problem.kind)
-    return Example(problem.id, CONTRACT.encode(tokenizer(), messages, response))
+    encoded = CONTRACT.encode(tokenizer(), messages, response)
+    return Example(problem.id, np.array(encoded.ids, np.int32), encoded.loss_start)
 
 
 def test_a_student_that_has_learnt_its_problems_says_so(tmp_path: Path) -> None:
@@ -269,8 +271,9 @@ def test_a_student_that_has_learnt_its_problems_says_so(tmp_path: Path) -> None:
     assert before is not None
     assert (before.tag_rate, before.accuracy) == (0.0, 0.0)
     settings = PLAIN.model_copy(update={"epochs": 150, "learning_rate": 1e-2})
-    train(student, job(tmp_path, train=[learnt(p) for p in PROBLEMS], heldout=[], settings=settings), lambda _: None)
-    after = asking.sample(student)
+    what = job(tmp_path / "job", train=[learnt(p) for p in PROBLEMS], heldout=[], settings=settings)
+    loop_on(student, what).run()
+    after = asking.sample(student, lambda: attending_whole(student))
     assert after is not None
     assert (after.stop_rate, after.tag_rate, after.loop_rate, after.accuracy) == (1.0, 1.0, 0.0, 1.0)
     assert after.examples[0] == GOOD
