@@ -33,7 +33,7 @@ from distill.train.samples import (
 )
 from distill.train.token_set import Example
 from distill.train_specs import SampleSettings
-from train.material import CONTRACT, PAD, PLAIN, job, loop_on, model, tokenizer
+from train.material import CONTRACT, PAD, PLAIN, Log, job, loop_on, model, tokenizer
 
 STOP = 720
 GREEDY = Sampling(temperature=0.0)
@@ -358,15 +358,21 @@ def test_a_training_with_samples_ends_in_the_very_weights_of_one_without(tmp_pat
     ended, reports = [], []
     for name in ("without", "with"):
         student = model()
-        student.model.layers[0].self_attn.attention_dropout = 0.5
+        student.model.layers[0].mlp.register_forward_hook(
+            lambda layer, _, output: torch.nn.functional.dropout(output, 0.5, layer.training)
+        )
         asking = sampler(sampling=Sampling(temperature=1.0), mixed=precision == "mixed")
         torch.manual_seed(11)
 
-        def log(values: dict[str, Any], student: Any = student, asking: Sampler = asking, name: str = name) -> None:
-            if name == "with" and "heldout_loss" in values:
-                reports.append(asking.sample(student))
+        class Asking(Log):
+            def after_step(
+                self, done: int, steps: int, name: str = name, student: Any = student, asking: Sampler = asking
+            ) -> bool:
+                if name == "with":
+                    reports.append(asking.sample(student, lambda: attending_whole(student)))
+                return name == "with"
 
-        train(student, job(tmp_path / name, settings=settings), log)
+        loop_on(student, job(tmp_path / name, settings=settings), Asking()).run()
         ended.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
     assert len(reports) == 8
     assert torch.equal(*ended)
