@@ -226,8 +226,10 @@ def _kept_steps(run: RunDir, states: Mapping[str, StageState], ledger: Ledgered 
     trained, tokens = _count(states, "train", "traces"), _count(states, "train", "tokens")
     if trained is not None and tokens is not None:
         long = _count(states, "train", "too_long") or 0
-        earlier = Change("the training saw another selection", trained - (train - long))
-        changes = _some(Change("longer than the context", -long), earlier)
+        special = _count(states, "train", "special_token") or 0
+        earlier = Change("the training saw another selection", trained - (train - long - special))
+        held = Change("with a special token of the student's in the reply", -special)
+        changes = _some(Change("longer than the context", -long), held, earlier)
         steps.append(Step("Trained on", trained, "traces", changes, scale))
         again = f"per epoch, prompts included; {_setting(states, 'epochs')} epochs"
         steps.append(Step("Tokens trained on", tokens, "tokens", remark=again))

@@ -22,6 +22,7 @@ from distill.train.learner import check_placement
 from distill.train.loop import Result
 from distill.train.parallel import World
 from distill.train.preparing import Prepared, prepare
+from distill.train.token_set import forget_others
 from distill.train.training import RESULT, Trained, begin, job_folder, train_student
 from distill.train_specs import MASTER, NODE_RANK, TrainSettings
 
@@ -45,6 +46,7 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     _tell_of_others(run.checkpoints, folder)
     trained = _launched(prepared, run) if recipe.train.processes > 1 else train_student(prepared, run, World())
     checkpoints.remove_all(run.checkpoints)
+    forget_others(run.encoded, (prepared.train, prepared.heldout))
     return _report(run, prepared, trained)
 
 
@@ -105,6 +107,8 @@ def _report(run: RunDir, prepared: Prepared, trained: Trained) -> StageReport:
         "too_long": train.lost_traces,
         "heldout": heldout.traces - heldout.lost_traces,
         "heldout_too_long": heldout.lost_traces,
+        "special_token": len(prepared.train.special),
+        "heldout_special_token": len(prepared.heldout.special),
         "tokens": train.tokens - train.lost_tokens,
         "longest": train.longest,
         "context": prepared.context,
