@@ -48,6 +48,7 @@ def run_with(
 ) -> tuple[specs.Recipe, RunDir]:
     run = RunDir(folder / "run")
     keep(run.kept, rows)
+    keep(run.kept, [MATH], name="heldout-00000")
     path = folder / "student.yaml"
     path.write_text(yaml.safe_dump(student), encoding="utf-8")
     recipe = specs.Recipe(name="r", student=str(path))
@@ -234,8 +235,9 @@ def test_the_command_prints_what_is_proven_and_one_trace(tmp_path: Path) -> None
     _, run = run_with(tmp_path, written(), ROWS)
     done = check(run)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("contract of tiny: deepseek-r1, ")
+    every = done.stdout.splitlines()
+    lines = every[next(n for n, line in enumerate(every) if line.startswith("contract of tiny: deepseek-r1, ")) :]
+    assert every[0].startswith("train: 3 traces, "), "the lengths come first"
     assert [line.partition(":")[0] for line in lines[1:8]] == [
         "loss", "tags", "stop", "pad", "prompt", "template", "served",
     ]  # fmt: skip
@@ -261,6 +263,7 @@ def test_the_command_fails_with_the_finding_and_what_to_do(tmp_path: Path) -> No
     mended = check(run, "--set", "student_overrides.forced_prefix=<think>\n", "--json")
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["findings"] == []
+    assert json.loads(mended.stdout)["census"]["splits"]["heldout"]["traces"] == 1
 
 
 def test_a_student_that_nobody_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from conftest import TOKENIZER
 
 from distill import specs
 from distill.contract import Response
-from distill.errors import ContractError, DiskFullError, Interrupted, RunError, SpecError, TrainingError
+from distill.errors import ContractError, DiskFullError, Interrupted, RunError, SpecError, TrainingError, UsageError
 from distill.rundir import RunDir
 from distill.train import guards, learner, loop, stage
 from distill.train.learner import Learner
@@ -462,3 +462,47 @@ def test_encoded_traces_of_other_trainings_go_at_the_end(tmp_path: Path, recipe:
     second = {path.name for path in run.encoded.iterdir()}
     assert len(first) == len(second) == 2
     assert len(first & second) == 1, "the held-out ones are the same, and stay"
+
+
+def test_an_adapter_of_an_earlier_student_goes(tmp_path: Path, recipe: specs.Recipe) -> None:
+    run = kept(RunDir(tmp_path / "run"), REPLIES[:1])
+    run.adapter.mkdir()
+    (run.adapter / "adapter_model.safetensors").touch()
+    stage.run(recipe, run)
+    assert not run.adapter.exists()
+
+
+# --- asked of what cannot be -----------------------------------------------------------------------------------------
+
+
+def test_a_context_that_is_too_long_is_refused_before_the_run_takes_it_on(tmp_path: Path, recipe: specs.Recipe) -> None:
+    from distill.pipeline import run_recipe
+
+    run = kept(RunDir(tmp_path / "run"))
+    run.recipe.write_text(specs.dump(recipe))
+    with pytest.raises(SpecError, match=r"257 tokens, more than the 256 of student 'tiny'") as caught:
+        run_recipe(changed(recipe, context_length=257), run, first="train", last="train")
+    assert "--set train.context_length=null" in str(caught.value)
+    assert run.recipe.read_text() == specs.dump(recipe)
+    assert not run.manifest.exists()
+
+
+def test_several_nodes_get_their_commands_before_anything_is_loaded(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage, "begin", None)
+    run = kept(RunDir(tmp_path / "run"))
+    with pytest.raises(Interrupted, match="nothing is trained yet"):
+        stage.run(changed(recipe, gpus=8, nodes=2), run)
+    assert f"distill train {run.path} --gpus 8 --nodes 2 --node-rank 1 --master" in capsys.readouterr().err
+
+
+def test_gpus_that_are_not_there_are_told_before_anything_is_encoded(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    run = kept(RunDir(tmp_path / "run"))
+    with pytest.raises(UsageError, match="fewer GPUs"):
+        stage.run(changed(recipe, gpus=8), run)
+    assert not run.encoded.exists()
