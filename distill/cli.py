@@ -175,7 +175,7 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Only prove the contract on real traces; train nothing.")
     ] = False,
-    gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of each machine (default: 1).")] = None,  # noqa: UP045
+    gpus: Annotated[Optional[int], typer.Option(min=1, help="GPUs of each machine (default: the run's).")] = None,  # noqa: UP045
     nodes: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Machines; alone it prints the command for each of them."),
@@ -195,6 +195,7 @@ def train(
     place = RunDir(run)
     changes = {"student": student, "train.gpus": gpus, "train.nodes": nodes}
     chosen = compose.changed_recipe(place, settings or [], {k: v for k, v in changes.items() if v is not None})
+    chosen.require(("train",))  # before the check and a joining node, which run no stage, ask for its specs
     if check:
         from distill.train.check import require
         from distill.train.checking import check_run

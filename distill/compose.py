@@ -14,6 +14,7 @@ from distill.engines.openai import is_url, required_model
 from distill.errors import RunError
 from distill.files import write_text
 from distill.pipeline import recipe_of
+from distill.progress import say
 from distill.rundir import RunDir
 from distill.train_specs import MASTER, NODE_RANK
 
@@ -113,9 +114,15 @@ def keep_recipe(run: RunDir, recipe: specs.Recipe) -> None:
 
 def changed_recipe(run: RunDir, settings: Sequence[str], extra: Mapping[str, Any] | None = None) -> specs.Recipe:
     """The recipe of a run with some settings changed."""
-    recipe_of(run)  # names the folder when it is no run
+    earlier = recipe_of(run)  # names the folder when it is no run
     changes = {**specs.overrides(settings), **(extra or {})}
-    return specs.parse(specs.Recipe, specs.read(run.recipe), str(run.recipe), changes)
+    changed = specs.parse(specs.Recipe, specs.read(run.recipe), str(run.recipe), changes)
+    kept = earlier.student_overrides if changed.student != earlier.student else {}
+    if kept and not any(key.partition(".")[0] == "student_overrides" for key in changes):
+        named = ", ".join(f"{key}: {value!r}" for key, value in kept.items())
+        say(f"the run's student_overrides hold for {changed.student} too ({named})")
+        say("  to drop them: --set student_overrides={}")
+    return changed
 
 
 def joins_a_training(node_rank: int | None, master: str | None) -> bool:

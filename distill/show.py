@@ -115,7 +115,7 @@ def run_lines(run: RunDir) -> Iterator[str]:
         yield f"  {name}: {state.state}{seconds}"
         yield from (f"    {line}" for line in state.counts.get("_lines", []))
         if "error" in state.counts:
-            yield f"    {state.counts['error']}"
+            yield from (f"    {line}" for line in str(state.counts["error"]).splitlines())
 
 
 TABLES = ("evaluate", "quantize")

@@ -21,7 +21,7 @@ from distill.files import sha256_of, sha256_once
 from distill.records import Kind, Sampling
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
-from distill.student_specs import StudentSpec
+from distill.student_specs import StudentSpec, context_length_of
 from distill.train_specs import TrainSettings
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
@@ -299,7 +299,9 @@ class Recipe(Strict):
                     "train: the recipe names no student", todo="add `student: NAME`, or give --student NAME"
                 )
             if stage == "train":
-                student(self.student, self.student_overrides)
+                learner = student(self.student, self.student_overrides)
+                if learner.architecture is not None:
+                    context_length_of(learner, learner.architecture, self.train)
             if stage == "quantize" and self.quantize.schemes and not self.evaluate.prompts:
                 raise SpecError(
                     "quantize: the recipe names no problems, so nobody could tell what a file has lost",

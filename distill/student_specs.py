@@ -188,8 +188,9 @@ def check_context(spec: StudentSpec, sizes: Positions, context_length: int) -> N
     raise SpecError(
         f"train.context_length is {context_length:,} tokens, more than the {allowed:,} of student '{spec.name}'",
         given=f"max_position_embeddings: {allowed} ({source})",
-        todo=f"set train.context_length to {allowed} or less, or leave it out; a longer context needs a "
-        "context_extension in the student spec, with a rope_theta that is known to work",
+        todo=f"set train.context_length to {allowed} or less, or leave it out: --set train.context_length=null (a run "
+        "of an earlier version has 32768 written down); a longer context needs a context_extension in the student "
+        "spec, with a rope_theta that is known to work",
     )
 
 

@@ -148,7 +148,7 @@ def _write(run: RunDir, side: str, file: TextIO, contract: Contract | None, rows
         messages = conversation(row, contract)
         file.write(line(prompt_and_completion(messages) if trl else {"messages": messages}))
         rows.counts[side] += 1
-        rows.lengths.add(messages, row["tokens"])
+        rows.lengths.add(messages, row.get("tokens"))
 
 
 def _messages(run: RunDir, spec: StudentSpec | None, sides: tuple[str, ...], out: Path, facts: Any) -> Exported:
@@ -166,7 +166,10 @@ def _for_tool(
     if "train" not in sides:
         raise UsageError("a tool needs rows to train on", given="--split heldout", todo="--split train or all")
     contract = spec.contract if spec else None
-    phase, *more = spec.phases(recipe.train) if spec else recipe.train.phases_of()
+    train = recipe.train.model_copy(
+        update={"method": "full"}
+    )  # what our configurations do: an adapter's rate is higher
+    phase, *more = spec.phases(train) if spec else train.phases_of()
     if more:
         raise UsageError(
             f"the recipe trains in {len(more) + 1} phases, and a tool's configuration is of one",

@@ -60,9 +60,17 @@ class Job:
     @property
     def gaps(self) -> tuple[str, ...]:
         """What the user has to fill in."""
+        found = []
         if self.spec is None:
-            return ("model and chat template, as the run names no student: fill them in, or give --student SPEC",)
-        return () if self.base is not None else (f"the model: student '{self.spec.name}' starts from nothing",)
+            found.append("model and chat template, as the run names no student: fill them in, or give --student SPEC")
+        elif self.base is None:
+            found.append(f"the model: student '{self.spec.name}' starts from nothing")
+        if self.train.method != "full":
+            rate = " and its learning rate" if self.train.learning_rate is None else ", whose learning rate this is"
+            found.append(f"the adapter{rate}: the recipe trains by {self.train.method}, this trains every weight")
+        if self.phase.mixture or self.phase.order != "shuffled":
+            found.append("train.mixture and train.order: here every row is seen once an epoch, shuffled")
+        return tuple(found)
 
 
 def training_template(contract: Contract) -> str:

@@ -5,10 +5,9 @@ Knows nothing about HTML. Every part is optional, except the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distill import specs
 from distill.files import reading
@@ -17,6 +16,7 @@ from distill.report import measures
 from distill.report.traces import AGAIN, Ledgered, read_ledger
 from distill.report.wording import count, without_folders
 from distill.rundir import QUANTIZATION, RunDir, StageState
+from distill.train_specs import Phase, TrainSettings
 
 OWN = "report"
 """This stage itself, which cannot tell how it ended."""
@@ -76,12 +76,20 @@ class Report:
     scores: tuple[measures.Score, ...]
     weights: tuple[measures.Weights, ...]
     comparisons: Mapping[str, measures.Comparison]
+    phases: tuple[Phase, ...]
+    """Of the training that the manifest tells of; empty where it tells of none."""
     left_out: tuple[str, ...]
     """Sentences about what is in the run, but not about its present student."""
 
     @property
     def seconds(self) -> float:
         return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    @property
+    def peak_rate(self) -> float:
+        """The highest learning rate asked for, or the highest that was logged where nobody knows what was asked for."""
+        logged = self.training.rates if self.training is not None else ()
+        return max((p.learning_rate for p in self.phases), default=max((rate for _, rate in logged), default=0.0))
 
     @property
     def failed_gates(self) -> tuple[str, ...]:
@@ -118,6 +126,7 @@ def gather(recipe: specs.Recipe, run: RunDir) -> Report:
         scores=measures.scores(run, files),
         weights=measures.weights(run, files),
         comparisons=measures.comparisons(states, files),
+        phases=phases_of(states),
         left_out=measures.left_out(run, files),
     )
 
@@ -226,10 +235,12 @@ def _kept_steps(run: RunDir, states: Mapping[str, StageState], ledger: Ledgered 
     trained, tokens = _count(states, "train", "traces"), _count(states, "train", "tokens")
     if trained is not None and tokens is not None:
         long = _count(states, "train", "too_long") or 0
-        earlier = Change("the training saw another selection", trained - (train - long))
-        changes = _some(Change("longer than the context", -long), earlier)
+        special = _count(states, "train", "special_token") or 0
+        earlier = Change("the training saw another selection", trained - (train - long - special))
+        held = Change("with a special token of the student's in the reply", -special)
+        changes = _some(Change("longer than the context", -long), held, earlier)
         steps.append(Step("Trained on", trained, "traces", changes, scale))
-        again = f"per epoch, prompts included; {_setting(states, 'epochs')} epochs"
+        again = f"per epoch, prompts included; {_epochs(phases_of(states))}"
         steps.append(Step("Tokens trained on", tokens, "tokens", remark=again))
     return steps
 
@@ -243,10 +254,20 @@ def _count(states: Mapping[str, StageState], stage: str, name: str) -> int | Non
     return value if isinstance(value, int) else None
 
 
-def _setting(states: Mapping[str, StageState], name: str) -> Any:
-    settings = states["train"].settings.get("train", {})
-    value = settings.get(name) if isinstance(settings, dict) else None
-    return f"{value:g}" if isinstance(value, int | float) else "an unknown number of"
+def phases_of(states: Mapping[str, StageState]) -> tuple[Phase, ...]:
+    """What the latest training went through, by its own settings and those of its student at that time."""
+    settings = states["train"].settings if "train" in states else {}
+    try:
+        student = settings.get("specs", {}).get("student", {})
+        section = TrainSettings.model_validate(settings["train"])
+        return section.phases_of(learning_rate=student.get("learning_rate"), epochs=student.get("epochs"))
+    except (KeyError, TypeError, AttributeError, ValueError):  # another version's, or nobody's
+        return ()
+
+
+def _epochs(phases: Sequence[Phase]) -> str:
+    told = [f"{phase.epochs:g} epochs{f' in {phase.name}' if phase.name else ''}" for phase in phases]
+    return ", ".join(told) or "an unknown number of epochs"
 
 
 def _rows(path: Path, again: str) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ CONTEXTS = tuple(4_096 * 2**power for power in range(9))
 """4,096 to a million tokens: Qwen2.5-Math's context, and its doublings to beyond any student's."""
 PERCENTILES = (50, 90, 99)
 DOMAINS_SHOWN = 12
+NAMED, KEPT = 8, 100
+"""Traces left out for a special token: told at most per token, and in the manifest per split."""
 
 Lengths = npt.NDArray[np.int32]
 
@@ -28,6 +31,9 @@ class Measured(Protocol):
 
     @property
     def domains(self) -> Sequence[str | None]: ...
+
+    @property
+    def special(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Census:
     contexts: Mapping[int, Spread]
     domains: Mapping[str, Spread]
     """Empty where there is one domain only."""
+    special: Mapping[str, Mapping[str, str]]
+    """Split → trace → the special token because of which it is left out; none of them is counted above."""
 
     def lines(self) -> tuple[str, ...]:
         """For the reader, before a training starts."""
@@ -85,7 +93,19 @@ class Census:
         domains = [f"domain {name}: {spread.told}; left out {spread.lost}" for name, spread in shown[:DOMAINS_SHOWN]]
         if len(shown) > DOMAINS_SHOWN:
             domains.append(f"and {len(shown) - DOMAINS_SHOWN} smaller domains")
-        return (*splits, *sizes, *domains, *self._chosen())
+        return (*splits, *sizes, *domains, *self._special(), *self._chosen())
+
+    def _special(self) -> list[str]:
+        lines = []
+        for split, traces in self.special.items():
+            for token in sorted({*traces.values()}):
+                ids = [trace[:12] for trace, held in traces.items() if held == token]
+                more = f" and {len(ids) - NAMED:,} more" if len(ids) > NAMED else ""
+                lines.append(
+                    f"{split}: {_traces(len(ids))} left out, for {token} in the reply: a special token of this "
+                    f"student, which servers drop ({', '.join(ids[:NAMED])}{more})"
+                )
+        return lines
 
     def _chosen(self) -> list[str]:
         lost = [f"{spread.lost} of {split}" for split, spread in self.splits.items() if spread.lost_traces]
@@ -100,6 +120,7 @@ class Census:
             "splits": {split: _counted(spread) for split, spread in self.splits.items()},
             "lost_at": {str(size): [spread.lost_traces, spread.lost_tokens] for size, spread in self.contexts.items()},
             "domains": {domain: _counted(spread) for domain, spread in self.domains.items()},
+            "special": {split: dict(islice(traces.items(), KEPT)) for split, traces in self.special.items()},
         }
 
 
@@ -118,6 +139,7 @@ def census(sets: Mapping[str, Measured], context: int, contexts: Sequence[int] =
         {split: Spread.of(measured.lengths, context) for split, measured in sets.items()},
         {size: Spread.of(everything, size) for size in sizes},
         {name: Spread.of(everything[names == name], context) for name in known} if len(known) > 1 else {},
+        {split: measured.special for split, measured in sets.items()},
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from distill import specs
 from distill.contract import Contract, parse_canonical
-from distill.errors import RunError
+from distill.errors import RunError, TrainingError
 from distill.files import reading
 from distill.progress import quiet_transformers
 from distill.rundir import RunDir
@@ -22,14 +22,17 @@ from distill.student_specs import StudentSpec
 from distill.train.check import Checked, check_contract, require
 from distill.train.colouring import coloured
 from distill.train.student import generation_settings, name_tokens, save_contract_files, student_config
-from distill.train.tokenizer import prepare_tokenizer
+from distill.train.tokenizer import prepare_tokenizer, special_in, special_tokens
 from distill.train.trace_check import Rendered
 
 RANDOM = 8
 """Traces taken by chance, besides the longest, the shortest, and one per kind, domain and with or without reasoning."""
+NONE_KEPT = "run `distill filter RUN`; where it kept none, `distill show RUN --rejected` says why"
 MOST = 64
 """Traces at most: a set of hundreds of domains is not rendered twice."""
 ROWS = 1_000
+SHOWN = 8
+"""Traces that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +104,26 @@ def prove(folder: Path, spec: StudentSpec, tokenizer: Any, kept: Path, *, seed: 
 
 
 def rendered(contract: Contract, tokenizer: Any, kept: Sequence[Kept]) -> list[Rendered]:
-    """Kept traces as training makes them."""
+    """Kept traces as training makes them, without those that it leaves out for a special token in the reply.
+
+    Raises TrainingError when that is all of them.
+    """
+    special, held = special_tokens(tokenizer), dict[str, str]()
     found = []
     for trace in kept:
         messages, response = contract.messages(trace.question, trace.kind), parse_canonical(trace.reply)
-        found.append(Rendered(trace.trace_id, messages, response, contract.encode(tokenizer, messages, response)))
+        encoded = contract.encode(tokenizer, messages, response)
+        token = special_in(encoded.ids[encoded.loss_start :], special)
+        if token is not None:
+            held[trace.trace_id] = token
+            continue
+        found.append(Rendered(trace.trace_id, messages, response, encoded))
+    if kept and not found:
+        raise TrainingError(
+            "there is nothing to train on: every reply looked at holds a special token of this student's tokenizer",
+            given=", ".join(f"{token} in {trace[:12]}" for trace, token in list(held.items())[:SHOWN]),
+            todo="take another student, or other traces",
+        )
     return found
 
 
@@ -131,7 +149,7 @@ def choose(folder: Path, *, seed: int) -> list[Kept]:
         elif (place := rng.randrange(number + 1)) < RANDOM:
             drawn[place] = row  # every row is as likely to stay as any other (Vitter's algorithm R)
     if longest is None or shortest is None:
-        raise RunError("there are no kept traces", given=str(folder), todo="run `distill filter` first")
+        raise RunError("there are no kept traces", given=str(folder), todo=NONE_KEPT)
     chosen = {row.trace_id: row for row in (longest, shortest, *drawn, *groups.values())}
     return list(chosen.values())[:MOST]
 

@@ -19,6 +19,7 @@ from distill.files import reading, sha256_of, sha256_once
 from distill.progress import Bar, bar
 from distill.records import Message
 from distill.train.token_set import FORMAT, Example, Row, TokenSet, stored, write_set
+from distill.train.tokenizer import special_in, special_tokens
 
 BATCH = 64
 """Traces encoded at once: some 350,000 tokens at R1's mean length."""
@@ -33,6 +34,8 @@ def encode_split(
     kept: Path, split: str, tokenizer: Any, contract: Contract, folder: Path, *, key: str | None = None
 ) -> TokenSet:
     """The traces of kept/SPLIT-*.parquet, encoded as `Contract.encode` does it, in a folder of their own in `folder`.
+
+    Those whose reply holds a special token of this tokenizer are left out and named: a server would drop it.
 
     That folder is named after all that decides its content, so the same is never encoded twice. `key` is a hash of the
     kept files where the caller has one already. Raises RunError for missing files and rows that cannot be rendered,
@@ -66,13 +69,15 @@ def tokenizer_hash(tokenizer: Any) -> str:
 def encoded_rows(files: Sequence[Path], tokenizer: Any, contract: Contract, update: Bar) -> Iterator[Row]:
     """The rows of kept files in their order, a batch of them in memory."""
     done = tokens = 0
+    special = special_tokens(tokenizer)
     for file in files:
         for first, rows in _batches_of(file):
             texts = [_text(row, contract, file, first + place) for place, row in enumerate(rows)]
             for row, encoded in zip(rows, contract.encode_batch(tokenizer, texts), strict=True):
                 example = Example(row["trace_id"], np.array(encoded.ids, np.int32), encoded.loss_start)
                 tokens += example.length
-                yield Row(example, row.get("domain"), row.get("difficulty"))
+                held = special_in(encoded.ids[encoded.loss_start :], special)
+                yield Row(example, row.get("domain"), row.get("difficulty"), held)
             done += len(rows)
             update(done, f"{tokens:,} tokens")
 

@@ -55,7 +55,7 @@ TODO: Mapping[Name, str] = {
     "no_template": _TEMPLATE,
     "template_differs": _TEMPLATE,
     "stripped_reasoning": _TEMPLATE,
-    "parse_mismatch": "leave out the traces named (they hold a special token of this tokenizer), or take another base",
+    "parse_mismatch": "leave out the traces named, or take another base",
     "answer_as_reasoning": 'set forced_prefix: "<think>\\n", so that an empty pair of tags stands before such answers, '
     "or thinks: false for a student that never reasons",
 }

@@ -43,6 +43,11 @@ class Placement:
     node_rank: int | None = None
     master: str | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Nothing is started here; every node has a command of its own."""
+        return self.nodes > 1 and self.node_rank is None
+
 
 def start(run: Path, placement: Placement, *, worker: str = WORKER, grace: int = GRACE) -> int:
     """Runs `python -m WORKER RUN` on every GPU and returns its exit code; with several nodes and no `node_rank` only
@@ -51,8 +56,9 @@ def start(run: Path, placement: Placement, *, worker: str = WORKER, grace: int =
     SIGTERM and Ctrl-C reach the ranks once, which save and end; a second one kills them. Raises UsageError for GPUs
     that are not there, TrainingError with the last lines of the first rank that failed.
     """
-    _check(placement)
-    if placement.nodes > 1 and placement.node_rank is None:
+    if not check(placement):
+        say(f"train: no GPU here; {placement.gpus} processes share {cores()} CPU cores")
+    if placement.elsewhere:
         say(f"train: start on each of {placement.nodes} nodes, with the same folder {run} on all of them:")
         for line in node_commands(run, placement):
             say(f"  {line}")
@@ -105,7 +111,8 @@ def node_commands(run: Path, placement: Placement) -> list[str]:
     return [f"{shared} --node-rank {node} --master {master}" for node in range(placement.nodes)]
 
 
-def _check(placement: Placement) -> None:
+def check(placement: Placement) -> bool:
+    """Whether there are GPUs for it, or nothing is started here. Raises UsageError for a placement that cannot be."""
     import torch
 
     if placement.gpus < 1 or placement.nodes < 1:
@@ -114,18 +121,17 @@ def _check(placement: Placement) -> None:
         _master(placement.master)
     if placement.node_rank is None:
         if placement.nodes > 1:
-            return  # nothing is started here
+            return True
     elif not 0 <= placement.node_rank < placement.nodes:
         raise UsageError("there is no such node", given=f"--node-rank {placement.node_rank}, --nodes {placement.nodes}")
     if placement.nodes > 1 and not placement.master:
         raise UsageError("several nodes need the first one's address", todo=f"add --master HOST:{PORT}")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not found:
-        say(f"train: no GPU here; {placement.gpus} processes share {cores()} CPU cores")
-    elif placement.gpus > found:
+    if found and placement.gpus > found:
         raise UsageError(
             "this machine has fewer GPUs", given=f"--gpus {placement.gpus}, found {found}", todo=f"use --gpus {found}"
         )
+    return found > 0
 
 
 def _master(text: str) -> tuple[str, int]:

@@ -67,9 +67,7 @@ def prepare(recipe: specs.Recipe, run: RunDir) -> Prepared:
     if not len(within):
         raise TrainingError(
             "there is nothing to train on",
-            given=f"{len(train)} kept traces, all longer than the {context} tokens of the context"
-            if len(train)
-            else f"no kept traces in {run.kept}",
+            given=_why_nothing(train, context) or f"no kept traces in {run.kept}",
             todo="look at the rejections with `distill show RUN --rejected`, or change filter.keep",
         )
     schedule = Schedule(
@@ -94,6 +92,15 @@ def prepare(recipe: specs.Recipe, run: RunDir) -> Prepared:
         schedule,
         sha256_of([recipe.section_hash("train"), run.hashes(run.kept), folders]),
     )
+
+
+def _why_nothing(train: TokenSet, context: int) -> str:
+    tokens = ", ".join(sorted({*train.special.values()}))
+    reasons = {
+        f"longer than the {context:,} tokens of the context": len(train),
+        f"with special tokens of this student in their replies ({tokens})": len(train.special),
+    }
+    return "; ".join(f"{count:,} kept traces {why}" for why, count in reasons.items() if count)
 
 
 SPLITS = ("train", "heldout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from distill.train.architecture import sizes_of
 from distill.train.check import require
 from distill.train.checking import check_run, prove
 from distill.train.guards import bytes_needed, check_disk
-from distill.train.launch import Placement, start
+from distill.train.launch import Placement, check, start
 from distill.train.learner import check_placement
 from distill.train.loop import Result
 from distill.train.parallel import World
 from distill.train.preparing import Prepared, prepare
+from distill.train.token_set import forget_others
 from distill.train.training import RESULT, Trained, begin, job_folder, train_student
 from distill.train_specs import MASTER, NODE_RANK, TrainSettings
 
@@ -32,12 +34,18 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     Raises TrainingError when nothing fits or the loss breaks, ContractError when what would be trained is not what
     would be served, DiskFullError when what is to be written does not fit.
     """
+    place = _placement(recipe.train)
+    if recipe.train.processes > 1:
+        check(place)  # before anything is encoded or loaded
     prepared = prepare(recipe, run)
     check_placement(recipe.train, prepared.config.num_attention_heads)
     for line in prepared.census.lines():
         say(f"train: {line}")
     _room(prepared, run)
     require(check_run(recipe, run).checked)  # before weights are loaded
+    if place.elsewhere:
+        start(run.path, place)
+        raise Interrupted("nothing is trained yet", todo="start the commands above, one on each node")
     begin(prepared, run)
     checked = prove(run.untrained, prepared.spec, prepared.tokenizer, run.kept, seed=recipe.seed)
     say(f"train: the contract holds on {checked.traces} traces (`distill train {run.path} --check` shows how)")
@@ -45,6 +53,9 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     _tell_of_others(run.checkpoints, folder)
     trained = _launched(prepared, run) if recipe.train.processes > 1 else train_student(prepared, run, World())
     checkpoints.remove_all(run.checkpoints)
+    forget_others(run.encoded, (prepared.train, prepared.heldout))
+    if recipe.train.method == "full":
+        shutil.rmtree(run.adapter, ignore_errors=True)  # of another student than the one that stands beside it now
     return _report(run, prepared, trained)
 
 
@@ -73,11 +84,7 @@ def _tell_of_others(folder: Path, own: Path) -> None:
 
 def _launched(prepared: Prepared, run: RunDir) -> Trained:
     """Trains in processes of their own, one per GPU, and reads what they came to."""
-    settings = prepared.recipe.train
-    place = _placement(settings)
-    code = start(run.path, place)
-    if settings.nodes > 1 and place.node_rank is None:
-        raise Interrupted("nothing is trained yet", todo="start the commands above, one on each node")
+    code = start(run.path, _placement(prepared.recipe.train))
     if code == INTERRUPTED:
         raise Interrupted("training stopped, saved", todo="start the same command again; it goes on from there")
     result = job_folder(prepared, run) / RESULT
@@ -105,6 +112,8 @@ def _report(run: RunDir, prepared: Prepared, trained: Trained) -> StageReport:
         "too_long": train.lost_traces,
         "heldout": heldout.traces - heldout.lost_traces,
         "heldout_too_long": heldout.lost_traces,
+        "special_token": len(prepared.train.special),
+        "heldout_special_token": len(prepared.heldout.special),
         "tokens": train.tokens - train.lost_tokens,
         "longest": train.longest,
         "context": prepared.context,

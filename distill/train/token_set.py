@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from distill.files import replacing_folder, sha256_file
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 """Of the files below and of what is in them; a set of another one is made again."""
 IDS, INDEX, META = "ids.bin", "index.arrow", "set.json"
 ID_TYPE = "<i4"
@@ -57,6 +57,8 @@ class Row:
     example: Example
     domain: str | None = None
     difficulty: str | None = None
+    special: str | None = None
+    """A special token that its reply holds: it is not stored, only named."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +71,8 @@ class TokenSet:
     loss_tokens: npt.NDArray[np.int32]
     domains: Sequence[str | None]
     difficulty: Sequence[str | None]
+    special: Mapping[str, str]
+    """Trace id → the special token in its reply, for the traces that are left out because of one."""
     _ids: npt.NDArray[np.int32]
     _offsets: npt.NDArray[np.int64]
     _trace_ids: pa.ChunkedArray
@@ -95,24 +99,35 @@ def write_set(folder: Path, rows: Iterable[Row]) -> TokenSet:
     """Writes the rows as they come, atomically, in place of whatever was in `folder`."""
     import pyarrow as pa
 
+    special: dict[str, str] = {}
     with replacing_folder(folder) as temporary:
         with (
             (temporary / IDS).open("wb") as ids,
             (temporary / INDEX).open("wb") as file,
             pa.ipc.new_file(file, _schema()) as index,
         ):
-            for entries in _in_parts(_entry(row, ids) for row in rows):
+            for entries in _in_parts(_entry(row, ids) for row in _plain(rows, special)):
                 index.write_batch(pa.RecordBatch.from_pylist(entries, _schema()))
         meta = {
             "format": FORMAT,
             "sizes": {name: (temporary / name).stat().st_size for name in (IDS, INDEX)},
             "index": sha256_file(temporary / INDEX),
+            "special": special,
         }
         (temporary / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     found = stored(folder)
     if found is None:
         raise RunError("the encoded traces cannot be read back", given=str(folder), todo="look at the disk's health")
     return found
+
+
+def _plain(rows: Iterable[Row], special: dict[str, str]) -> Iterator[Row]:
+    """The rows to store; what the others hold is noted in `special`."""
+    for row in rows:
+        if row.special is None:
+            yield row
+        else:
+            special[row.example.trace_id] = row.special
 
 
 def _entry(row: Row, ids: BinaryIO) -> dict[str, Any]:
@@ -150,6 +165,7 @@ def stored(folder: Path) -> TokenSet | None:
         sizes = {name: (folder / name).stat().st_size for name in (IDS, INDEX)}
         if (meta["format"], meta["sizes"], meta["index"]) != (FORMAT, sizes, sha256_file(folder / INDEX)):
             return None
+        special: dict[str, str] = meta["special"]
         index = pa.ipc.open_file(pa.memory_map(str(folder / INDEX))).read_all()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         return None
@@ -162,6 +178,7 @@ def stored(folder: Path) -> TokenSet | None:
         lengths - index["loss_start"].to_numpy(),
         _shared(index["domain"]),
         _shared(index["difficulty"]),
+        special,
         np.memmap(folder / IDS, dtype=ID_TYPE, mode="r") if len(lengths) else empty,
         offsets,
         index["trace_id"],

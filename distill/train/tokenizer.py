@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,26 @@ def rows_to_train(spec: StudentSpec, tokenizer: Any) -> list[int]:
     before, now = base_tokenizer(spec).get_vocab(), tokenizer.get_vocab()
     new = {number for token, number in now.items() if before.get(token) != number}
     return sorted(new | {now[token] for token in spec.untrained_tokens})
+
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Id → token of those that servers drop from the text they send: a reply that quotes one would not arrive whole.
+
+    Without the think tags, of which the contract check speaks, and the token for what the vocabulary does not know,
+    which no text quotes.
+    """
+    named = set(tokenizer.all_special_ids)
+    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    found = {number: str(tokenizer.convert_ids_to_tokens(number)) for number in named | marked}
+    return {n: token for n, token in found.items() if token not in (OPEN, CLOSE) and n != tokenizer.unk_token_id}
+
+
+def special_in(ids: Sequence[int], special: Mapping[int, str]) -> str | None:
+    """The first of `special` among these ids of a reply, its stop token aside."""
+    inside = ids[:-1]
+    if special.keys().isdisjoint(inside):
+        return None
+    return next(special[number] for number in inside if number in special)
 
 
 def _renamed(tokenizer: Any, spec: StudentSpec) -> Any:

@@ -615,3 +615,22 @@ def test_it_asks_as_the_teacher_was_asked_and_reads_no_weights_for_that(
     monkeypatch.setattr(subjects, "folder_revision", read)
     here = recipe.model_copy(update={"teacher_overrides": {"model": str(tmp_path), "revision": None}})
     assert whole_run.asking(here) is not None
+
+
+@pytest.mark.parametrize("tool", ["trl", "axolotl", "llama-factory"])
+def test_a_tool_trains_every_weight_at_the_rate_for_that(tmp_path: Path, tool: str) -> None:
+    recipe, run = run_by_hand(tmp_path / "run", R1_STUDENT)
+    plain = data(export(recipe, run, "messages", tool=tool, out=tmp_path / "plain").out)
+    settings = recipe.train.model_copy(update={"method": "lora", "learning_rate": None, "mixture": {"sums": 2.0}})
+    adapted = recipe.model_copy(update={"train": settings})
+    made = export(adapted, run, "messages", tool=tool, out=tmp_path / "adapted")
+    said = "\n".join(made.lines)
+    assert "the adapter and its learning rate: the recipe trains by lora, this trains every weight" in said
+    assert "train.mixture and train.order" in said
+
+    def settings_of(content: bytes) -> list[bytes]:
+        return [line for line in content.splitlines() if not line.startswith(b"# To fill in")]
+
+    for name, content in data(made.out).items():
+        if name != "README.md":
+            assert settings_of(content) == settings_of(plain[name]), name

@@ -296,3 +296,26 @@ def test_a_superseded_record_counts_once(tmp_path: Path) -> None:
     ledger = read_ledger(run, FilterSettings())
     assert ledger is not None
     assert (ledger.answered, ledger.ended["length"]) == (9, 0)
+
+
+def test_what_a_training_went_through_is_told_by_its_own_settings(tmp_path: Path) -> None:
+    run, _ = material.finished(tmp_path / "run")
+    counts = {"traces": 9, "too_long": 1, "special_token": 2, "tokens": 50}
+    open_ones = {"train": {"learning_rate": None, "epochs": None}, "specs": {"student": {"learning_rate": 7e-5}}}
+    material.stage(run, "train", counts, settings=open_ones)
+    report = gather(material.RECIPE, run)
+    assert report.peak_rate == 7e-5
+    found = funnel(report)
+    assert found["Tokens trained on"].remark == "per epoch, prompts included; 2 epochs"
+    changes = {change.name: change.number for change in found["Trained on"].changes}
+    assert changes["with a special token of the student's in the reply"] == -2
+    phased = {"train": {"phases": [{"name": "a", "epochs": 1}, {"name": "b", "learning_rate": 1e-3}]}}
+    material.stage(run, "train", counts, settings=phased)
+    report = gather(material.RECIPE, run)
+    assert report.peak_rate == 1e-3
+    assert funnel(report)["Tokens trained on"].remark.endswith("; 1 epochs in a, 2 epochs in b")
+    for unknown in ({}, {"train": {"speed": 3}}, {"train": {}, "specs": 1}):
+        material.stage(run, "train", counts, settings=unknown)
+        report = gather(material.RECIPE, run)
+        assert report.peak_rate == 1e-3 / 10, "the highest that was logged"
+        assert "an unknown number of epochs" in funnel(report)["Tokens trained on"].remark

@@ -11,8 +11,9 @@ import numpy as np
 from distill.train.census import census
 
 
-def measured(lengths: list[int], domains: list[str | None] | None = None) -> Any:
-    return SimpleNamespace(lengths=np.array(lengths, np.int32), domains=domains or [None] * len(lengths))
+def measured(lengths: list[int], domains: list[str | None] | None = None, special: dict[str, str] | None = None) -> Any:
+    every = domains or [None] * len(lengths)
+    return SimpleNamespace(lengths=np.array(lengths, np.int32), domains=every, special=special or {})
 
 
 TRAIN = measured([100] * 50 + [5_000] * 40 + [10_000] * 9 + [40_000], ["math"] * 90 + ["code"] * 10)
@@ -104,3 +105,17 @@ def test_counts_are_json_for_the_manifest() -> None:
     assert found["splits"]["heldout"]["percentiles"] == {}
     assert found["lost_at"]["16384"] == [1, 40_000]
     assert set(found["domains"]) == {"math", "code"}
+
+
+def test_traces_left_out_for_a_special_token_are_named() -> None:
+    held = {f"trace-{n:02d}-and-more": "<filename>" for n in range(150)} | {"z": "<empty>"}
+    found = census({"train": measured([10], special=held), "heldout": measured([])}, 4_096)
+    assert found.lines()[-3:-1] == (
+        "train: 1 trace left out, for <empty> in the reply: a special token of this student, which servers drop (z)",
+        "train: 150 traces left out, for <filename> in the reply: a special token of this student, which servers drop "
+        "(trace-00-and, trace-01-and, trace-02-and, trace-03-and, trace-04-and, trace-05-and, trace-06-and, "
+        "trace-07-and and 142 more)",
+    )
+    counted = found.counts()["special"]
+    assert (len(counted["train"]), counted["train"]["trace-00-and-more"]) == (100, "<filename>")
+    assert counted["heldout"] == {}

@@ -16,7 +16,7 @@ import yaml
 
 from distill import specs
 from distill.contract import Response
-from distill.errors import ContractError, RunError, SpecError
+from distill.errors import ContractError, RunError, SpecError, TrainingError
 from distill.rundir import RunDir
 from distill.train.checking import MOST, RANDOM, check_run, choose, prove
 from distill.train.student import load_student, save_student
@@ -48,6 +48,7 @@ def run_with(
 ) -> tuple[specs.Recipe, RunDir]:
     run = RunDir(folder / "run")
     keep(run.kept, rows)
+    keep(run.kept, [MATH], name="heldout-00000")
     path = folder / "student.yaml"
     path.write_text(yaml.safe_dump(student), encoding="utf-8")
     recipe = specs.Recipe(name="r", student=str(path))
@@ -201,6 +202,26 @@ def test_training_does_not_start_on_a_broken_contract(tmp_path: Path) -> None:
         prove(folder, student, tokenizer, tmp_path / "kept", seed=0)
 
 
+def with_filename(folder: Path) -> dict[str, Any]:
+    tokenizer = word_tokenizer(folder / "tokenizer", controls=(*CHATML, "<filename>"))
+    return written(tokenizer=str(tokenizer), template="chatml")
+
+
+def test_only_traces_that_are_trained_are_looked_at(tmp_path: Path) -> None:
+    quoting = ("math", "arithmetic", Response("the longest of all, with <filename> in it", "3"))
+    recipe, run = run_with(tmp_path, with_filename(tmp_path), [*ROWS, quoting])
+    found = check_run(recipe, run).checked
+    assert (found.faults, found.traces) == ((), 3)
+
+
+def test_nothing_is_left_to_look_at(tmp_path: Path) -> None:
+    quoting = ("math", "arithmetic", Response("as in <filename>", "3"))
+    recipe, run = run_with(tmp_path, with_filename(tmp_path), [quoting, quoting])
+    with pytest.raises(TrainingError, match="every reply looked at holds a special token") as caught:
+        check_run(recipe, run)
+    assert caught.value.given == "<filename> in train-00000-, <filename> in train-00000-"
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -214,8 +235,9 @@ def test_the_command_prints_what_is_proven_and_one_trace(tmp_path: Path) -> None
     _, run = run_with(tmp_path, written(), ROWS)
     done = check(run)
     assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("contract of tiny: deepseek-r1, ")
+    every = done.stdout.splitlines()
+    lines = every[next(n for n, line in enumerate(every) if line.startswith("contract of tiny: deepseek-r1, ")) :]
+    assert every[0].startswith("train: 3 traces, "), "the lengths come first"
     assert [line.partition(":")[0] for line in lines[1:8]] == [
         "loss", "tags", "stop", "pad", "prompt", "template", "served",
     ]  # fmt: skip
@@ -241,3 +263,11 @@ def test_the_command_fails_with_the_finding_and_what_to_do(tmp_path: Path) -> No
     mended = check(run, "--set", "student_overrides.forced_prefix=<think>\n", "--json")
     assert mended.returncode == 0, mended.stderr
     assert json.loads(mended.stdout)["findings"] == []
+    assert json.loads(mended.stdout)["census"]["splits"]["heldout"]["traces"] == 1
+
+
+def test_a_student_that_nobody_named(tmp_path: Path) -> None:
+    _, run = run_with(tmp_path, written(), ROWS)
+    done = check(run, "--student", "")
+    assert done.returncode == 2
+    assert "the recipe names no student" in done.stderr

@@ -23,6 +23,8 @@ from distill.errors import ContractError, DiskFullError, RunError
 from distill.train import dataset, token_set
 from distill.train.dataset import encode_split, tokenizer_hash
 from distill.train.token_set import IDS, INDEX, META, Example, Row, TokenSet, forget_others, stored, write_set
+from distill.train.tokenizer import prepare_tokenizer
+from train.bases import CHATML, from_base, word_tokenizer
 from train.material import CONTRACT, tokenizer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -451,7 +453,7 @@ from distill.contract import Contract
 from distill.train.dataset import encode_split
 
 class Bytes:  # a tokenizer that takes no time and next to no memory: what grows is ours
-    special_tokens_map = {}
+    special_tokens_map, added_tokens_decoder, all_special_ids, unk_token_id = {}, {}, [], None
     def get_vocab(self):
         return {chr(number): number for number in range(256)}
     def __call__(self, texts, **_):
@@ -483,3 +485,44 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     traces, tokens, grown = map(int, done.stdout.split())
     assert (traces, tokens > 20_000_000) == (20_000, True)
     assert grown < tokens * 4 / 4
+
+
+# --- special tokens of the student's own -----------------------------------------------------------------------------
+
+
+def with_filename(folder: Path) -> Any:
+    """The tokenizer of a student to which `<filename>` is no text."""
+    return prepare_tokenizer(
+        from_base(word_tokenizer(folder, controls=(*CHATML, "<filename>")), forced_prefix="<think>\n")
+    )
+
+
+def test_replies_that_a_server_would_not_send_whole_are_left_out_and_named(tmp_path: Path) -> None:
+    replies = [
+        SOME[0],
+        Response("as in <filename>", "3").render(),
+        SOME[1],
+        Response(None, "<filename>").render(),
+    ]
+    keep(tmp_path / "kept", replies, difficulty=["1", "2", "3", "4"])
+    own, chatml = with_filename(tmp_path / "base"), Contract("chatml", "<think>\n")
+    for _ in range(2):  # made, and found again
+        found = encoded(tmp_path / "kept", tmp_path / "cache", contract=chatml, tokenizer=own)
+        assert found.special == {"t0-1": "<filename>", "t0-3": "<filename>"}
+        assert [found.example(n).trace_id for n in range(len(found))] == ["t0-0", "t0-2"]
+        assert list(found.difficulty) == ["1", "3"]
+        assert (
+            found.example(1).ids.tolist()
+            == chatml.encode(own, chatml.messages("q2", "math"), parse_canonical(SOME[1])).ids
+        )
+    other = encoded(tmp_path / "kept", tmp_path / "cache")
+    assert (other.special, len(other)) == ({}, 4), "plain text to another student"
+
+
+def test_a_question_may_hold_a_special_token(tmp_path: Path) -> None:
+    """A server reads it just so."""
+    messages = [{"role": "user", "content": "what is <filename>?"}, {"role": "assistant", "content": SOME[1]}]
+    keep(tmp_path / "kept", SOME[1:2], messages=[messages])
+    own = with_filename(tmp_path / "base")
+    found = encoded(tmp_path / "kept", tmp_path / "cache", contract=Contract("chatml", "<think>\n"), tokenizer=own)
+    assert (found.special, len(found)) == ({}, 1)

@@ -14,11 +14,12 @@ from conftest import TOKENIZER
 
 from distill import specs
 from distill.contract import Response
-from distill.errors import ContractError, DiskFullError, Interrupted, RunError, SpecError, TrainingError
+from distill.errors import ContractError, DiskFullError, Interrupted, RunError, SpecError, TrainingError, UsageError
 from distill.rundir import RunDir
 from distill.train import guards, learner, loop, stage
 from distill.train.learner import Learner
 from distill.train.preparing import Prepared, prepare
+from train.bases import CHATML, word_tokenizer
 from train.material import keep, spec
 from train.stages import REPLIES, TOO_LONG, Stopping, changed, kept, recipe_in, told, weights
 
@@ -325,7 +326,7 @@ def test_trackers_get_what_the_metrics_file_gets(tmp_path: Path, recipe: specs.R
 
 @pytest.mark.parametrize(
     ("replies", "given"),
-    [([], "no kept traces"), ([TOO_LONG] * 2, "2 kept traces, all longer than the 64 tokens")],
+    [([], "no kept traces"), ([TOO_LONG] * 2, "2 kept traces longer than the 64 tokens")],
 )
 def test_nothing_to_train_on_is_an_honest_error(
     tmp_path: Path, recipe: specs.Recipe, replies: list[str], given: str
@@ -427,3 +428,81 @@ def test_a_damaged_kept_file_is_named(tmp_path: Path, recipe: specs.Recipe) -> N
 def test_a_run_that_was_not_filtered_says_so(tmp_path: Path, recipe: specs.Recipe) -> None:
     with pytest.raises(RunError, match="no kept traces"):
         stage.run(recipe, RunDir(tmp_path / "run"))
+
+
+# --- special tokens of the student's own -----------------------------------------------------------------------------
+
+
+def test_one_trace_that_a_server_would_not_send_whole_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = word_tokenizer(tmp_path / "tokenizer", controls=(*CHATML, "<filename>"))
+    quoting = Response("as in <filename>", "3").render()
+    run = kept(RunDir(tmp_path / "run"), [*REPLIES[:4], quoting])
+    recipe = recipe_in(tmp_path, student=spec(own, template="chatml"), context_length=128)
+    counts: dict[str, Any] = stage.run(recipe, run).counts
+    assert (counts["traces"], counts["special_token"], counts["heldout_special_token"]) == (4, 1, 0)
+    assert counts["census"]["special"] == {"train": {"t4": "<filename>"}, "heldout": {}}
+    assert "train: train: 1 trace left out, for <filename> in the reply" in capsys.readouterr().err
+    nothing = kept(RunDir(tmp_path / "nothing"), [quoting] * 2 + [TOO_LONG])
+    with pytest.raises(TrainingError, match="nothing to train on") as caught:
+        stage.run(changed(recipe, context_length=64), nothing)
+    assert caught.value.given == (
+        "1 kept traces longer than the 64 tokens of the context; "
+        "2 kept traces with special tokens of this student in their replies (<filename>)"
+    )
+
+
+def test_encoded_traces_of_other_trainings_go_at_the_end(tmp_path: Path, recipe: specs.Recipe) -> None:
+    run = kept(RunDir(tmp_path / "run"), REPLIES[:4])
+    stage.run(recipe, run)
+    first = {path.name for path in run.encoded.iterdir()}
+    kept(run, REPLIES[:5])
+    stage.run(recipe, run)
+    second = {path.name for path in run.encoded.iterdir()}
+    assert len(first) == len(second) == 2
+    assert len(first & second) == 1, "the held-out ones are the same, and stay"
+
+
+def test_an_adapter_of_an_earlier_student_goes(tmp_path: Path, recipe: specs.Recipe) -> None:
+    run = kept(RunDir(tmp_path / "run"), REPLIES[:1])
+    run.adapter.mkdir()
+    (run.adapter / "adapter_model.safetensors").touch()
+    stage.run(recipe, run)
+    assert not run.adapter.exists()
+
+
+# --- asked of what cannot be -----------------------------------------------------------------------------------------
+
+
+def test_a_context_that_is_too_long_is_refused_before_the_run_takes_it_on(tmp_path: Path, recipe: specs.Recipe) -> None:
+    from distill.pipeline import run_recipe
+
+    run = kept(RunDir(tmp_path / "run"))
+    run.recipe.write_text(specs.dump(recipe))
+    with pytest.raises(SpecError, match=r"257 tokens, more than the 256 of student 'tiny'") as caught:
+        run_recipe(changed(recipe, context_length=257), run, first="train", last="train")
+    assert "--set train.context_length=null" in str(caught.value)
+    assert run.recipe.read_text() == specs.dump(recipe)
+    assert not run.manifest.exists()
+
+
+def test_several_nodes_get_their_commands_before_anything_is_loaded(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stage, "begin", None)
+    run = kept(RunDir(tmp_path / "run"))
+    with pytest.raises(Interrupted, match="nothing is trained yet"):
+        stage.run(changed(recipe, gpus=8, nodes=2), run)
+    assert f"distill train {run.path} --gpus 8 --nodes 2 --node-rank 1 --master" in capsys.readouterr().err
+
+
+def test_gpus_that_are_not_there_are_told_before_anything_is_encoded(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    run = kept(RunDir(tmp_path / "run"))
+    with pytest.raises(UsageError, match="fewer GPUs"):
+        stage.run(changed(recipe, gpus=8), run)
+    assert not run.encoded.exists()

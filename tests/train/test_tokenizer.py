@@ -10,7 +10,7 @@ import pytest
 
 from distill.contract import CLOSE, OPEN
 from distill.errors import SpecError
-from distill.train.tokenizer import base_tokenizer, prepare_tokenizer, rows_to_train
+from distill.train.tokenizer import base_tokenizer, prepare_tokenizer, rows_to_train, special_in, special_tokens
 from train.bases import CHATML, LLAMA, from_base, plain_base, word_tokenizer
 from train.material import spec
 
@@ -145,3 +145,28 @@ def test_an_untrained_token_has_to_be_there(tmp_path: Path) -> None:
     student = a_llama(tmp_path / "base", untrained_tokens=("<|eom_id|>",))
     with pytest.raises(SpecError, match=r"has no token <\|eom_id\|>\n  given: untrained_tokens of"):
         rows_to_train(student, prepare_tokenizer(student))
+
+
+def test_special_tokens_are_those_that_a_server_drops(tmp_path: Path) -> None:
+    word_tokenizer(tmp_path / "base", controls=(*CHATML, OPEN, "<filename>"))
+    student = from_base(tmp_path / "base")
+    tokenizer = prepare_tokenizer(student)
+    tokenizer.unk_token = "<unk>"
+    tokenizer.add_tokens(["<plain>"])
+    found = special_tokens(tokenizer)
+    assert sorted(found.values()) == ["<filename>", "<|im_end|>", "<|im_start|>", "<|pad|>"]
+    kept = tokenizer.decode([*found, *tokenizer.encode("<plain>")], skip_special_tokens=True)
+    assert kept == "<plain>"
+
+
+def test_a_special_token_in_a_reply_is_named_but_not_its_stop_token(tmp_path: Path) -> None:
+    word_tokenizer(tmp_path / "base", controls=(*CHATML, "<filename>", "<empty>"))
+    tokenizer = prepare_tokenizer(from_base(tmp_path / "base"))
+    special = special_tokens(tokenizer)
+
+    def held(text: str) -> str | None:
+        return special_in(tokenizer.encode(text, add_special_tokens=False), special)
+
+    assert held("a < filename >\n</think>b<|im_end|>") is None
+    assert held("a <empty> and <filename><|im_end|>") == "<empty>"
+    assert held("<|im_end|> a<|im_end|>") == "<|im_end|>"
