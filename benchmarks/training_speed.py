@@ -27,6 +27,7 @@ import numpy as np
 from distill import specs
 from distill.contract import Response
 from distill.problems import arithmetic
+from distill.student_specs import StudentSpec
 from distill.train import loop, packing
 from distill.train.loss import StudentLoss
 from distill.train.mixture import Schedule
@@ -34,11 +35,12 @@ from distill.train.optimizer import optimizer_for
 from distill.train.student import load_student
 from distill.train.token_set import Example, Row, TokenSet, write_set
 from distill.train.tokenizer import prepare_tokenizer
+from distill.train_specs import TrainSettings
 
 WAYS = ("few shapes", "every shape")
 
 
-def token_set(folder: Path, tokenizer: Any, spec: specs.StudentSpec, count: int) -> TokenSet:
+def token_set(folder: Path, tokenizer: Any, spec: StudentSpec, count: int) -> TokenSet:
     rng = random.Random(1)
     found = []
     for problem in itertools.islice(arithmetic.problems("train", 1), count):
@@ -73,7 +75,7 @@ def measure(way: str, steps: int, folder: Path) -> dict[str, float]:
     import torch
 
     spec = specs.student("tiny-qwen")
-    settings = specs.TrainSettings(batch_size=16, learning_rate=1e-3, precision="fp32", epochs=float(steps))
+    settings = TrainSettings(batch_size=16, learning_rate=1e-3, precision="fp32", epochs=float(steps))
     tokenizer = prepare_tokenizer(spec)
     model: Any = load_student(spec, tokenizer, seed=1, dtype=torch.float32)
     data, nothing = (token_set(folder / str(count), tokenizer, spec, count) for count in (2_000, 0))

@@ -199,12 +199,15 @@ def train(
     if check:
         from distill.train.check import require
         from distill.train.checking import check_run
-        from distill.train.preparing import prepare
+        from distill.train.preparing import memory_line, prepare
 
         found = check_run(chosen, place)
-        lengths = None if found.checked.faults else prepare(chosen, place).census
-        values = {**found.values(), "census": lengths.counts() if lengths else None}
-        _print(values, found.lines(lengths.lines() if lengths else ()), as_json)
+        values, lines = found.values(), found.lines()
+        if not found.checked.faults:  # what does not hold need not be encoded
+            prepared = prepare(chosen, place)
+            values["census"] = prepared.census.counts()
+            lines = found.lines((*prepared.census.lines(), memory_line(prepared)))
+        _print(values, lines, as_json)
         require(found.checked)
         return
     if compose.joins_a_training(node_rank, master):

@@ -1,8 +1,8 @@
 """Memory of a training per GPU, by part, from the sizes of a model alone: no library, no machine.
 
 Derived by hand from what torch 2.13 and transformers 5 keep for a Qwen2 or Llama layer, and held within a tenth of
-distill/train/at_size.py, which runs the same training on fake tensors. Not counted: what the allocator loses between
-tensors, and what CUDA and NCCL take for themselves (OUTSIDE).
+distill/train/at_size.py, which runs the same training on fake tensors; QLoRA's 4-bit base alone is not. Not counted:
+what the allocator loses between tensors, and what CUDA and NCCL take for themselves (OUTSIDE).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def training_memory(
     if method == "full":
         parameters, trained = sizes.parameters * stored, sizes.parameters
     else:
-        trained = adapter_parameters(sizes, adapter_rank)
+        trained = sizes.lora_parameters(adapter_rank)
         base = sizes.weight_bytes("bf16")
         if method == "qlora":
             base -= round(sizes.linear_parameters * (16 - NF4_BITS) / 8)
@@ -73,14 +73,6 @@ def training_memory(
 
 NF4_BITS = 4.127
 """Bits per weight of bitsandbytes' NF4 with its scales quantized too, in blocks of 64 and 256 (arXiv 2305.14314)."""
-
-
-def adapter_parameters(sizes: Sizes, rank: int) -> int:
-    """Weights of an adapter on every linear layer inside the decoder layers: `rank` rows and columns of each."""
-    width, inner = sizes.hidden, sizes.intermediate
-    query, key = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
-    ends = (width + query) + 2 * (width + key) + (query + width) + 3 * (width + inner)
-    return sizes.layers * rank * ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from distill.sizes import R1_STUDENTS, Sizes
-from distill.training_sizes import OUTSIDE, TrainingMemory, adapter_parameters, training_memory
+from distill.training_sizes import OUTSIDE, TrainingMemory, training_memory
 
 QWEN, LLAMA = R1_STUDENTS["R1-Distill-Qwen-1.5B"], R1_STUDENTS["R1-Distill-Llama-8B"]
 
@@ -32,7 +32,7 @@ STUDENTS = {
 """Ranks and context_parallel at which each is measured whole."""
 
 
-def measured(sizes: Sizes, **layout: Any) -> Any:
+def measured(sizes: Sizes, *, adapter: bool = False, **layout: Any) -> Any:
     from transformers import AutoConfig
 
     from distill.train.at_size import Layout, measure
@@ -47,7 +47,33 @@ def measured(sizes: Sizes, **layout: Any) -> Any:
         num_key_value_heads=sizes.kv_heads,
         tie_word_embeddings=sizes.tied,
     )
-    return measure(config, Layout(**layout))
+    return measure(config, Layout(**layout), prepare=adapted) if adapter else measure(config, Layout(**layout))
+
+
+def adapted(model: Any) -> Any:
+    """LoRA of rank 32 by hand (peft moves modules, which fake tensors do not allow): a bfloat16 base with float32
+    matrices beside each linear layer."""
+    import torch
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.base = base
+            self.down = torch.nn.Linear(base.in_features, 32, bias=False)
+            self.up = torch.nn.Linear(32, base.out_features, bias=False)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.base(rows) + 2 * self.up(self.down(rows))
+            return found
+
+    for weight in model.parameters():
+        weight.data, weight.requires_grad = weight.data.to(torch.bfloat16), False
+    for layer in model.get_decoder().layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, child in list(part.named_children()):
+                if isinstance(child, torch.nn.Linear):
+                    setattr(part, name, Adapter(child))
+    return model
 
 
 def assert_predicted(sizes: Sizes, **layout: Any) -> None:
@@ -60,6 +86,14 @@ def assert_predicted(sizes: Sizes, **layout: Any) -> None:
 @pytest.mark.parametrize(("sizes", "layout"), SMALL)
 def test_three_layers_are_predicted(sizes: Sizes, layout: dict[str, Any]) -> None:
     assert_predicted(dataclasses.replace(sizes, layers=3), **layout)
+
+
+def test_an_adapter_is_predicted() -> None:
+    sizes = dataclasses.replace(QWEN, layers=3)
+    found, predicted = measured(sizes, adapter=True, ranks=8), training_memory(sizes, method="lora", ranks=8)
+    assert predicted.peak == pytest.approx(found.peak, rel=0.1)
+    for part in ("parameters", "gradients", "optimizer"):
+        assert getattr(predicted, part) == pytest.approx(getattr(found, part), rel=0.01)
 
 
 @pytest.mark.slow
@@ -87,12 +121,12 @@ def test_an_adapter_has_as_many_weights_as_peft_gives_it() -> None:
     )
     model = get_peft_model(AutoModelForCausalLM.from_config(config), LoraConfig(r=8, target_modules="all-linear"))
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    assert adapter_parameters(sizes, 8) == trained
+    assert sizes.lora_parameters(8) == trained
 
 
 def test_adapters_hold_less_than_full_training() -> None:
     full, lora, qlora = (training_memory(QWEN, method=method, ranks=1) for method in ("full", "lora", "qlora"))
-    trained = adapter_parameters(QWEN, 32)
+    trained = QWEN.lora_parameters(32)
     assert lora.gradients == trained * 4
     assert lora.optimizer == trained * 8
     assert lora.parameters == QWEN.weight_bytes("bf16") + trained * 4

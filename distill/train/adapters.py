@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -63,9 +64,8 @@ def _vocabulary_modules(model: Any) -> list[str]:
 
 
 def is_adapted(model: Any) -> bool:
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel)
+    peft = sys.modules.get("peft")  # whoever has an adapter has imported it, which takes seconds
+    return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def plain(model: Any) -> Any:

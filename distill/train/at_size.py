@@ -20,6 +20,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from distill.train.attention import Segments
 from distill.train.context_parallel import check_heads, split_pack
 from distill.train.loss import StudentLoss
+from distill.train.packing import Pack
 from distill.train.parallel import Precision, World, activation_checkpointing, shard, world_of
 
 if TYPE_CHECKING:
@@ -57,19 +58,6 @@ class Measured:
     def working(self) -> int:
         """At the peak besides all of these: gathered layers, a layer's recomputed activations, logits, buffers."""
         return self.peak - self.parameters - self.gradients - self.optimizer - self.activations
-
-
-@dataclass(frozen=True, slots=True)
-class FakePack:
-    """The fields of a pack, all of one trace."""
-
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    places: torch.Tensor
-    targets: torch.Tensor
-    segments: Segments
-    tokens: int
-    loss_tokens: int
 
 
 def adamw(module: Any) -> torch.optim.Optimizer:
@@ -222,7 +210,7 @@ def _fake_world(layout: Layout) -> Iterator[World]:
 
 def _pack(layout: Layout, world: World) -> Any:
     count = layout.tokens
-    pack = FakePack(
+    pack = Pack(
         torch.zeros(1, count, dtype=torch.int64),
         torch.arange(count)[None],
         torch.arange(count - 1),
@@ -231,7 +219,7 @@ def _pack(layout: Layout, world: World) -> Any:
         count,
         count - 1,
     )
-    return split_pack(pack, world, pad=0)  # type: ignore[arg-type]
+    return split_pack(pack, world, pad=0)
 
 
 def _faked(fake: Any, pack: Any) -> Any:
@@ -253,7 +241,7 @@ def _head_as_on_a_gpu() -> Iterator[None]:
     key = ("cpu", torch.bfloat16)
     default, resolve = options._AUTO_DEFAULTS[key], options.LinearCrossEntropyOptions._resolve_auto_acc_dtype
     options._AUTO_DEFAULTS[key] = options._AUTO_DEFAULTS[("cuda", torch.bfloat16)]
-    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)
+    options.LinearCrossEntropyOptions._resolve_auto_acc_dtype = staticmethod(lambda dtype, device: None)  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -85,7 +85,10 @@ class Census:
     def lines(self) -> tuple[str, ...]:
         """For the reader, before a training starts."""
         splits = [f"{split}: {spread.told}" for split, spread in self.splits.items()]
-        sizes = [f"a context of {size:,} leaves out {spread.lost}" for size, spread in self.contexts.items()]
+        others = [
+            (size, spread) for size, spread in self.contexts.items() if size != self.context or spread.lost_traces
+        ]
+        sizes = [f"a context of {size:,} leaves out {spread.lost}" for size, spread in others]
         shown = sorted(self.domains.items(), key=lambda item: -item[1].tokens)
         domains = [f"domain {name}: {spread.told}; left out {spread.lost}" for name, spread in shown[:DOMAINS_SHOWN]]
         if len(shown) > DOMAINS_SHOWN:

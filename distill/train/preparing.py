@@ -18,12 +18,14 @@ from distill.files import sha256_of
 from distill.progress import quiet_transformers
 from distill.rundir import RunDir
 from distill.student_specs import StudentSpec, context_length_of
+from distill.train.architecture import sizes_of
 from distill.train.census import Census, census
 from distill.train.dataset import encode_split
 from distill.train.mixture import Schedule
 from distill.train.student import student_config
 from distill.train.token_set import TokenSet
 from distill.train.tokenizer import prepare_tokenizer
+from distill.training_sizes import OUTSIDE, TrainingMemory, training_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +104,33 @@ def _why_nothing(train: TokenSet, context: int) -> str:
 
 
 SPLITS = ("train", "heldout")
+
+
+def predicted_memory(prepared: Prepared) -> TrainingMemory:
+    """Of one GPU at the widest row that this training has: a full pass, or the longest trace."""
+    settings = prepared.recipe.train
+    own = max(1, settings.processes // settings.context_parallel)
+    longest = int(prepared.train.lengths[prepared.train.within(prepared.context)].max())
+    return training_memory(
+        sizes_of(prepared.config),
+        method=settings.method,
+        ranks=own * settings.context_parallel,
+        context_parallel=settings.context_parallel,
+        tokens=max(longest, settings.micro_batch_tokens * settings.context_parallel),
+        precision=settings.precision,
+        checkpointing=settings.activation_checkpointing is not False,
+        adapter_rank=settings.lora.rank,
+    )
+
+
+def memory_line(prepared: Prepared) -> str:
+    memory, processes = predicted_memory(prepared), prepared.recipe.train.processes
+    parts = ", ".join(
+        f"{name} {getattr(memory, name) / 1e9:.1f}"
+        for name in ("parameters", "gradients", "optimizer", "activations", "working")
+    )
+    where = "one GPU" if processes == 1 else f"each of {processes} GPUs"
+    return (
+        f"memory of {where}, predicted from the sizes: {memory.peak / 1e9:.1f} GB ({parts}), "
+        f"and about {OUTSIDE / 1e9:.0f} for CUDA"
+    )

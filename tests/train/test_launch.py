@@ -70,7 +70,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("how", ["fail", "die", pytest.param("crash", marks=pytest.mark.slow)])
 def test_the_first_rank_that_failed_is_told(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The other one hangs, as in a collective whose partner is gone, and is killed after the grace."""
     run = asked(tmp_path / "run", rank0="hang", rank1=how)
@@ -81,6 +81,7 @@ def test_the_first_rank_that_failed_is_told(tmp_path: Path, how: str, capfd: pyt
     assert "ChildFailedError" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_other_exit_codes_are_passed_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = asked(tmp_path / "run", rank0="gate", rank1="gate")
     assert start(run, Placement(2), worker=WORKER, grace=2) == GATE
@@ -102,7 +103,7 @@ def started(run: Path, grace: int) -> subprocess.Popen[Any]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_ranks_save_when_the_cluster_stops_them(tmp_path: Path, number: signal.Signals) -> None:
     run = asked(tmp_path / "run", rank0="wait", rank1="wait")
     process = started(run, 30)
@@ -113,6 +114,7 @@ def test_ranks_save_when_the_cluster_stops_them(tmp_path: Path, number: signal.S
     assert "the ranks save and end" in said
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_nothing_behind(tmp_path: Path) -> None:
     run = asked(tmp_path / "run", rank0="hang", rank1="hang")
     process = started(run, 300)

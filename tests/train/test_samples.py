@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from distill.train.encoding import Example
 
 from distill.contract import Response
 from distill.errors import DistillError
 from distill.records import Prompt, Sampling
 from distill.train import samples
-from distill.train.loop import train
+from distill.train.attention import attending_whole
 from distill.train.samples import (
     REPEATS,
     Sampler,
@@ -31,8 +31,9 @@ from distill.train.samples import (
     sample_steps,
     write_samples,
 )
+from distill.train.token_set import Example
 from distill.train_specs import SampleSettings
-from train.material import CONTRACT, PAD, PLAIN, job, model, tokenizer
+from train.material import CONTRACT, PAD, PLAIN, Log, job, loop_on, model, tokenizer
 
 STOP = 720
 GREEDY = Sampling(temperature=0.0)
@@ -259,7 +260,8 @@ def learnt(problem: Prompt) -> Example:
     a, b = problem.question.split(" + ")
     response = Response(f"{a} + {b} = {problem.answer}", str(problem.answer))
     messages = CONTRACT.messages(problem.text, problem.kind)
-    return Example(problem.id, CONTRACT.encode(tokenizer(), messages, response))
+    encoded = CONTRACT.encode(tokenizer(), messages, response)
+    return Example(problem.id, np.array(encoded.ids, np.int32), encoded.loss_start)
 
 
 def test_a_student_that_has_learnt_its_problems_says_so(tmp_path: Path) -> None:
@@ -269,8 +271,9 @@ def test_a_student_that_has_learnt_its_problems_says_so(tmp_path: Path) -> None:
     assert before is not None
     assert (before.tag_rate, before.accuracy) == (0.0, 0.0)
     settings = PLAIN.model_copy(update={"epochs": 150, "learning_rate": 1e-2})
-    train(student, job(tmp_path, train=[learnt(p) for p in PROBLEMS], heldout=[], settings=settings), lambda _: None)
-    after = asking.sample(student)
+    what = job(tmp_path / "job", train=[learnt(p) for p in PROBLEMS], heldout=[], settings=settings)
+    loop_on(student, what).run()
+    after = asking.sample(student, lambda: attending_whole(student))
     assert after is not None
     assert (after.stop_rate, after.tag_rate, after.loop_rate, after.accuracy) == (1.0, 1.0, 0.0, 1.0)
     assert after.examples[0] == GOOD
@@ -355,15 +358,21 @@ def test_a_training_with_samples_ends_in_the_very_weights_of_one_without(tmp_pat
     ended, reports = [], []
     for name in ("without", "with"):
         student = model()
-        student.model.layers[0].self_attn.attention_dropout = 0.5
+        student.model.layers[0].mlp.register_forward_hook(
+            lambda layer, _, output: torch.nn.functional.dropout(output, 0.5, layer.training)
+        )
         asking = sampler(sampling=Sampling(temperature=1.0), mixed=precision == "mixed")
         torch.manual_seed(11)
 
-        def log(values: dict[str, Any], student: Any = student, asking: Sampler = asking, name: str = name) -> None:
-            if name == "with" and "heldout_loss" in values:
-                reports.append(asking.sample(student))
+        class Asking(Log):
+            def after_step(
+                self, done: int, steps: int, name: str = name, student: Any = student, asking: Sampler = asking
+            ) -> bool:
+                if name == "with":
+                    reports.append(asking.sample(student, lambda: attending_whole(student)))
+                return name == "with"
 
-        train(student, job(tmp_path / name, settings=settings), log)
+        loop_on(student, job(tmp_path / name, settings=settings), Asking()).run()
         ended.append(torch.cat([p.detach().flatten() for p in student.parameters()]))
     assert len(reports) == 8
     assert torch.equal(*ended)
