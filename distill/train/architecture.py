@@ -12,6 +12,7 @@ from typing import Any
 from distill.errors import SpecError
 from distill.sizes import Sizes
 from distill.student_specs import Architecture, StudentSpec
+from distill.train.tokenizer import prepare_tokenizer, unloadable
 
 PLAIN = ("model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
          "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")  # fmt: skip
@@ -128,11 +129,7 @@ def base_config(spec: StudentSpec) -> Any:
     try:
         config = AutoConfig.from_pretrained(spec.base, revision=spec.revision)
     except (OSError, ValueError, KeyError) as error:
-        raise SpecError(
-            f"the base of student '{spec.name}' cannot be loaded",
-            given=f"{spec.base}: {str(error).splitlines()[0][:200]}",
-            todo="download it first, or name a folder with --set student_overrides.base=FOLDER",
-        ) from error
+        raise unloadable(spec, "base", str(spec.base), error) from error
     check_architecture(spec, config)
     extend_context(spec, config)
     return config
@@ -158,8 +155,6 @@ def planned_config(spec: StudentSpec) -> Any:
         return base_config(spec)
     vocabulary = spec.architecture.vocab_size
     if vocabulary is None:
-        from distill.train.tokenizer import prepare_tokenizer
-
         vocabulary = padded(len(prepare_tokenizer(spec)))
     config = config_of(spec.architecture, vocabulary)
     extend_context(spec, config)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.contract import CONTRACT_FILE, Contract
-from distill.errors import SpecError
 from distill.progress import quiet_transformers
 from distill.student_specs import StudentSpec
 from distill.train.architecture import VOCABULARY_MULTIPLE, base_config, config_of, padded
-from distill.train.tokenizer import base_tokenizer, rows_to_train
+from distill.train.tokenizer import base_tokenizer, rows_to_train, unloadable
 
 if TYPE_CHECKING:
     import torch
@@ -86,11 +85,7 @@ def _from_base(spec: StudentSpec, config: Any, dtype: torch.dtype) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(spec.base, config=config, revision=spec.revision, dtype=dtype)
     except (OSError, ValueError, SafetensorError) as error:
-        raise SpecError(
-            f"the base of student '{spec.name}' cannot be loaded",
-            given=f"{spec.base}: {str(error).splitlines()[0][:200]}",
-            todo="download it first, or name a folder with --set student_overrides.base=FOLDER",
-        ) from error
+        raise unloadable(spec, "base", str(spec.base), error) from error
 
 
 def base_commit(model: Any) -> str | None:

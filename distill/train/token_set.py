@@ -192,8 +192,11 @@ def _shared(column: pa.ChunkedArray) -> list[str | None]:
 
 
 def forget_others(folder: Path, used: Iterable[TokenSet]) -> None:
-    """Removes the encoded traces below `folder` that none of `used` is: those of other kept traces or students."""
+    """Removes the encoded traces below `folder` that none of `used` is: those of other kept traces or students, and
+    what a killed encoding left."""
     wanted = {token_set.folder.name for token_set in used}
     for meta in folder.glob(f"*/{META}"):
         if meta.parent.name not in wanted:
             shutil.rmtree(meta.parent)
+    for unfinished in folder.glob(".*.tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)

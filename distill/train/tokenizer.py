@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from distill.contract import CLOSE, OPEN, tokenizer_contract_faults
 from distill.errors import ContractError, SpecError
@@ -51,11 +51,19 @@ def base_tokenizer(spec: StudentSpec) -> Any:
     try:
         return AutoTokenizer.from_pretrained(place, revision=None if spec.tokenizer else spec.revision)
     except (OSError, ValueError) as error:
-        raise SpecError(
-            f"the tokenizer of student '{spec.name}' cannot be loaded",
-            given=f"{place}: {str(error).splitlines()[0][:200]}",
-            todo="download it first, or name a folder with --set student_overrides.tokenizer=FOLDER",
-        ) from error
+        raise unloadable(spec, "tokenizer", str(place), error) from error
+
+
+def unloadable(spec: StudentSpec, what: Literal["base", "tokenizer"], place: str, error: Exception) -> SpecError:
+    """Why a student's base or tokenizer is not there, and how to get it."""
+    folder = place.startswith((".", "/", "~"))  # no id on the Hub does
+    why = "there is no such folder" if folder and not Path(place).is_dir() else str(error).splitlines()[0][:200]
+    get = f"make it first ({spec.description})" if folder else f"download it first (hf download {place})"
+    return SpecError(
+        f"the {what} of student '{spec.name}' cannot be loaded",
+        given=f"{place}: {why}",
+        todo=f"{get}, or name a folder with --set student_overrides.{what}=FOLDER",
+    )
 
 
 def rows_to_train(spec: StudentSpec, tokenizer: Any) -> list[int]:

@@ -310,6 +310,7 @@ def test_a_set_may_be_written_over_and_others_forgotten(tmp_path: Path) -> None:
     assert second.domains[0] is second.domains[2]
     other = write_set(tmp_path / "b", iter(rows))
     (tmp_path / "not-ours").mkdir()
+    (tmp_path / ".train-01234567.77.tmp").mkdir()  # of an encoding that was killed
     forget_others(tmp_path, [second])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "not-ours"]
     assert not other.folder.exists()

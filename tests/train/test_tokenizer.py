@@ -149,7 +149,7 @@ def test_an_untrained_token_has_to_be_there(tmp_path: Path) -> None:
 
 def test_special_tokens_are_those_that_a_server_drops(tmp_path: Path) -> None:
     word_tokenizer(tmp_path / "base", controls=(*CHATML, OPEN, "<filename>"))
-    student = from_base(tmp_path / "base")
+    student = from_base(tmp_path / "base", thinks=False, forced_prefix="")  # one that thinks has plain tags anyway
     tokenizer = prepare_tokenizer(student)
     tokenizer.unk_token = "<unk>"
     tokenizer.add_tokens(["<plain>"])
@@ -170,3 +170,14 @@ def test_a_special_token_in_a_reply_is_named_but_not_its_stop_token(tmp_path: Pa
     assert held("a < filename >\n</think>b<|im_end|>") is None
     assert held("a <empty> and <filename><|im_end|>") == "<empty>"
     assert held("<|im_end|> a<|im_end|>") == "<|im_end|>"
+
+
+def test_a_folder_that_is_not_there_and_a_model_that_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = from_base(Path(".cache/nothing"), description="`make it` makes its folder.")
+    with pytest.raises(SpecError, match=r"\.cache/nothing: there is no such folder") as caught:
+        base_tokenizer(missing)
+    assert "make it first (`make it` makes its folder.)" in str(caught.value)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SpecError, match="tokenizer of student 'tiny' cannot be loaded") as caught:
+        base_tokenizer(from_base(Path("nobody/nothing")))
+    assert "download it first (hf download nobody/nothing)" in str(caught.value)
