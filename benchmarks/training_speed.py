@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Nobody:
     def log(self, values: Mapping[str, Any]) -> None:
         del values
 
-    def after_step(self, done: int, steps: int) -> bool:
+    def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
         return False
 
 

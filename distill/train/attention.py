@@ -1,7 +1,7 @@
 """Attention over packed traces: one row of tokens, and no trace sees another.
 
-Registered with transformers under NAME. On a GPU it is torch's own variable-length kernel (flash attention); on a CPU
-torch's scaled dot product, trace by trace. Knows nothing about training or text.
+Registered with transformers under NAME. On a GPU it is torch's own variable-length kernel (flash attention); on a CPU,
+and in float32, torch's scaled dot product, trace by trace. Knows nothing about training or text.
 """
 
 from __future__ import annotations
@@ -67,10 +67,16 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query [1, heads, tokens, d], key and value with their own number of heads, to
     [1, tokens, heads, d]. Causal inside each segment."""
+    import torch
+
     del attention_mask
     if segments.exchange is not None:
         query, key, value = segments.exchange(query), segments.exchange(key), segments.exchange(value)
-    attend = _varlen if segments.kernel == "varlen" else _apart
+    attend = _apart
+    if segments.kernel == "varlen" and value.dtype != torch.float32:  # flash attention has no float32
+        attend = _varlen
+        # under autocast rotary embeddings, computed in float32, leave these two there; the kernel wants one type
+        query, key = query.to(value.dtype), key.to(value.dtype)
     out = attend(query, key, value, segments, scaling if scaling is not None else query.shape[-1] ** -0.5)
     if segments.give_back is not None:
         out = segments.give_back(out.transpose(1, 2)).transpose(1, 2)

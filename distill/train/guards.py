@@ -98,12 +98,14 @@ def bytes_needed(
     """The most that one training has on the disk at a time.
 
     A checkpoint holds the weights that are trained and AdamW's two moments, all in the type of the weights in memory:
-    3 × trainable × 4 bytes (2 for `bf16`). There are as many as are kept, or as an average needs besides the end, and
-    the new one is written whole before the oldest goes. At the end `student/` is written while they still lie there.
+    3 × trainable × 4 bytes (2 for `bf16`, which adapters never are). There are as many as are kept, and the new one is
+    written whole before the oldest goes; an average takes its own snapshots, of weights alone. At the end `student/` is
+    written while they still lie there.
     """
     per_weight = 2 if precision == "bf16" else 4
-    checkpoints = max(keep_checkpoints, average_checkpoints - 1) + 1
-    return checkpoints * 3 * trainable * per_weight + 2 * parameters * SAVED_BYTES + OTHER_BYTES
+    snapshots = average_checkpoints if average_checkpoints > 1 else 0
+    copies = 3 * (keep_checkpoints + 1) + snapshots
+    return copies * trainable * per_weight + 2 * parameters * SAVED_BYTES + OTHER_BYTES
 
 
 def check_disk(folder: Path, needed: int, what: str) -> None:

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distill import __version__
 from distill.errors import SpecError
@@ -66,8 +66,8 @@ class Learner:
         if sharded:
             from distill.train.weights import load_sharded
 
-            full_precision = dtype == torch.float32 and not mixed  # also where `mixed` is more than this CPU can do
-            shard(module, world, precision="fp32" if full_precision else settings.precision)
+            whole: Literal["fp32", "bf16"] = "fp32" if dtype == torch.float32 else "bf16"
+            shard(module, world, precision="mixed" if mixed else whole)
             if settings.method == "full":
                 load_sharded(inner, run.untrained, world)
         return Learner(model, module, settings, seed, world)
@@ -149,7 +149,8 @@ class Learner:
         trained = dict(gather_full_state(self.inner, self.world, trained=True))
         if not self.world.first:
             return None
-        model = _adapted(_from_folder(run, torch.float32), prepared)
+        dtype, _ = precision(self.settings, torch.device("cpu"))  # float32 only where this CPU has nothing smaller
+        model = _adapted(_from_folder(run, dtype), prepared)
         with torch.no_grad():
             for name, parameter in adapters.plain(model).named_parameters():
                 if parameter.requires_grad:

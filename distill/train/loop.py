@@ -10,7 +10,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -78,8 +78,9 @@ class Watcher(Protocol):
 
     def log(self, values: Mapping[str, Any]) -> None: ...
 
-    def after_step(self, done: int, steps: int) -> bool:
-        """Whether the model was used for something else than training."""
+    def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
+        """Whether the model was used for something else than training. `stop` is asked by all ranks together, and says
+        whether to leave off what is being looked at."""
         ...
 
 
@@ -112,6 +113,8 @@ class Loop:
     stop_asked: bool = False
     unproven: bool = True
     """Nobody has seen yet that gradients arrive: at the start, and after the model was used for something else."""
+    heldout_owed: bool = False
+    """The held-out loss of the last step was left off for a stop; the next start measures it first."""
     guard: LossGuard = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,6 +138,8 @@ class Loop:
         trained, in_steps = 0, 0.0
         self.module.train()
         with self._signals():
+            if self.heldout_owed:
+                heldout = self._heldout(first)
             for step in range(first, steps):
                 begun = time.monotonic()
                 if self.job.schedule.phase_at(step).step_in_phase == 0:
@@ -148,8 +153,9 @@ class Loop:
                 done = step + 1
                 if done % LOG_STEPS == 0 or done == steps:
                     self._report(done, loss, norm)
-                heldout = self._heldout(done) if self._heldout_due(done) else heldout
-                self.unproven = self.watcher.after_step(done, steps)
+                if self._heldout_due(done):
+                    heldout = self._heldout(done)
+                self.unproven = self.watcher.after_step(done, steps, lambda done=done: self._leave_off(done))  # type: ignore[misc]
                 if self.averager is not None:
                     self.averager.add(done, self.module.model)
                 if done < steps and self.world.any(self._checkpoint_due(done, saved)):
@@ -245,11 +251,14 @@ class Loop:
         everywhere = self.world.total_of_parts(summed) / self.world.data_size  # each of which had these traces
         return everywhere / sum(trace.loss_tokens for trace in traces)
 
-    def heldout_loss(self) -> float:
-        """Mean loss per response token of the held-out traces."""
-        heldout, places = self.job.heldout, self.job.heldout_places
+    def heldout_loss(self, stop: Callable[[], bool] = lambda: False) -> float | None:
+        """Mean loss per response token of the held-out traces; None when `stop`, asked after every pass, says so."""
+        heldout, places, summed = self.job.heldout, self.job.heldout_places, 0.0
         with self._looking():
-            summed = sum(float(self.module(pack)) for pack in self._packs(heldout, places))
+            for pack in self._packs(heldout, places):
+                summed += float(self.module(pack))
+                if stop():
+                    return None
         return self.world.total_of_parts(summed) / int(heldout.loss_tokens[places].sum())
 
     @contextlib.contextmanager
@@ -263,8 +272,15 @@ class Loop:
         steps = self.job.schedule.steps
         return len(self.job.heldout_places) > 0 and (done % -(-steps // HELDOUT_TIMES) == 0 or done == steps)
 
-    def _heldout(self, done: int) -> float:
-        loss = self.heldout_loss()
+    def _leave_off(self, done: int) -> bool:
+        """Whether a stop is asked for that is waited for; after the last step there is nothing left to save early."""
+        return done < self.job.schedule.steps and self.world.any(self.stop_asked)
+
+    def _heldout(self, done: int) -> float | None:
+        loss = self.heldout_loss(lambda: self._leave_off(done))
+        self.heldout_owed = loss is None
+        if loss is None:
+            return None
         self.watcher.log({"step": done, "steps": self.job.schedule.steps, "heldout_loss": loss})
         return loss
 
@@ -289,6 +305,7 @@ class Loop:
         path, position = found
         checkpoints.load(path, self.module, self.optimizer, world=self.world)
         self.guard = LossGuard.from_json(position.state, self.job.settings.max_loss_jump)
+        self.heldout_owed = bool(position.state.get("heldout_owed"))
         return position.step, position.seconds
 
     def _checkpoint_due(self, done: int, saved: float) -> bool:
@@ -297,7 +314,8 @@ class Loop:
         return by_time or (by_step is not None and done % by_step == 0)
 
     def _save(self, done: int, seconds: float) -> None:
-        position = checkpoints.Position(done, self.job.name, seconds, self.guard.to_json())
+        state = {**self.guard.to_json(), "heldout_owed": self.heldout_owed}
+        position = checkpoints.Position(done, self.job.name, seconds, state)
         keep = self.job.settings.keep_checkpoints
         checkpoints.save(self.job.checkpoints, position, self.module, self.optimizer, keep=keep, world=self.world)
 
@@ -310,10 +328,11 @@ class Loop:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM ask for a stop after the pass under way; a second Ctrl-C leaves at once."""
+        """Ctrl-C and SIGTERM ask for a stop after the pass under way; a second Ctrl-C leaves at once. A second SIGTERM
+        does not: a cluster that sends one to every process of a job, to torchrun too, makes two of it."""
 
         def ask(number: int, frame: Any) -> None:
-            if self.stop_asked:
+            if self.stop_asked and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.stop_asked = True
 

@@ -87,27 +87,50 @@ def merged(model: Any, dtype: torch.dtype, *, seed: int) -> Any:
     be lost.
     """
     inner = plain(model)
+    place = _place(inner, dtype)
     draw = torch.Generator(inner.device).manual_seed(seed)
     with torch.no_grad():
-        for name, layer in lora_layers(model).items():
-            inner.set_submodule(name, _merged_layer(layer, dtype, draw))
+        for name in list(lora_layers(model)):  # names alone: nothing shall hold a layer that is merged already
+            inner.set_submodule(name, _merged_layer(inner.get_submodule(name), dtype, draw, place))
         merge_rows(inner)
         for parameter in inner.parameters():  # no buffers: rotary frequencies are float32 whatever the weights are
             parameter.data = parameter.data.to(dtype)
     if hasattr(inner, "peft_config"):
         del inner.peft_config
     quantized.forget_quantization(inner)
+    inner.to(place)
     inner.config.dtype = dtype
     return inner.requires_grad_(False)
 
 
-def _merged_layer(layer: Any, dtype: torch.dtype, draw: torch.Generator) -> torch.nn.Linear:
+def _place(inner: Any, dtype: torch.dtype) -> torch.device:
+    """Where the merged student lies: on the GPU if it has room for what was in 4 bits, else on the CPU."""
+    device: torch.device = inner.device
+    if device.type != "cuda":
+        return device
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if free >= room_to_merge(inner, dtype) else torch.device("cpu")
+
+
+def room_to_merge(inner: Any, dtype: torch.dtype) -> int:
+    """Bytes that the merged weights of 4-bit layers take, and those of one layer in float32 four times over: base,
+    adapter, sum, random bits. Layers in whole numbers of bytes make their own room."""
+    sizes: list[int] = []
+    opened = 0
+    for layer in lora_layers(inner).values():
+        sizes.append(layer.in_features * layer.out_features)
+        opened += sizes[-1] if hasattr(layer.get_base_layer().weight, "quant_state") else 0
+    return opened * dtype.itemsize + 4 * 4 * max(sizes, default=0)
+
+
+def _merged_layer(layer: Any, dtype: torch.dtype, draw: torch.Generator, place: torch.device) -> torch.nn.Linear:
     base = layer.get_base_layer()
     weight = quantized.weight_of(base).float() + layer.get_delta_weight(ADAPTER).float()
     if dtype == torch.bfloat16:
         round_stochastically(weight, draw)
     made = torch.nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-    made.weight = torch.nn.Parameter(weight.to(dtype), requires_grad=False)
+    made.weight = torch.nn.Parameter(weight.to(dtype).to(place), requires_grad=False)
     made.bias = base.bias
     return made
 
@@ -167,15 +190,15 @@ def verify_merge(before: Probe, student: Any) -> MergeCheck:
         raise TrainingError(
             "the merged student does not do what was trained",
             given="it has " + ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""),
-            todo="the adapter is whole in the newest checkpoint; please report this with the versions of torch, peft "
-            "and transformers",
+            todo="the adapter itself is whole, in the run's adapter/; please report this with the versions of torch, "
+            "peft and transformers",
         )
     return check
 
 
 def _share(layer: LayerProbe, weight: torch.Tensor) -> tuple[float | None, float]:
     """The share of the adapter in a merged weight, by least squares, and its standard error; None for no adapter."""
-    added = layer.inputs @ weight.float().T - layer.base
+    added = layer.inputs @ weight.to(layer.inputs.device).float().T - layer.base
     square = float(layer.adapter.square().sum())
     if square == 0:
         return None, 0.0

@@ -165,7 +165,7 @@ def shard(module: StudentLoss, world: World, *, precision: Precision) -> None:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     for layer in model.get_decoder().layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    if head.weight is not embeddings.weight:
+    if set(head.parameters()).isdisjoint(embeddings.parameters()):  # an adapter's rows are no `weight` of a module
         fully_shard(embeddings, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
         # its backward pass begins at once: freed in between, it would only be gathered twice
         fully_shard(head, mesh=mesh, mp_policy=policy, reshard_after_forward=False)

@@ -128,25 +128,31 @@ class Sampler:
                 self.problems.append(problem)
                 self._rows.append(Row(ids, room, sampling, own))
 
-    def sample(self, model: Any, model_to_sample: ModelToSample | None = None) -> SampleReport | None:
+    def sample(
+        self, model: Any, model_to_sample: ModelToSample | None = None, stop: Callable[[], bool] = lambda: False
+    ) -> SampleReport | None:
         """Under torch.distributed every rank has to call this, with the same model; rank 0 gets the report, the others
-        None, as everyone does when there is no problem to ask."""
+        None, as everyone does when there is no problem to ask, or when `stop`, asked before every token, says so."""
         if not self._rows:
             return None
         given = contextlib.nullcontext(model) if model_to_sample is None else model_to_sample()
-        with given as asked, examining(asked), _autocast(asked, self.mixed):
-            found = self._replies(asked)
-        free_memory()
+        try:
+            with given as asked, examining(asked), _autocast(asked, self.mixed):
+                found = self._replies(asked, stop)
+        except _LeftOff:
+            return None
+        finally:
+            free_memory()
         return self._report(found) if _rank() == 0 else None
 
-    def _replies(self, model: Any) -> list[list[int]]:
+    def _replies(self, model: Any, stop: Callable[[], bool]) -> list[list[int]]:
         """The new ids of every row, in batches that fit the memory; the longest prompts share a batch."""
         found: list[list[int]] = [[] for _ in self._rows]
         order = sorted(range(len(self._rows)), key=lambda place: -len(self._rows[place].prompt))
         size = rows_at_once(model, max(len(row.prompt) + row.max_tokens for row in self._rows))
         for start in range(0, len(order), size):
             places = order[start : start + size]
-            for index, ids in generate(_Shared(model), [self._rows[p] for p in places], self.stops, self.pad):
+            for index, ids in generate(_Shared(model, stop), [self._rows[p] for p in places], self.stops, self.pad):
                 found[places[index]] = ids
         return found
 
@@ -255,7 +261,9 @@ def examining(model: Any) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for module, _ in modes:
-        if hasattr(getattr(module, "weight", None), "quant_state"):
+        # own parameters alone: asking peft's trained vocabulary rows for `weight` puts a whole matrix together, which
+        # sharded ones cannot
+        if any(hasattr(own, "quant_state") for own in module.parameters(recurse=False)):
             module.training = True
     try:
         yield
@@ -267,6 +275,10 @@ def examining(model: Any) -> Iterator[None]:
                 module.reshard()  # FSDP leaves the outermost weights gathered after a pass without a backward
 
 
+class _LeftOff(Exception):  # a way out of the middle of a reply
+    """Somebody waits for the training to end."""
+
+
 class _Shared:
     """A model as decoding calls it, for one process or many that hold parts of it.
 
@@ -276,8 +288,8 @@ class _Shared:
     for each other for ever.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, stop: Callable[[], bool]) -> None:
+        self._model, self._stop = model, stop
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -285,6 +297,8 @@ class _Shared:
     def __call__(self, **inputs: Any) -> Any:
         import torch
 
+        if self._stop():
+            raise _LeftOff
         with torch.inference_mode(False), torch.no_grad():
             output = self._model(**inputs)
             if _world() > 1:

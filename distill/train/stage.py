@@ -65,9 +65,8 @@ def _room(prepared: Prepared, run: RunDir) -> None:
     sizes = sizes_of(prepared.config)
     parameters = sizes.parameters
     trainable = parameters if settings.method == "full" else sizes.lora_parameters(settings.lora.rank)
-    needed = bytes_needed(
-        parameters, trainable, settings.precision, settings.keep_checkpoints, settings.average_checkpoints
-    )
+    stored = settings.precision if settings.method == "full" else "fp32"  # adapters are float32 on any base
+    needed = bytes_needed(parameters, trainable, stored, settings.keep_checkpoints, settings.average_checkpoints)
     there = sum(path.stat().st_size for path in job_folder(prepared, run).rglob("*") if path.is_file())
     check_disk(run.path, needed - there, f"training {prepared.spec.name}")
 

@@ -6,7 +6,7 @@ Knows nothing about how it learns.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,11 @@ class Watch:
             rate = f", {values['tokens_per_s']:.0f} tokens/s" if "tokens_per_s" in values else ""
             self.update(values["step"], f"loss {values['loss']:.3f}{rate}")
 
-    def after_step(self, done: int, steps: int) -> bool:
+    def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
         """Samples the student where that is due; whether it did."""
         if done not in self.sample_at:
             return False
-        report = self.sampler.sample(self.learner.inner, self.learner.to_sample)
+        report = self.sampler.sample(self.learner.inner, self.learner.to_sample, stop)
         if report is not None:
             write_samples(report, self.run.logs, done)
             self.log({"step": done, "steps": steps, **report.metrics})
@@ -70,8 +70,6 @@ def watching(prepared: Prepared, run: RunDir, learner: Learner, world: World) ->
     recipe, steps = prepared.recipe, prepared.schedule.steps
     sampler = _sampler(prepared, run, mixed=learner.module.mixed)
     at = sample_steps(steps, recipe.train.samples) if sampler.problems else frozenset[int]()
-    if world.context_parallel > 1:
-        at = frozenset()  # a row that is generated is not spread over GPUs
     shown = bar("train", steps) if world.first else contextlib.nullcontext(_nowhere)
     with shown as update:
         watch = Watch(prepared, run, learner, world, sampler, at, _speedometer(prepared, learner, world), update)

@@ -12,11 +12,13 @@ import torch
 from conftest import tiny_model
 
 from distill.train import checkpoints
+from distill.train.adapters import plain, with_adapter
 from distill.train.attention import Kernel, Segments
 from distill.train.context_parallel import split_pack
 from distill.train.loss import IGNORE, StudentLoss
 from distill.train.parallel import World, activation_checkpointing, joined, shard, world_of
 from distill.train.weights import gather_full_state, load_sharded, on_meta, save_weights
+from distill.train_specs import LoraSettings
 
 Trace = tuple[list[int], int]
 """Token ids, and where the loss starts."""
@@ -46,6 +48,8 @@ class Setting:
     kernel: Kernel = "apart"
     checkpointing: bool = False
     steps: int = 2
+    adapter: bool = False
+    """LoRA, and some vocabulary rows, on a frozen base."""
 
 
 def traces(count: int = 8, seed: int = 0) -> list[Trace]:
@@ -81,7 +85,8 @@ def empty(kernel: Kernel) -> Pack:
 
 def student(setting: Setting, seed: int = 0) -> Any:
     sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": setting.tied}
-    return tiny_model(setting.architecture, seed=seed, initializer_range=0.05, **sizes)
+    model = tiny_model(setting.architecture, seed=seed, initializer_range=0.05, **sizes)
+    return plain(with_adapter(model, LoraSettings(rank=4), [5, 700], seed=seed)) if setting.adapter else model
 
 
 def module(setting: Setting, world: World, seed: int = 0) -> StudentLoss:
@@ -119,7 +124,9 @@ def take_steps(
             summed += float(loss.detach())
         told["losses"].append(world.total_of_parts(summed))
         if step == first:
-            told["gradients"] = {name: full(weight.grad).numpy() for name, weight in found.named_parameters()}
+            told["gradients"] = {
+                name: full(weight.grad).numpy() for name, weight in found.named_parameters() if weight.requires_grad
+            }
         norm = torch.nn.utils.clip_grad_norm_(found.parameters(), 1.0)
         told["norms"].append(float(full(norm)))
         state.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class Log(list[dict[str, Any]]):
         if "loss" in values and values["step"] in self.at:
             self.at[values["step"]]()
 
-    def after_step(self, done: int, steps: int) -> bool:
+    def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
         self.asked.append(done)
         return done in self.looked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -388,6 +389,29 @@ def test_the_adapter_is_saved_in_pefts_own_form(
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "adapter").iterdir()} == {0o644}
     student = merge(again, TRACES, torch.float32, seed=0).student
     assert torch.allclose(logits(student), logits(model), atol=1e-4)
+
+
+def test_a_layer_goes_when_it_is_merged(load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the old weights and the new ones would all stand side by side."""
+    model = with_adapter(load("lora", dtype=torch.bfloat16), LORA, ROWS, seed=0)
+    layers = [weakref.ref(layer) for layer in lora_layers(model).values()]
+    there, real = [], merging._merged_layer
+
+    def noting(*args: Any) -> Any:
+        there.append(sum(layer() is not None for layer in layers))
+        return real(*args)
+
+    monkeypatch.setattr(merging, "_merged_layer", noting)
+    merged(model, torch.bfloat16, seed=0)
+    assert there == list(range(len(layers), 0, -1))
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_only_what_was_in_4_bits_needs_room_to_be_merged(load: Callable[..., Any], method: str) -> None:
+    model = with_adapter(load(method, dtype=torch.bfloat16), LORA, ROWS, seed=0)
+    sizes = [layer.in_features * layer.out_features for layer in lora_layers(model).values()]
+    opened = sum(sizes) * 2 if method == "qlora" else 0
+    assert merging.room_to_merge(plain(model), torch.bfloat16) == opened + 16 * max(sizes)
 
 
 def test_rounded_to_nearest_a_small_change_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:

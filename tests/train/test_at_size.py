@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoConfig
@@ -65,6 +67,32 @@ def test_tokens_are_shared_by_context_parallel_ranks() -> None:
 def test_checkpointing_keeps_less() -> None:
     less, more = (measure(config(), Layout(8, tokens=8_192, checkpointing=on)).activations for on in (True, False))
     assert more > 4 * less
+
+
+@pytest.mark.parametrize(
+    ("ranks", "precision", "kinds"),
+    [
+        (1, "mixed", {torch.bfloat16}),  # under autocast queries and keys come in float32
+        (1, "bf16", {torch.bfloat16}),
+        (8, "mixed", {torch.bfloat16}),
+        (1, "fp32", set()),
+        (8, "fp32", set()),
+    ],
+)
+def test_the_kernel_gets_what_flash_attention_takes(
+    monkeypatch: pytest.MonkeyPatch, ranks: int, precision: Any, kinds: set[torch.dtype]
+) -> None:
+    from torch.nn.attention import varlen
+
+    seen, real = set(), varlen.varlen_attn
+
+    def noting(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **more: Any) -> Any:
+        seen.update({query.dtype, key.dtype, value.dtype})
+        return real(query, key, value, *args, **more)
+
+    monkeypatch.setattr(varlen, "varlen_attn", noting)
+    measure(config(), Layout(ranks, tokens=64, precision=precision))
+    assert seen == kinds
 
 
 def test_heads_have_to_divide() -> None:

@@ -185,7 +185,8 @@ def test_the_bytes_of_a_full_training() -> None:
     assert bytes_needed(1_000_000_000, 1_000_000_000, "mixed", 2) == 3 * 12_000_000_000 + 4_000_000_000 + 40_000_000
     assert bytes_needed(10**9, 10**9, "fp32", 2) == bytes_needed(10**9, 10**9, "mixed", 2)
     assert bytes_needed(10**9, 10**9, "bf16", 2) == 3 * 6_000_000_000 + 4_000_000_000 + 40_000_000
-    assert bytes_needed(10**9, 10**9, "mixed", 1, 4) == 4 * 12_000_000_000 + 4_000_000_000 + 40_000_000
+    averaged = bytes_needed(10**9, 10**9, "mixed", 1, 4)
+    assert averaged == 2 * 12_000_000_000 + 4 * 4_000_000_000 + 4_000_000_000 + 40_000_000
     assert bytes_needed(10**9, 10**7, "mixed", 2) == 3 * 120_000_000 + 4_000_000_000 + 40_000_000
 
 

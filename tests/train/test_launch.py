@@ -115,6 +115,24 @@ def test_ranks_save_when_the_cluster_stops_them(tmp_path: Path, number: signal.S
 
 
 @pytest.mark.slow
+def test_ranks_save_when_every_process_gets_the_signal(tmp_path: Path) -> None:
+    """As a cluster does that sends it to all of a job."""
+    run = asked(tmp_path / "run", rank0="wait", rank1="wait")
+    process = started(run, 30)
+    everyone, found = [process.pid], [process.pid]
+    while found:
+        tasks = [Path(f"/proc/{pid}/task/{pid}/children") for pid in found]
+        found = [int(pid) for task in tasks for pid in task.read_text().split()]
+        everyone += found
+    assert len(everyone) >= 4
+    for pid in everyone:
+        os.kill(pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, said
+    assert {path.name for path in run.glob("saved-*")} == {"saved-0", "saved-1"}
+
+
+@pytest.mark.slow
 def test_a_second_signal_leaves_nothing_behind(tmp_path: Path) -> None:
     run = asked(tmp_path / "run", rank0="hang", rank1="hang")
     process = started(run, 300)

@@ -387,6 +387,41 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
     assert not list((tmp_path / "job").glob("*"))
 
 
+def test_a_second_sigterm_changes_nothing(tmp_path: Path) -> None:
+    def twice() -> None:
+        kill(signal.SIGTERM)()
+        kill(signal.SIGTERM)()
+
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(model(), job(tmp_path / "job"), Log(step_3=twice))
+
+
+def test_a_stop_does_not_wait_for_the_heldout_loss(tmp_path: Path) -> None:
+    log = Log(step_3=kill())
+    with pytest.raises(Interrupted, match="after step 3"):
+        train(model(), job(tmp_path / "job"), log)
+    assert sorted(log.heldout) == [1, 2]
+    again = Log()
+    train(model(), job(tmp_path / "job"), again)
+    assert sorted(again.heldout) == [3, 4, 5, 6, 7, 8], "the next start measures what was left off"
+
+
+def test_a_stop_does_not_wait_for_samples(tmp_path: Path) -> None:
+    told = []
+
+    class Looking(Log):
+        def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
+            told.append(stop())
+            return False
+
+    with pytest.raises(Interrupted):
+        train(model(), job(tmp_path / "job"), Looking(step_3=kill()))
+    assert told == [False, False, True]
+    told.clear()
+    train(model(), job(tmp_path / "other"), Looking(step_8=kill()))
+    assert told == [False] * 8, "after the last step the student is saved, and samples are part of it"
+
+
 def test_a_signal_in_the_last_step_finds_the_job_done(tmp_path: Path) -> None:
     result = train(model(), job(tmp_path / "job"), Log(step_8=kill()))
     assert result.steps == 8
@@ -442,9 +477,9 @@ def test_snapshots_are_taken_and_survive_a_stop(tmp_path: Path) -> None:
     student = model()
 
     class Noting(Log):
-        def after_step(self, done: int, steps: int) -> bool:
+        def after_step(self, done: int, steps: int, stop: Callable[[], bool]) -> bool:
             seen[done] = weights(student)
-            return super().after_step(done, steps)
+            return super().after_step(done, steps, stop)
 
     steps = (3, 6, 8)
     averager = Averager(tmp_path / "average", steps)

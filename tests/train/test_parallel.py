@@ -19,6 +19,8 @@ SETTINGS = [
     Setting(tied=False, precision="mixed"),
     Setting(tied=False, context_parallel=2),
     Setting(context_parallel=2, kernel="written_out", checkpointing=True),
+    Setting(adapter=True, checkpointing=True),
+    Setting(adapter=True, tied=False),
 ]
 FOUR = [Setting(context_parallel=2), Setting(tied=False, context_parallel=4), Setting()]
 

@@ -8,7 +8,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +351,19 @@ def test_random_states_are_untouched(noisy: Any) -> None:
     assert states() == before
 
 
+def test_a_reply_is_left_off_for_a_stop_and_the_student_is_as_before() -> None:
+    student, asked = model().train(), []
+
+    def stop() -> bool:
+        asked.append(None)
+        return len(asked) == 3
+
+    assert sampler().sample(student, stop=stop) is None
+    assert len(asked) == 3, "the prompts and one token more"
+    assert all(part.training for part in student.modules())
+    assert sampler().sample(student) is not None
+
+
 @pytest.mark.parametrize("precision", ["fp32", "mixed"])
 def test_a_training_with_samples_ends_in_the_very_weights_of_one_without(tmp_path: Path, precision: Any) -> None:
     """With the real loop, and dropout, which would show a random state that was moved."""
@@ -366,7 +379,13 @@ def test_a_training_with_samples_ends_in_the_very_weights_of_one_without(tmp_pat
 
         class Asking(Log):
             def after_step(
-                self, done: int, steps: int, name: str = name, student: Any = student, asking: Sampler = asking
+                self,
+                done: int,
+                steps: int,
+                stop: Callable[[], bool],
+                name: str = name,
+                student: Any = student,
+                asking: Sampler = asking,
             ) -> bool:
                 if name == "with":
                     reports.append(asking.sample(student, lambda: attending_whole(student)))

@@ -388,6 +388,17 @@ def test_too_small_a_disk_is_told_before_anything_is_trained(
     assert stage.run(recipe, run).counts["steps"] == 3, "just enough"
 
 
+def test_an_adapter_on_a_base_in_bfloat16_is_saved_in_float32(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(stage, "check_disk", lambda folder, needed, what: asked.append(needed))
+    run = kept(RunDir(tmp_path / "run"), REPLIES[:1])
+    for precision in ("fp32", "bf16"):
+        stage._room(prepare(changed(recipe, method="lora", precision=precision), run), run)
+    assert asked[0] == asked[1]
+
+
 @pytest.mark.parametrize(
     ("module", "built"), [("distill.train.checking", False), ("distill.train.student", True)], ids=["planned", "saved"]
 )
