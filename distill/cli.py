@@ -189,7 +189,7 @@ def train(
 
     Example: distill train runs/mine --student r1-distill-qwen-7b --gpus 8
     """
-    from distill import compose
+    from distill import compose, pipeline
     from distill.rundir import RunDir
 
     place = RunDir(run)
@@ -214,6 +214,14 @@ def train(
         from distill.train.stage import join
 
         raise typer.Exit(join(place, chosen))
+    if chosen.train.nodes > 1 and node_rank is None:
+        from distill.train.stage import commands
+
+        with place.lock():
+            pipeline.adopt(chosen, place)  # what the nodes will read
+        found_commands = commands(chosen, place)
+        _print({"commands": found_commands}, ["start on each machine, with the same RUN:", *found_commands], as_json)
+        return
     _run(chosen, place, as_json, first="train", last="train")
 
 

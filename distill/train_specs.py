@@ -143,6 +143,12 @@ class TrainSettings(Strict):
             raise ValueError("two phases have the same name")
         return self
 
+    @model_validator(mode="after")
+    def _one_gpu_for_four_bits(self) -> Self:
+        if self.method == "qlora" and self.processes > 1:
+            raise ValueError("method: qlora trains on one GPU; use gpus: 1, or method: lora on several")
+        return self
+
     def phases_of(self, *, learning_rate: float | None = None, epochs: float | None = None) -> tuple[Phase, ...]:
         """What is trained, in order; where the section leaves rate and epochs open, those given here are the student
         spec's own."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from distill import __version__
-from distill.errors import SpecError
 from distill.files import replacing_folder
 from distill.hardware import bfloat16_in_hardware
 from distill.progress import say
 from distill.rundir import RunDir
 from distill.train import adapters
+from distill.train.architecture import sizes_of
 from distill.train.attention import attending_whole
 from distill.train.optimizer import optimizer_for
 from distill.train.parallel import World, activation_checkpointing, shard
@@ -79,7 +79,8 @@ class Learner:
 
     @property
     def parameters(self) -> int:
-        return int(self.inner.num_parameters())
+        """Of the student, without its adapter."""
+        return sizes_of(self.inner.config).parameters
 
     @property
     def trained_parameters(self) -> int:
@@ -162,12 +163,6 @@ def check_placement(settings: TrainSettings, heads: int) -> None:
     """Raises SpecError for a method, or a number of attention heads, that the processes asked for cannot share."""
     from distill.train.context_parallel import check_heads
 
-    if settings.method == "qlora" and settings.processes > 1:
-        raise SpecError(
-            "train.method: qlora trains on one GPU",
-            given=f"train.gpus: {settings.gpus}, train.nodes: {settings.nodes}",
-            todo="use --gpus 1, or train.method: lora on several",
-        )
     check_heads(heads, settings.context_parallel)
 
 

@@ -18,7 +18,7 @@ from distill.train.architecture import sizes_of
 from distill.train.check import require
 from distill.train.checking import check_run, prove
 from distill.train.guards import bytes_needed, check_disk
-from distill.train.launch import Placement, check, start
+from distill.train.launch import Placement, check, node_commands, start
 from distill.train.learner import check_placement
 from distill.train.loop import Result
 from distill.train.parallel import World
@@ -91,6 +91,12 @@ def _launched(prepared: Prepared, run: RunDir) -> Trained:
         raise TrainingError("the training on several GPUs did not end as it should", given=f"exit code {code}")
     found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return Trained(**{**found, "result": Result(**found["result"])})
+
+
+def commands(recipe: specs.Recipe, run: RunDir) -> list[str]:
+    """What to start on each of several machines, once the contract holds. Nothing is loaded for it."""
+    require(check_run(recipe, run).checked)
+    return node_commands(run.path, _placement(recipe.train))
 
 
 def join(run: RunDir, recipe: specs.Recipe) -> int:

@@ -5,6 +5,7 @@ Knows nothing about how processes are started, or what the manifest says.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,8 @@ def train_student(prepared: Prepared, run: RunDir, world: World) -> Trained:
     if snapshots:
         world.barrier()  # the first rank has written the last one
         averager.put_mean(student.inner)
+        if result.heldout_loss is not None:  # of the mean, which is the student, not of its last member
+            result = dataclasses.replace(result, heldout_loss=loop.heldout_loss())
     return Trained(result, student.parameters, student.trained_parameters, student.save(prepared, run))
 
 

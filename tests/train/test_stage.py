@@ -355,16 +355,19 @@ def test_a_context_longer_than_the_students_own(tmp_path: Path, recipe: specs.Re
     assert stage.run(changed(recipe, context_length=256), run).counts["context"] == 256
 
 
-def test_methods_and_heads_that_several_gpus_cannot_share(tmp_path: Path, recipe: specs.Recipe) -> None:
+def test_heads_that_several_gpus_cannot_share(tmp_path: Path, recipe: specs.Recipe) -> None:
     run = kept(RunDir(tmp_path / "run"))
-    for settings, what in (
-        ({"method": "qlora", "gpus": 2}, "qlora trains on one GPU"),
-        ({"gpus": 3, "context_parallel": 3}, "the attention heads of the student cannot be shared"),
-    ):
-        with pytest.raises(SpecError, match=what) as caught:
-            stage.run(changed(recipe, **settings), run)
-        assert caught.value.exit_code == 2
-        assert not run.untrained.exists(), "before anything is loaded"
+    with pytest.raises(SpecError, match="the attention heads of the student cannot be shared") as caught:
+        stage.run(changed(recipe, gpus=3, context_parallel=3), run)
+    assert caught.value.exit_code == 2
+    assert not run.untrained.exists(), "before anything is loaded"
+
+
+def test_four_bits_are_for_one_gpu() -> None:
+    specs.parse(specs.Recipe, "name: r\ntrain: {method: qlora, gpus: 1}", "r.yaml")
+    with pytest.raises(SpecError, match="qlora trains on one GPU") as caught:
+        specs.parse(specs.Recipe, "name: r\ntrain: {method: qlora, gpus: 2}", "r.yaml")
+    assert caught.value.exit_code == 2
 
 
 class Usage(NamedTuple):
@@ -517,3 +520,24 @@ def test_gpus_that_are_not_there_are_told_before_anything_is_encoded(
     with pytest.raises(UsageError, match="fewer GPUs"):
         stage.run(changed(recipe, gpus=8), run)
     assert not run.encoded.exists()
+
+
+def test_the_commands_for_several_machines_come_after_the_contract(tmp_path: Path, recipe: specs.Recipe) -> None:
+    run = kept(RunDir(tmp_path / "run"))
+    found = stage.commands(changed(recipe, gpus=8, nodes=2), run)
+    shared = f"distill train {run.path} --gpus 8 --nodes 2 --node-rank"
+    assert [line.startswith(f"{shared} {rank} --master ") for rank, line in enumerate(found)] == [True, True]
+    broken = recipe.model_copy(update={"student_overrides": {"forced_prefix": ""}})
+    keep(run.kept, [Response(None, "4").render()])
+    with pytest.raises(ContractError, match="what would be trained is not what would be served"):
+        stage.commands(changed(broken, gpus=8, nodes=2), run)
+
+
+def test_an_averages_heldout_loss_is_its_own(tmp_path: Path, recipe: specs.Recipe) -> None:
+    settings = {"epochs": 4, "learning_rate": 1e-2}
+    plain, mean = kept(RunDir(tmp_path / "plain")), kept(RunDir(tmp_path / "mean"))
+    last = stage.run(changed(recipe, **settings), plain).counts["heldout_loss"]
+    found = stage.run(changed(recipe, **settings, average_checkpoints=3), mean).counts["heldout_loss"]
+    logged = told(mean, "heldout_loss")
+    assert logged[max(logged)] == pytest.approx(last, abs=1e-6), "of the last step"
+    assert abs(found - last) > 1e-4, "of the mean"
