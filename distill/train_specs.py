@@ -37,7 +37,8 @@ class SampleSettings(Strict):
     """What is asked of the student while it learns, on held-out problems of the recipe's evaluation."""
 
     every_steps: int | None = Field(None, ge=1)
-    """None: at a quarter, half, three quarters and the end of the job. 0 samples are asked of `problems: 0`."""
+    """None: at a quarter, half, three quarters and the end of a job of at least 100 steps; a shorter one is over before
+    its samples. With `problems: 0` never."""
     problems: int = Field(16, ge=0)
     max_tokens: int = Field(4_096, gt=0)
     """Tokens per reply, at most evaluate.max_tokens and the student's context."""

@@ -154,6 +154,8 @@ def test_paths_are_those_of_the_design(tmp_path: Path) -> None:
         "endpoints": "endpoints.json",
         "verdicts": "verdicts.parquet",
         "kept": "kept",
+        "encoded": "encoded",
+        "adapter": "adapter",
         "student": "student",
         "untrained": "untrained",
         "checkpoints": "checkpoints",

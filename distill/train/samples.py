@@ -37,6 +37,8 @@ REPEATS, LEAST_SPAN = 4, 64
 good texts: 0.333333, a row of zeros, the same step of a sum three times. A student that has fallen into a loop stays
 there to its token limit, so nothing is lost but loops that began within the last 64 tokens; a stop token ends one."""
 EXAMPLES = 3
+WORTH_SAMPLES = 100
+"""Steps of a job from which on samples are drawn where the recipe does not say when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,14 @@ class SampleReport:
 
 
 def sample_steps(steps: int, settings: SampleSettings) -> frozenset[int]:
-    """After which of `steps` optimizer steps the student is asked; the last is always one of them."""
+    """After which of `steps` optimizer steps the student is asked; the last is one of them."""
     if not settings.problems:
         return frozenset()
     every = settings.every_steps
     if every is not None:
         return frozenset([*range(every, steps + 1, every), steps])
+    if steps < WORTH_SAMPLES:
+        return frozenset()
     return frozenset(max(1, steps * quarter // 4) for quarter in (1, 2, 3, 4))
 
 

@@ -437,10 +437,10 @@ def broken(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     whole = merging._merged_layer
     count = iter(range(100))
 
-    def layer(adapted: Any, dtype: torch.dtype, draw: torch.Generator) -> Any:
+    def layer(adapted: Any, dtype: torch.dtype, draw: torch.Generator, place: torch.device) -> Any:
         if how == "scale":
             adapted.scaling["default"] /= 2
-        made = whole(adapted, dtype, draw)
+        made = whole(adapted, dtype, draw, place)
         if how == "base" or (how == "layer" and next(count) == 9):
             made.weight.data = quantized.weight_of(adapted.get_base_layer()).to(dtype)
         return made

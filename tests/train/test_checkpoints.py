@@ -187,6 +187,7 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
         assert torch.equal(weight, other.get_parameter(name)), name
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
     """Saved by 1, 2 and 4 ranks; loaded by 1 (from 2 and 4), 2 (from 1) and 4 (from 1 and 2)."""
     one, two, four = (tmp_path / name for name in ("one", "two", "four"))

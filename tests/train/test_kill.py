@@ -106,6 +106,7 @@ def killed_often(tmp_path: Path, kills: int, epochs: float) -> None:
     assert not list(run.path.glob(".*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_training_killed_three_times_ends_as_an_unkilled_one(tmp_path: Path) -> None:
     killed_often(tmp_path, 3, 10)
 

@@ -70,7 +70,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("how", ["fail", "die", pytest.param("crash", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["fail", *(pytest.param(how, marks=pytest.mark.slow) for how in ("die", "crash"))])
 def test_the_first_rank_that_failed_is_told(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The other one hangs, as in a collective whose partner is gone, and is killed after the grace."""
     run = asked(tmp_path / "run", rank0="hang", rank1=how)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distill.train import loop
 from train import ranks
 from train.loop_ranks import Start, trained
 from train.material import PLAIN
@@ -28,7 +29,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         Start("inside", settings=PASSES, seed=1),
         Start("broken", settings=SPOILED, spoil_at=3),
     ]
-    one = trained(tmp_path_factory.mktemp("one"), [starts[0], starts[3]])
+    with pytest.MonkeyPatch.context() as patch:  # puts back what `trained` sets, here in this process
+        patch.setattr(loop, "LOG_STEPS", 1)
+        one = trained(tmp_path_factory.mktemp("one"), [starts[0], starts[3]])
     two = ranks.run(2, trained, tmp_path_factory.mktemp("two"), starts)
     return {"one": {"whole": one[0], "small": one[1]}, "two": two}
 

@@ -242,8 +242,8 @@ def test_a_full_disk_does_not_stop_the_training(tiny_disk: Path, capsys: pytest.
     ("steps", "settings", "expected"),
     [
         (100, {}, {25, 50, 75, 100}),
-        (3, {}, {1, 2, 3}),
-        (1, {}, {1}),
+        (99, {}, set()),
+        (3, {"every_steps": 1}, {1, 2, 3}),
         (10, {"every_steps": 4}, {4, 8, 10}),
         (10, {"every_steps": 50}, {10}),
         (100, {"problems": 0}, set()),

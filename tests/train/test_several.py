@@ -26,7 +26,7 @@ def trained(folder: Path, recipe: Any) -> RunDir:
 @pytest.mark.parametrize(
     ("tied", "settings"),
     [
-        (False, {"method": "lora", "average_checkpoints": 2}),
+        pytest.param(False, {"method": "lora", "average_checkpoints": 2}, marks=pytest.mark.slow),
         pytest.param(True, {"context_parallel": 2}, marks=pytest.mark.slow),
         pytest.param(True, {"method": "lora"}, marks=pytest.mark.slow),
     ],
