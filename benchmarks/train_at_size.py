@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from transformers import AutoConfig
-
 from distill.sizes import R1_STUDENTS
-from distill.train.at_size import Layout, measure
+from distill.train.at_size import Layout, config_with, measure
 from distill.training_sizes import OUTSIDE, training_memory
 
 GPU = 80e9
@@ -31,16 +29,7 @@ ROWS = [
 
 def row(name: str, ranks: int, shared: int) -> str:
     sizes = R1_STUDENTS[name]
-    config = AutoConfig.for_model(
-        "qwen2" if sizes.qkv_bias else "llama",
-        vocab_size=sizes.vocab,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        tie_word_embeddings=sizes.tied,
-    )
+    config = config_with(sizes)
     found = measure(config, Layout(ranks, shared))
     predicted = training_memory(sizes, ranks=ranks, context_parallel=shared).peak
     parts = (

@@ -33,20 +33,9 @@ STUDENTS = {
 
 
 def measured(sizes: Sizes, *, adapter: bool = False, **layout: Any) -> Any:
-    from transformers import AutoConfig
+    from distill.train.at_size import Layout, config_with, measure
 
-    from distill.train.at_size import Layout, measure
-
-    config = AutoConfig.for_model(
-        "qwen2" if sizes.qkv_bias else "llama",
-        vocab_size=sizes.vocab,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.intermediate,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        tie_word_embeddings=sizes.tied,
-    )
+    config = config_with(sizes)
     return measure(config, Layout(**layout), prepare=adapted) if adapter else measure(config, Layout(**layout))
 
 

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from distill.sizes import Sizes
 from distill.train.attention import Segments
 from distill.train.context_parallel import check_heads, split_pack
 from distill.train.loss import StudentLoss
@@ -63,6 +64,23 @@ class Measured:
 def adamw(module: Any) -> torch.optim.Optimizer:
     """Two moments of each trained weight, in its own precision."""
     return torch.optim.AdamW([weight for weight in module.parameters() if weight.requires_grad], fused=True)
+
+
+def config_with(sizes: Sizes) -> PretrainedConfig:
+    """The configuration of a Qwen2 or Llama with these sizes."""
+    from transformers import AutoConfig
+
+    config: PretrainedConfig = AutoConfig.for_model(
+        "qwen2" if sizes.qkv_bias else "llama",
+        vocab_size=sizes.vocab,
+        hidden_size=sizes.hidden,
+        intermediate_size=sizes.intermediate,
+        num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads,
+        num_key_value_heads=sizes.kv_heads,
+        tie_word_embeddings=sizes.tied,
+    )
+    return config
 
 
 def measure(

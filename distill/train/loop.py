@@ -281,12 +281,6 @@ class Loop:
         self.heldout_owed = loss is None
         if loss is None:
             return None
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the held-out loss is not a number after step {done}",
-                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
-                "from the beginning",
-            )
         self.watcher.log({"step": done, "steps": self.job.schedule.steps, "heldout_loss": loss})
         return loss
 

@@ -15,26 +15,14 @@ from distill.train import checkpoints
 from distill.train.adapters import plain, with_adapter
 from distill.train.attention import Kernel, Segments
 from distill.train.context_parallel import split_pack
-from distill.train.loss import IGNORE, StudentLoss
+from distill.train.loss import StudentLoss
+from distill.train.packing import IGNORE, Pack
 from distill.train.parallel import World, activation_checkpointing, joined, shard, world_of
 from distill.train.weights import gather_full_state, load_sharded, on_meta, save_weights
 from distill.train_specs import LoraSettings
 
 Trace = tuple[list[int], int]
 """Token ids, and where the loss starts."""
-
-
-@dataclass(frozen=True)
-class Pack:
-    """As distill.train.packing has it."""
-
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    places: torch.Tensor
-    targets: torch.Tensor
-    segments: Segments
-    tokens: int
-    loss_tokens: int
 
 
 @dataclass(frozen=True)
