@@ -16,6 +16,8 @@ from distill import specs
 from distill.contract import Response
 from distill.errors import ContractError, DiskFullError, Interrupted, RunError, SpecError, TrainingError, UsageError
 from distill.rundir import RunDir
+from distill.sizes import Sizes
+from distill.student_specs import Architecture
 from distill.train import guards, learner, loop, stage
 from distill.train.learner import Learner
 from distill.train.preparing import Prepared, prepare
@@ -210,7 +212,9 @@ def test_an_adapter_is_trained_saved_and_merged(tmp_path: Path, method: str) -> 
     report = stage.run(asked, run)
     counts: dict[str, Any] = report.counts
     assert counts["loss"] < told(run)[1] - 0.5, "it learned"
-    assert 0 < counts["trained_parameters"] < counts["parameters"] / 2
+    sizes = Sizes.of(Architecture.model_validate(SIXTY_FOUR), vocab=1)
+    adapter = sizes.lora_parameters(asked.train.lora.rank)
+    assert counts["trained_parameters"] == adapter < counts["parameters"]
     assert report.outputs == (run.student, run.untrained, run.adapter)
     assert counts["merge"]["kl"] < 0.02
     assert json.loads((run.student / "distill.json").read_text())["merge"] == counts["merge"]
