@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -149,10 +150,12 @@ class RunDir:
         return {str(path.relative_to(self.path)): sha256_tree(path) for path in paths if path.exists()}
 
     def log_metrics(self, stage: str, values: Mapping[str, Any]) -> None:
-        """Appends one line to metrics.jsonl; a record for machines, not a durable fact."""
+        """Appends one line to metrics.jsonl; a record for machines, not a durable fact. A number that JSON cannot say
+        (NaN, infinite) is null there."""
         self.path.mkdir(parents=True, exist_ok=True)
+        said = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": now(), "stage": stage, **values}) + "\n")
+            file.write(json.dumps({"time": now(), "stage": stage, **said}, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, str]:

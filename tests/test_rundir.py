@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,13 @@ def test_a_second_process_on_the_same_run_is_refused(tmp_path: Path) -> None:
 def test_metrics_are_appended_one_object_per_line(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.log_metrics("train", {"step": 1, "loss": 0.5})
-    run.log_metrics("train", {"step": 2, "loss": 0.25})
-    lines = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    run.log_metrics("train", {"step": 2, "loss": math.nan, "norm": math.inf})
+
+    def no_json(constant: str) -> float:
+        raise ValueError(constant)
+
+    lines = [json.loads(line, parse_constant=no_json) for line in run.metrics.read_text().splitlines()]
     assert [{k: v for k, v in line.items() if k != "time"} for line in lines] == [
         {"stage": "train", "step": 1, "loss": 0.5},
-        {"stage": "train", "step": 2, "loss": 0.25},
+        {"stage": "train", "step": 2, "loss": None, "norm": None},
     ]

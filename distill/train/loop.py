@@ -282,6 +282,12 @@ class Loop:
         if loss is None:
             return None
         self.watcher.log({"step": done, "steps": self.job.schedule.steps, "heldout_loss": loss})
+        if done == self.job.schedule.steps and not math.isfinite(loss):  # earlier, the next step names its traces
+            raise TrainingError(
+                "the held-out loss is not a number after the last step",
+                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
+                "from the beginning",
+            )
         return loss
 
     def _report(self, done: int, loss: float, norm: float) -> None:

@@ -523,6 +523,26 @@ def test_a_loss_that_is_no_number_names_the_traces_and_changes_nothing(tmp_path:
     assert bool(weights(student).isnan().sum() == 1), "no step was made with it"
 
 
+def test_a_heldout_loss_that_is_no_number_ends_a_job_that_no_step_follows(tmp_path: Path) -> None:
+    student = model()
+    what = job(tmp_path / "job", settings=changed(epochs=1))
+    running = loop_on(student, what)
+
+    class Spoils(torch.optim.SGD):
+        """Makes the weights no numbers with the last update, which no loss of a step can tell any more."""
+
+        def step(self, closure: Any = None) -> None:
+            updates.append(1)
+            if len(updates) == what.schedule.steps:
+                student.model.norm.weight.data[0] = math.nan
+
+    updates: list[int] = []
+    running.optimizer = Spoils(student.parameters(), lr=0.0)
+    with pytest.raises(TrainingError, match="held-out loss is not a number after the last step") as caught:
+        running.run()
+    assert "learning_rate" in str(caught.value)
+
+
 LONG = changed(epochs=8, learning_rate=1e-2, max_loss_jump=1.0)
 """32 steps, in which a student gets from 6.6 to below 3 nats per token."""
 
