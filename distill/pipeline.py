@@ -45,17 +45,22 @@ def stages() -> dict[str, Stage]:
     from distill.prompts import stage as prompts
     from distill.quantize import stage as quantize
     from distill.report import stage as report
-    from distill.train import stage as train
 
     return {
         "prompts": Stage(prompts.run, lambda recipe, run: ()),
         "generate": Stage(generate.run, lambda recipe, run: (run.prompts,)),
         "filter": Stage(filtering.run, lambda recipe, run: (run.prompts, run.traces)),
-        "train": Stage(train.run, lambda recipe, run: (run.kept,)),
+        "train": Stage(_train, lambda recipe, run: (run.kept,)),
         "evaluate": Stage(evaluate.run, evaluate.reads),
         "quantize": Stage(quantize.run, quantize.reads),
         "report": Stage(report.run, report.reads, about_the_run=True),
     }
+
+
+def _train(recipe: Recipe, run: RunDir) -> StageReport:
+    from distill.train import stage  # brings torch, seconds that the other stages need not wait for
+
+    return stage.run(recipe, run)
 
 
 def run_recipe(

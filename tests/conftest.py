@@ -13,6 +13,9 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is not there fails at once instead of being looked for in the net
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their threads would wait for each other, spinning
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 TOKENIZER = Path(__file__).parents[1] / "teachers" / "tiny-r1"
 SIZES: dict[str, Any] = {
     "vocab_size": 768,

@@ -73,6 +73,25 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def test_stages_without_a_model_of_their_own_bring_no_torch(tmp_path: Path, teacher: HttpTeacher) -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from distill import cli\n"
+        "prompts, url, model, out = sys.argv[1:]\n"
+        "sampled = ['--prompts', prompts, '--teacher', url, '--model', model, '--max-tokens', '100', '--out', out]\n"
+        "for line in (['generate', *sampled], ['filter', out], ['report', out]):\n"
+        "    sys.argv = ['distill', *line]\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        cli.main()\n"
+        "print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    prompts = questions(tmp_path / "q.jsonl", 2)
+    command = [sys.executable, "-c", code, str(prompts), teacher.url, teacher.model, str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+    assert RunDir(tmp_path / "run").report.is_file()
+
+
 def test_json_is_all_there_is_on_stdout(tmp_path: Path, teacher: HttpTeacher) -> None:
     result = generate(questions(tmp_path / "q.jsonl"), teacher, tmp_path / "run", "--json")
     assert result.returncode == 0, result.stderr
