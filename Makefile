@@ -31,7 +31,7 @@ test: setup-dev
 test-slow: setup-dev
 	@echo "== slow tests, and those against real vLLM servers"
 	@mkdir -p .cache && date +%s > .cache/started
-	@$(BIN)/python -m pytest -q -m "(slow or vllm) and not rehearse"
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15 -m "(slow or vllm) and not rehearse"
 	$(call STAMP,slow tests)
 
 # Chromium comes from the system: Playwright's own build is a download that many networks refuse.
