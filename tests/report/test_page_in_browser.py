@@ -243,6 +243,7 @@ def test_the_funnel_says_what_the_ledger_holds(visit: Visit, whole: RunDir) -> N
 
 def test_links_lead_to_their_sections(visit: Visit, whole: RunDir) -> None:
     page = visit.open(report(whole))
+    page.emulate_media(reduced_motion="reduce")  # a click into the midst of a scroll meets another place
     for name in SECTIONS[1:]:
         page.locator(f"nav a[href='#{name}']").click()
         page.wait_for_url(f"**#{name}")
