@@ -60,7 +60,7 @@ def ask(url: str, body: dict[str, Any] | None = None, *, key: str | None = None,
 
 @contextmanager
 def vllm_server(
-    model: Path, name: str, log: Path, *options: str, key: str | None = None, limit: float = 240
+    model: Path, name: str, log: Path, *options: str, key: str | None = None, limit: float = 480
 ) -> Iterator[str]:
     """The URL (ending in /v1) of a server that has answered a completion; its whole process group ends with the block.
 
