@@ -18,6 +18,9 @@ LEAST_STEPS = 20
 """Steps before the first comparison: the loss of a new student falls too fast for a median to tell anything."""
 NAMED = 8
 """Traces of a step that an error names."""
+NO_NUMBER_TODO = (
+    "lower train.learning_rate, or use train.precision: fp32; that is another training, which starts from the beginning"
+)
 
 
 class LossGuard:
@@ -43,8 +46,7 @@ class LossGuard:
             raise TrainingError(
                 f"the loss is not a number at step {step}",
                 given="traces " + _named(trace_ids, losses),
-                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
-                "from the beginning",
+                todo=NO_NUMBER_TODO,
             )
         if self.max_jump is not None and len(self._losses) >= LEAST_STEPS:
             median = statistics.median(self._losses)

@@ -20,7 +20,7 @@ from distill.train import checkpoints
 from distill.train.adapters import gradients_arrive
 from distill.train.attention import Kernel
 from distill.train.context_parallel import split_pack
-from distill.train.guards import LossGuard
+from distill.train.guards import NO_NUMBER_TODO, LossGuard
 from distill.train.packing import Pack, collate, passes
 from distill.train.parallel import World
 from distill.train.samples import examining
@@ -283,11 +283,7 @@ class Loop:
             return None
         self.watcher.log({"step": done, "steps": self.job.schedule.steps, "heldout_loss": loss})
         if done == self.job.schedule.steps and not math.isfinite(loss):  # earlier, the next step names its traces
-            raise TrainingError(
-                "the held-out loss is not a number after the last step",
-                todo="lower train.learning_rate, or use train.precision: fp32; that is another training, which starts "
-                "from the beginning",
-            )
+            raise TrainingError("the held-out loss is not a number after the last step", todo=NO_NUMBER_TODO)
         return loss
 
     def _report(self, done: int, loss: float, norm: float) -> None:
