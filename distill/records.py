@@ -76,7 +76,9 @@ class Record:
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_json()
-    return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+    if isinstance(value, tuple) and value and not isinstance(value[0], int):  # token ids are plain, and many
+        return tuple(map(_plain, value))
+    return value
 
 
 def field_names(cls: type[Record]) -> list[str]:
@@ -112,7 +114,10 @@ def _read(hint: Any, value: Any, name: str) -> Any:
             return value
         raise InputError(f"field '{name}' must be one of {', '.join(get_args(inner))}", given=repr(value)[:80])
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_read(get_args(inner)[0], item, name) for item in value)
+        item_hint = get_args(inner)[0]
+        if item_hint is int and all(type(item) is int and 0 <= item < 2**31 for item in value):
+            return tuple(value)  # token ids, of which there are tens of thousands
+        return tuple(_read(item_hint, item, name) for item in value)
     if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
         return typing.cast(type[Record], inner).from_json(value)
     if inner is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -264,12 +269,24 @@ class Trace(Record):
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     max_tokens: int | None = None
-    """Tokens that the reply was allowed; no part of the identity."""
+    """Tokens that the reply was allowed, by the request or by what was left of the context; no part of the identity. A
+    cut trace with fewer tokens than this is one between two slices: it goes on by itself."""
     seed: int | None = None
     endpoint: str | None = None
     attempts: int = 1
     error: str | None = None
     created: str = field(default="")
+    prompt_ids: tuple[int, ...] | None = None
+    """Token ids of the rendered prompt, forced prefix included; kept with `output_ids` while the trace is cut, where
+    the endpoint tells them, so that it can go on without its text being tokenized anew."""
+    output_ids: tuple[int, ...] | None = None
+    """Token ids of the reply so far."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it stopped at the end of a slice, and not at the limit that was set for the whole reply."""
+        tokens, limit = self.completion_tokens, self.max_tokens
+        return self.finish_reason == "length" and tokens is not None and limit is not None and tokens < limit
 
     @property
     def content_hash(self) -> str:
@@ -297,11 +314,18 @@ def trace_key(asked: str, sample: int, teacher: TeacherIdentity, sampling: Sampl
     return sha256_of([asked, sample, teacher.fingerprint, sampling.fingerprint])
 
 
-def request_seed(sampling: Sampling, key: str) -> int | None:
-    """The seed of one request (31 bits, which every server takes), or None when the sampling has no base seed."""
+def request_seed(sampling: Sampling, key: str, *, after: int = 0, again: int = 0) -> int | None:
+    """The seed of one request (31 bits, which every server takes), or None when the sampling has no base seed.
+
+    `after` counts the tokens that a continued reply has already: each slice draws numbers of its own. `again` counts
+    earlier replies to the same request that were failures: asked for with the same seed they would come back.
+    """
     if sampling.seed is None:
         return None
-    return int(sha256_of([sampling.seed, key])[:8], 16) & 0x7FFFFFFF
+    drawn_by: list[int | str] = [sampling.seed, key]
+    if after or again:
+        drawn_by += [after, again]
+    return int(sha256_of(drawn_by)[:8], 16) & 0x7FFFFFFF
 
 
 @dataclass(frozen=True, slots=True)

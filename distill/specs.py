@@ -13,124 +13,23 @@ from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
-from distill.contract import ReasoningFormat
 from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
-from distill.records import Kind, Sampling
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
 from distill.student_specs import StudentSpec, context_length_of
+from distill.teacher_specs import HIDDEN, GenerateSettings, SamplingSpec, TeacherSpec
 from distill.train_specs import TrainSettings
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
 CHECKS = ("finished", "think_format", "math", "duplicate")
 """Names of the checks in distill/filter/checks.py; a test holds the two equal."""
-HIDDEN = "hidden"
-"""Type of a validation error whose input must not be shown."""
 STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 """Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""
-
-
-class SamplingSpec(Strict):
-    """How a sample is drawn; None leaves the server's own default."""
-
-    temperature: float | None = Field(None, ge=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = Field(None, gt=0)
-
-    def sampling(self, seed: int | None) -> Sampling:
-        return Sampling(**self.model_dump(), seed=seed)
-
-    def over(self, base: SamplingSpec) -> SamplingSpec:
-        """These settings where they are given, those of `base` elsewhere."""
-        return SamplingSpec(**{**base.model_dump(), **self.model_dump(exclude_none=True)})
-
-
-class TeacherSpec(Strict):
-    """A model that answers: who it is, how it is asked, what form its replies have."""
-
-    name: str
-    description: str = ""
-    model: str
-    """A folder beside this spec (`./tiny-r1`), a Hugging Face id, or the name under which a server knows it."""
-    served: bool = False
-    """The model is known by its name at a server alone, even where a folder of that name lies here."""
-    revision: str | None = None
-    """Commit or version; for a folder it is derived from the files. Part of every trace's identity."""
-    quantization: str | None = None
-    license: str | None = None
-    distillation_terms: str | None = None
-    """What the licence says about training other models on the outputs."""
-    context_length: int = Field(32_768, gt=0)
-    """Tokens that prompt and reply may have together."""
-    reasoning_format: ReasoningFormat = "tags"
-    """`field`: a separate field; `tags`: think tags in the text; `r1-zero`: think and answer tags; `plain`: none;
-    `foreign`: any of the tags in which traces are published (docs/traces.md)."""
-    forced_prefix: str = ""
-    """What the teacher's chat template puts before the reply, such as `<think>\\n`; replies do not repeat it."""
-    system: str | None = None
-    instruction: dict[Kind, str] = {}
-    """Added to the question, by the kind of prompt."""
-    sampling: SamplingSpec = SamplingSpec()
-    max_tokens: int = Field(32_768, gt=0)
-    source: str | None = None
-    """Where the figures above come from."""
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the weights lie here, where `teacher()` found them, so that they are known by their content."""
-        return not self.served and Path(self.model).is_absolute() and Path(self.model).is_dir()
-
-
-class GenerateSettings(Strict):
-    """How the teacher is sampled."""
-
-    engine: Literal["local", "openai", "imported"] = "local"
-    """`local` runs the model in this process; `openai` asks an OpenAI-compatible server at `url`; `imported` samples
-    nothing: the run's traces were imported, and every one of a question counts for it, whoever wrote it."""
-    url: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; the key itself is never written down."""
-    served_model: str | None = None
-    """The model's name at the server, when it differs from the teacher's."""
-    samples: int = Field(1, ge=1)
-    """Samples per prompt."""
-    sampling: SamplingSpec = SamplingSpec()
-    """Overrides the teacher's own, setting by setting."""
-    max_tokens: int | None = Field(None, gt=0)
-    """Tokens per reply; by default the teacher's own."""
-    concurrency: int = Field(64, ge=1)
-    """Requests in flight; for `local`, rows in a batch."""
-    max_attempts: int = Field(6, ge=1)
-    """Tries per sample before its failure is recorded."""
-    request_timeout: float = Field(3_600.0, gt=0)
-    """Seconds without any byte from the server after which a request counts as failed. A reply comes as a whole: at
-    25 tokens/s, 32,768 tokens take 22 minutes."""
-
-    @field_validator("url")
-    @classmethod
-    def _no_secret_in_url(cls, value: str | None) -> str | None:
-        if value is not None and "@" in value.partition("://")[2].partition("/")[0]:
-            raise PydanticCustomError(
-                HIDDEN, "the url holds a login, which would be written into the run; put a key into the variable that "
-                "generate.api_key_env names"
-            )  # fmt: skip
-        return value
-
-    @model_validator(mode="after")
-    def _url_for_http(self) -> Self:
-        if self.engine == "openai" and not self.url:
-            raise ValueError("engine openai needs url, such as http://localhost:8000/v1")
-        return self
 
 
 class FilterSettings(Strict):
@@ -315,6 +214,7 @@ class Recipe(Strict):
         student = {"student": self.student, "student_overrides": changes}
         settings = self.model_dump(mode="json")
         generate = {key: value for key, value in settings["generate"].items() if key in _DECIDES_TRACES}
+        wanted = {key: settings["generate"][key] for key in _DECIDES_WANTED if settings["generate"][key]}
         if self.generate.engine == "imported":
             generate["engine"] = "imported"
         parts: Mapping[str, dict[str, Any]] = {
@@ -323,7 +223,7 @@ class Recipe(Strict):
                 "prepare": settings["prepare"],
                 "evaluate": {"prompts": settings["evaluate"]["prompts"]},
             },
-            "generate": {**teacher, "generate": generate},
+            "generate": {**teacher, "generate": {**generate, **wanted}},
             "filter": {**teacher, "generate": generate, "filter": settings["filter"]},
             "train": {
                 **student,
@@ -348,6 +248,8 @@ _DESCRIPTIONS = {"description", "license", "distillation_terms", "source"}
 _ONLY_FOR_FILES = {"gguf_pre"}
 """Fields of a student spec that decide its quantized files and nothing before: correcting one repeats no training."""
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
+_DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
+"""Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""
 _ONLY_HOW = (
     "micro_batch_tokens",
     "checkpoint_minutes",

@@ -11,6 +11,7 @@ from distill import specs
 from distill.contract import OPEN, Response
 from distill.records import Prompt
 from distill.sampling.subjects import teacher_subject
+from distill.teacher_specs import SamplingSpec, TeacherSpec
 from distill.train.student import load_student
 from distill.train.tokenizer import prepare_tokenizer
 
@@ -20,10 +21,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("name", specs.names("teachers"))
 def test_teacher_asks_without_a_system_prompt_it_does_not_name(name: str) -> None:
     spec = specs.load("teachers", name)
-    assert isinstance(spec, specs.TeacherSpec)
+    assert isinstance(spec, TeacherSpec)
     assert spec.name == name
     assert spec.source
-    subject = teacher_subject(spec, specs.SamplingSpec(), None, 0)
+    subject = teacher_subject(spec, SamplingSpec(), None, 0)
     messages = subject.messages(Prompt("What is 1 + 1?", kind="math"))
     assert [m["role"] for m in messages] == (["system", "user"] if spec.system else ["user"])
     assert messages[-1]["content"].startswith("What is 1 + 1?")

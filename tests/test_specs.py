@@ -12,7 +12,8 @@ import yaml
 from distill import specs
 from distill.errors import USAGE, SpecError
 from distill.source_specs import SourceSpec
-from distill.specs import Recipe, StudentSpec, TeacherSpec, dump, overrides, parse
+from distill.specs import Recipe, StudentSpec, dump, overrides, parse
+from distill.teacher_specs import TeacherSpec
 
 ROOT = Path(__file__).parents[1]
 
@@ -139,7 +140,13 @@ def test_every_shipped_recipe_names_specs_that_exist_and_has_quick_settings_that
             RECIPE + "filter:\n  checks: [finished]\n  keep: [math]\n",
             "line 19: filter: keep asks for math, which checks does not run",
         ),
-        (RECIPE.replace("  samples: 4", "  engine: openai"), "line 9: generate: engine openai needs url"),
+        (
+            RECIPE.replace("  samples: 4", "  until_correct: 2"),
+            "line 9: generate: until_correct 2 needs as many samples",
+        ),
+        (RECIPE.replace("  samples: 4", "  shard: 3/2"), "generate.shard: the shards of N are 1/N to N/N"),
+        (RECIPE.replace("  samples: 4", "  shard: 0/2"), "generate.shard: "),
+        (RECIPE.replace("  samples: 4", "  url: [http://a/v1, http://x:y@b/v1]"), "the url holds a login"),
         (RECIPE.replace("samples: 4", "samples: [4"), "line 11: not YAML"),
         ("- a\n- b\n", "expected keys and values, found list"),
         ("", "expected keys and values, found NoneType"),
@@ -329,7 +336,7 @@ def test_overrides_reach_into_lists_and_make_missing_sections() -> None:
         ("nothing.here", 5, "--set: unknown key 'nothing'"),
         ("train", None, "--set: train: "),
         ("filter.keep", ["maths"], "--set: filter.keep: unknown check 'maths'; did you mean 'math'?"),
-        ("generate.engine", "openai", "file.yaml, line 9: generate: engine openai needs url"),
+        ("generate.until_correct", 5, "file.yaml, line 9: generate: until_correct 5 needs as many samples"),
     ],
 )
 def test_a_wrong_override_is_named_as_such(key: str, value: Any, message: str) -> None:

@@ -10,14 +10,28 @@ from distill.records import Message, Sampling
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A reply that was cut, as token ids: of the rendered prompt, and of what was written so far."""
+
+    prompt: tuple[int, ...]
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to draw: the messages, how to draw, at most how many tokens. `id` only serves to recognise it."""
+    """One sample to draw: the messages, how to draw, at most how many tokens. `id` only serves to recognise it.
+
+    With `goes_on_from` the reply is continued after those tokens, `max_tokens` being those still to come, and
+    `messages` is not looked at. `token_ids` asks for the reply's token ids, so that it can be continued.
+    """
 
     id: str
     messages: list[Message]
     sampling: Sampling
     max_tokens: int
     seed: int | None = None
+    token_ids: bool = False
+    goes_on_from: TokenIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +39,8 @@ class Reply:
     """What came back, as received. `reasoning` is the endpoint's separate reasoning field, None if it has none.
 
     Token counts are None where the endpoint does not tell; `honoured` is None where it does not tell what it did.
+    Of a continued reply all of it is here, text, counts and ids, not only what was added. `token_ids` is None where it
+    was not asked for or the endpoint does not tell.
     """
 
     text: str
@@ -35,14 +51,25 @@ class Reply:
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     honoured: Sampling | None = None
+    token_ids: TokenIds | None = None
+
+
+Fault = Literal["request", "busy", "endpoint"]
+"""Whose fault a failed attempt is, as far as one can tell: `request` (a reply that cannot be read: perhaps this one
+alone), `busy` (the server asks for less: 429, 503), `endpoint` (no connection, no progress: nothing there answers)."""
 
 
 class AttemptError(DistillError):
-    """One attempt at one request failed; another may succeed. `retry_after` is the server's wish in seconds."""
+    """One attempt at one request failed; another may succeed. `retry_after` is the server's wish in seconds.
 
-    def __init__(self, what: str, *, retry_after: float | None = None) -> None:
+    `sent` is false when the request never reached the server, so that nothing of it can have been paid for.
+    """
+
+    def __init__(
+        self, what: str, *, retry_after: float | None = None, fault: Fault = "request", sent: bool = True
+    ) -> None:
         super().__init__(what)
-        self.retry_after = retry_after
+        self.retry_after, self.fault, self.sent = retry_after, fault, sent
 
 
 class RefusedError(DistillError):
@@ -61,8 +88,15 @@ class Engine(Protocol):
     async def complete(self, request: Request) -> Reply:
         """Raises AttemptError or RefusedError for this request, EndpointError when no request can succeed."""
 
+    async def probe(self) -> None:
+        """One cheap look at whether it answers at all. Raises EndpointError or AttemptError when it does not."""
+
+    async def progress(self) -> float | None:
+        """A number that grows while tokens are produced, for whomever; None where the endpoint tells none. Raises
+        AttemptError when it does not answer."""
+
     async def close(self) -> None:
         """Gives connections and memory back."""
 
 
-__all__ = ["AttemptError", "EndpointError", "Engine", "RefusedError", "Reply", "Request"]
+__all__ = ["AttemptError", "EndpointError", "Engine", "Fault", "RefusedError", "Reply", "Request", "TokenIds"]

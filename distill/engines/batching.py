@@ -98,6 +98,12 @@ class BatchEngine(ABC):
         self._worker = threading.Thread(target=self._serve, name=f"engine-{self.name}", daemon=True)
         self._worker.start()
 
+    async def probe(self) -> None:
+        return  # it runs here: there is nothing to look at
+
+    async def progress(self) -> float | None:
+        return None
+
     async def complete(self, request: Request) -> Reply:
         refuse_penalties(request.sampling)
         ids = self.encode(request)

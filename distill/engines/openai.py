@@ -99,6 +99,13 @@ class OpenAIEngine:
             raise self._failure(code if isinstance(code, int) else 500, answer)  # a gateway that answers 200 to all
         return read_reply(body, self.name)
 
+    async def probe(self) -> None:
+        """Raises EndpointError when GET /models finds no server, or not this model."""
+        await self._look_for_model()
+
+    async def progress(self) -> float | None:
+        return None
+
     async def close(self) -> None:
         """Closes all connections; may be called at any time, also twice."""
         session, self._session = self._session, None

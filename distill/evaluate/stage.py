@@ -15,6 +15,7 @@ from distill.files import sha256_of
 from distill.prompts.stage import evaluation_problems, read_prompts
 from distill.rundir import RunDir, StageReport
 from distill.sampling.subjects import engine_for, teacher_subject
+from distill.teacher_specs import TeacherSpec
 
 
 def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
@@ -80,7 +81,7 @@ def _served(url: str, model: str, recipe: specs.Recipe) -> Examinee:
     return _as_teacher(model.replace("/", "--"), teacher, served)
 
 
-def _as_teacher(name: str, teacher: specs.TeacherSpec, recipe: specs.Recipe) -> Examinee:
+def _as_teacher(name: str, teacher: TeacherSpec, recipe: specs.Recipe) -> Examinee:
     settings = recipe.evaluate
     subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
     engine = engine_for(teacher, recipe.generate.model_copy(update={"concurrency": settings.concurrency}))

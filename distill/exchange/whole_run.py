@@ -25,7 +25,8 @@ from distill.records import Prompt, Trace, Verdict, asked_hash
 from distill.rundir import RunDir
 from distill.sampling.requests import Subject
 from distill.sampling.subjects import teacher_subject
-from distill.specs import Recipe, TeacherSpec
+from distill.specs import Recipe
+from distill.teacher_specs import TeacherSpec
 
 BATCH = 4_096
 AGAIN = "make it again with `distill filter RUN`"

@@ -12,7 +12,10 @@ from distill.engines.local import LocalEngine
 from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
 from distill.sampling.requests import Subject
-from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec, folder_revision
+from distill.specs import folder_revision
+from distill.teacher_specs import GenerateSettings, SamplingSpec, TeacherSpec
+
+API_KEY_ENV = "OPENAI_API_KEY"
 
 
 def teacher_identity(spec: TeacherSpec) -> TeacherIdentity:
@@ -74,13 +77,13 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
         )
     from distill.engines.openai import OpenAIEngine  # brings in aiohttp
 
-    if settings.url is None:
+    if not settings.urls:
         raise UsageError("engine openai needs a url", todo="set generate.url, such as http://localhost:8000/v1")
     served = settings.served_model or (spec.name if spec.is_folder else spec.model)
     return OpenAIEngine(
-        url=settings.url,
+        url=settings.urls[0],
         model=served,
-        api_key=os.environ.get(settings.api_key_env),
+        api_key=os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV),
         timeout=settings.request_timeout,
         connections=settings.concurrency,
     )

@@ -24,6 +24,7 @@ from distill.records import Prompt, Trace
 from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject, answered, failed, task_for
 from distill.sampling.subjects import teacher_subject
+from distill.teacher_specs import GenerateSettings
 from distill.verify import PASS, Outcome, abstaining
 from distill.verify.pool import VerifierPool
 
@@ -54,7 +55,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe(tmp_path: Path) -> specs.Recipe:
     path = tmp_path / "scripted.yaml"
     path.write_text("".join(f"{key}: '{value}'\n" for key, value in TEACHER.items()))
-    return specs.Recipe(name="r", seed=3, teacher=str(path), generate=specs.GenerateSettings(samples=len(REPLIES)))
+    return specs.Recipe(name="r", seed=3, teacher=str(path), generate=GenerateSettings(samples=len(REPLIES)))
 
 
 def subject(recipe: specs.Recipe) -> Subject:

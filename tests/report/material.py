@@ -15,6 +15,7 @@ from distill.ledger import write_all
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir, StageState
+from distill.teacher_specs import GenerateSettings
 from distill.verify import PASS, Outcome, failing
 
 RECIPE = specs.Recipe(
@@ -23,7 +24,7 @@ RECIPE = specs.Recipe(
     seed=3,
     teacher="/home/somebody/teachers/wise.yaml",
     student="tiny",
-    generate=specs.GenerateSettings(samples=2),
+    generate=GenerateSettings(samples=2),
 )
 TEACHER = TeacherIdentity("org/wise", "1")
 HOSTILE = (

@@ -36,6 +36,12 @@ class Scripted:
     async def start(self) -> None:
         self.started = True
 
+    async def probe(self) -> None:
+        return None
+
+    async def progress(self) -> float | None:
+        return None
+
     async def close(self) -> None:
         self.closed = True
 

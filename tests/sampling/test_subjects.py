@@ -20,7 +20,7 @@ from distill.sampling.subjects import (
     teacher_identity,
     teacher_subject,
 )
-from distill.specs import GenerateSettings, SamplingSpec, TeacherSpec
+from distill.teacher_specs import GenerateSettings, SamplingSpec, TeacherSpec
 
 PROMPT = Prompt("2 + 2?", kind="math", answer="4")
 
