@@ -50,17 +50,18 @@ class Record:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Raises InputError for unknown and missing fields and wrong types, naming the field."""
-        hints, quick = _hints(cls), _quick(cls)
+        kind: type = cls
+        hints, quick = _hints(kind), _quick(kind)
         values = {}
         for name, value in row.items():
             if name not in hints:
                 raise InputError(f"a {cls.__name__.lower()} has no field '{name}'{near(name, list(hints))}")
             text, optional = quick[name]
-            if value is None and optional or text and type(value) is str and value.isascii():
+            if (value is None and optional) or (text and type(value) is str and value.isascii()):
                 values[name] = value  # most are as they should be, and there are millions
             else:
                 values[name] = _read(hints[name], value, name)
-        for name in _required(cls):
+        for name in _required(kind):
             if name not in values:
                 given = f"fields {', '.join(row) or 'none'}"
                 raise InputError(f"a {cls.__name__.lower()} needs the field '{name}'", given=given)
