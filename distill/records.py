@@ -291,16 +291,15 @@ class Trace(Record):
     completion_tokens: int | None = None
     reasoning_tokens: int | None = None
     max_tokens: int | None = None
-    """Tokens that the reply was allowed, by the request or by what was left of the context; no part of the identity. A
-    cut trace with fewer tokens than this is one between two slices: it goes on by itself."""
+    """Tokens that the reply was allowed in all; no part of the identity."""
     seed: int | None = None
     endpoint: str | None = None
     attempts: int = 1
     error: str | None = None
     created: str = field(default="")
     prompt_ids: tuple[int, ...] | None = None
-    """Token ids of the rendered prompt, forced prefix included; kept with `output_ids` while the trace is cut, where
-    the endpoint tells them, so that it can go on without its text being tokenized anew."""
+    """Token ids of the rendered prompt, forced prefix included; kept with `output_ids` while the trace is cut but
+    its context is not full, where the endpoint tells them, so that it can go on without its text tokenized anew."""
     output_ids: tuple[int, ...] | None = None
     """Token ids of the reply so far."""
 
@@ -308,7 +307,12 @@ class Trace(Record):
     def unfinished(self) -> bool:
         """Whether it stopped at the end of a slice, and not at the limit that was set for the whole reply."""
         tokens, limit = self.completion_tokens, self.max_tokens
-        return self.finish_reason == "length" and tokens is not None and limit is not None and tokens < limit
+        return self.can_go_on and tokens is not None and limit is not None and tokens < limit
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it was cut where its context had room left, and its token ids are known."""
+        return self.finish_reason == "length" and self.prompt_ids is not None and self.output_ids is not None
 
     @property
     def content_hash(self) -> str:
