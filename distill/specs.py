@@ -250,6 +250,7 @@ _ONLY_FOR_FILES = {"gguf_pre"}
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
 _DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
 """Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""
+_OF_ONE_START = {"retry_failed"}
 _ONLY_HOW = (
     "micro_batch_tokens",
     "checkpoint_minutes",
@@ -429,7 +430,8 @@ def parse(model: type[Spec], text: str, where: str, overrides: Mapping[str, Any]
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    kept = recipe.model_dump(mode="json", exclude={"generate": _OF_ONE_START})
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 def overrides(settings: Sequence[str]) -> dict[str, Any]:

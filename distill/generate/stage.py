@@ -8,83 +8,122 @@ from collections.abc import Collection
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
+from distill.generate.budget import Budget, Spent
+from distill.generate.sight import Sight
+from distill.generate.sources import Source, source_of
 from distill.ledger import Ledger, Recovery
 from distill.progress import bar, say
-from distill.prompts.stage import read_prompts, require_verifier
-from distill.records import Prompt
+from distill.prompts.stage import require_verifier
+from distill.prompts.table import PromptTable
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import Subject, prompts_by_asked, samples_of, tasks_by_key, wanted
+from distill.sampling.requests import Subject, prompts_by_asked
 from distill.sampling.scheduler import Limits, Progress, sample
-from distill.sampling.subjects import engine_for, foreign, in_flight, teacher_subject
+from distill.sampling.subjects import fleet_for, foreign, teacher_subject
+from distill.sampling.wanted import ABSENT, Wanted
+from distill.specs import Recipe
+from distill.teacher_specs import TeacherSpec
 
 
-def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
+def run(recipe: Recipe, run: RunDir) -> StageReport:
     """Fills `traces/`. Raises what `sampling.scheduler.sample` raises; everything answered until then is saved."""
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     settings = recipe.generate
     subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
-    prompts = list(read_prompts(run.prompts))
-    if not prompts:
+    prompts = PromptTable(run.prompts)
+    if not len(prompts):
         raise InputError("there are no prompts", given=str(run.prompts))
     if settings.engine == "imported":
         return _report_imported(run, len(prompts), prompts_by_asked(prompts, subject, texts_asked(run.imported)))
     if "math" in recipe.filter.required:
-        require_verifier(prompts, unjudged=("open",))
+        require_verifier(prompts.of_other_kinds(JUDGED), unjudged=("open",))
     with Ledger(run.traces, on_recovery=_report_recovery) as ledger:
-        refuse_foreign(ledger, prompts, subject, settings.samples)
-        total = sum(samples_of(prompt, settings.samples) for prompt in prompts)
-        missing = sum(1 for _ in wanted(prompts, subject, settings.samples, ledger))
-        progress = Progress(total, already=total - missing)
-        if progress.already:
-            say(f"generate: {progress.already} of {total} samples are there already, {missing} to go")
-        if missing:
-            engine = engine_for(teacher, settings)
-            limits = Limits(in_flight(engine, settings.concurrency), settings.max_attempts)
-            tasks = wanted(prompts, subject, settings.samples, ledger)
-            with bar("generate", total) as update:
-                sample(tasks, subject, engine, ledger, limits, progress, lambda p: update(p.done, _remark(p)))
-    return _report(run, tasks_by_key(prompts, subject, settings.samples), progress)
+        wanted = Wanted(prompts, subject, settings.samples, settings.shard)
+        there = wanted.tally(ledger.index())
+        _refuse_foreign(ledger, there, subject)
+        with source_of(recipe, teacher, wanted, ledger, run) as source:
+            progress = Progress(len(wanted), already=len(wanted) - source.missing)
+            if progress.already:
+                say(f"generate: {progress.already} of {len(wanted)} samples are there already, {source.missing} to go")
+            for line in source.lines:
+                say(f"generate: {line}")
+            if source.missing:
+                _sample(recipe, teacher, subject, ledger, source, progress, run)
+        return _report(run, wanted.tally(ledger.index()), progress, source)
 
 
-def refuse_foreign(ledger: Ledger, prompts: list[Prompt], subject: Subject, samples: int) -> None:
+JUDGED = ("math", "numeric", "open")
+"""Kinds of prompts that the math check judges, or lets pass."""
+
+
+def _sample(
+    recipe: Recipe,
+    teacher: TeacherSpec,
+    subject: Subject,
+    ledger: Ledger,
+    source: Source,
+    progress: Progress,
+    run: RunDir,
+) -> None:
+    settings = recipe.generate
+    fleet = fleet_for(teacher, settings, run.endpoints)
+    limits = Limits(
+        settings.concurrency, settings.max_attempts, settings.slice_tokens, teacher.continuation == "token_ids"
+    )
+    budget = Budget(settings, teacher, _spent(ledger))
+    with bar("generate", progress.total) as update:
+        sight = Sight(run, update, fleet, budget, source.right)
+        try:
+            sample(source.tasks, subject, fleet, ledger, limits, progress, sight, budget)
+        finally:
+            sight.log(progress)
+
+
+def _spent(ledger: Ledger) -> Spent:
+    """What the records of earlier starts were paid for."""
+    replies = sum(1 for entry in ledger.index().values() if entry.tokens)
+    return Spent(ledger.prompt_tokens, ledger.tokens, replies)
+
+
+def _refuse_foreign(ledger: Ledger, there: Counter[str], subject: Subject) -> None:
     """Raises RunError when the ledger holds answers and not one of them belongs to this recipe.
 
     Such a run was made by another teacher, sampling or set of prompts; going on would buy everything again.
     """
-    bought = {key for key, entry in ledger.index().items() if entry.answered}
-    if not bought:
-        return
-    missing = sum(1 for _ in wanted(prompts, subject, samples, bought))
-    if missing == sum(samples_of(prompt, samples) for prompt in prompts):
-        raise foreign(len(bought), ledger.folder, subject)
+    if there.total() == there[ABSENT] + there["error"]:
+        bought = sum(1 for entry in ledger.index().values() if entry.answered)
+        if bought:
+            raise foreign(bought, ledger.folder, subject)
 
 
-def _remark(progress: Progress) -> str:
-    cut = f", {progress.cut} cut" if progress.cut else ""
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.tokens_per_second:.0f} tokens/s{cut}{failed}"
-
-
-def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageReport:
+def _report(run: RunDir, found: Counter[str], progress: Progress, source: Source) -> StageReport:
     """Counts over all that the ledger holds for this recipe, and apart from them what this start added."""
-    index = run.ledger().index()
-    found = Counter(index[key].finish_reason for key in keys if key in index)
+    absent, failed = found[ABSENT] - source.spared, found["error"]
+    answered = found.total() - found[ABSENT] - failed
     counts = {
-        "samples": len(keys),
-        "answered": sum(found.values()) - found["error"],
+        "samples": found.total(),
+        "answered": answered,
         "cut": found["length"],
-        "failed": found["error"],
+        "looped": found["loop"],
+        "failed": failed,
+        **source.counts(),
         "this_start": {
             "answered": progress.answered,
             "retries": progress.retries,
             "completion_tokens": progress.completion_tokens,
+            "stopped_by": progress.stopped_by,
             "errors": dict(progress.errors.most_common(10)),
         },
     }
-    line = f"{counts['answered']} of {len(keys)} samples, {found['length']} cut at the token limit"
-    failed = [f"{found['error']} samples failed; the same command tries them again"] if found["error"] else []
-    failed += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
-    return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
+    line = f"{answered} of {found.total()} samples, {found['length']} cut at the token limit"
+    lines = [line + (f", {found['loop']} stopped as loops" if found["loop"] else ""), *source.closing_lines()]
+    if progress.stopped_by is not None:
+        lines.append(
+            f"stopped: {progress.stopped_by}; {absent} samples to go: the same command with a larger limit"
+        )
+    if failed:
+        lines.append(f"{failed} samples failed; the same command tries them again, --retry-failed them alone")
+    lines += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
+    return StageReport(counts, (run.traces,), tuple(lines), complete=not failed and absent <= 0 and not source.open)
 
 
 def _report_imported(run: RunDir, prompts: int, wanted: Collection[str]) -> StageReport:

@@ -25,7 +25,7 @@ class Concurrency:
         self.start, self.most = min(start, most), most
         self._limit = float(self.start)
         self._recent: deque[float] = deque(maxlen=WINDOW)
-        self._since = 0
+        self._since = self._round = 0
         self._best: float | None = None
         self._met_a_bound = False
         self._backed_off = 0.0
@@ -34,18 +34,34 @@ class Concurrency:
     def limit(self) -> int:
         return int(self._limit)
 
-    def answered(self, seconds: float, tokens: int | None, in_flight: int) -> None:
-        """A reply came after `seconds`, while `in_flight` requests, itself included, were at the server."""
+    def is_used(self, in_flight: int) -> bool:
+        """Whether `in_flight` requests are so many of the limit that replies tell whether a larger one would hold."""
+        return in_flight >= self._limit / 2
+
+    def answered(self, seconds: float, tokens: int | None, *, used: bool) -> None:
+        """A reply came after `seconds`; `used` is what `is_used` said when it was asked for."""
         self._recent.append(seconds / max(1, tokens or 1))
         self._since += 1
         if self._since >= WINDOW:
             self._since = 0
             median = statistics.median(self._recent)
             self._best = median if self._best is None else min(self._best, median)
-        if in_flight < self.limit or self._limit >= self.most or not self.holds:
-            return  # a limit that is not used tells nothing about a larger one
+        self._round += 1
+        if self._round >= self._limit:
+            self._round = 0
+            self._give_way()
+        if not used or self._limit >= self.most or not self.holds:
+            return
         step = 1 / self._limit if self._met_a_bound else 1.0  # doubling per round first, later one more per round
         self._limit = min(float(self.most), self._limit + step)
+
+    def _give_way(self) -> None:
+        """Once a round: what was too much, because its effect shows only a round later, is taken back."""
+        if self._best is None or self.holds:
+            return
+        share = TOLERANCE * self._best / statistics.median(self._recent)
+        self._limit = max(float(self.start), self._limit * max(BACK_OFF, share))
+        self._met_a_bound = True
 
     @property
     def holds(self) -> bool:

@@ -166,7 +166,7 @@ class Fleet:
         call = asyncio.current_task()
         assert call is not None
         endpoint.calls.add(call)
-        asked = time.monotonic()
+        asked, used = time.monotonic(), endpoint.concurrency.is_used(endpoint.in_flight)
         if endpoint.in_flight == 1:
             endpoint.last_sign = asked  # before it had nothing to do
         try:
@@ -192,7 +192,7 @@ class Fleet:
             self._alive(endpoint)
             endpoint.answered += 1
             endpoint.tokens += new
-            endpoint.concurrency.answered(now - asked, new, endpoint.in_flight)
+            endpoint.concurrency.answered(now - asked, new, used=used)
             return reply
         finally:
             endpoint.calls.discard(call)

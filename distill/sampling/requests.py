@@ -52,6 +52,8 @@ class Task:
     request: Request
     reasoning: bool = False
     """Whether the prompt wants reasoning in the reply."""
+    place: int | None = None
+    """Which of the wanted prompts it belongs to, where that is known."""
 
     @property
     def max_tokens(self) -> int:

@@ -23,8 +23,9 @@ from distill.progress import say
 from distill.records import Trace, request_seed
 from distill.sampling.cycles import cycle
 from distill.sampling.fleet import Endpoint, Fleet, FleetLimits
+from distill.sampling.listed import Listed
 from distill.sampling.requests import Subject, Task, answered, failed
-from distill.sampling.tasks import LATER, Listed, TaskSource
+from distill.sampling.tasks import LATER, TaskSource
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
 """Seconds before the second attempt, doubling each time with jitter, never longer than the latter."""
@@ -99,8 +100,8 @@ def sample(
     """Draws every task's sample and appends it, or the failure after the last attempt, to the ledger.
 
     Returns `progress`, whose `stopped_by` is what the budget said when it ended the job. Raises Interrupted after
-    Ctrl-C or SIGTERM once what was in flight is saved, EndpointError when no request can succeed, DiskFullError when the
-    ledger cannot save. Whatever was answered before is in the ledger.
+    Ctrl-C or SIGTERM once what was in flight is saved, EndpointError when no request can succeed, DiskFullError when
+    the ledger cannot save. Whatever was answered before is in the ledger.
     """
     fleet = engine if isinstance(engine, Fleet) else Fleet([engine], FleetLimits(limits.in_flight, limits.in_flight))
     source = Listed(tasks) if isinstance(tasks, Iterator) else tasks
@@ -137,7 +138,7 @@ class _Sampler:
 
     async def run(self) -> Progress:
         self.fleet.notify = self._changed.set
-        self.source.on_change(self._changed.set)
+        self.source.wake = self._changed.set
         await self.fleet.start()
         self.progress.started = time.monotonic()
         try:

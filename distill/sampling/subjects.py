@@ -11,6 +11,8 @@ from distill.engines.batching import BatchEngine
 from distill.engines.local import LocalEngine
 from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
+from distill.sampling.endpoints import LiveFile, Place, named
+from distill.sampling.fleet import Fleet, FleetLimits
 from distill.sampling.requests import Subject
 from distill.specs import folder_revision
 from distill.teacher_specs import GenerateSettings, SamplingSpec, TeacherSpec
@@ -40,6 +42,7 @@ def teacher_subject(spec: TeacherSpec, sampling: SamplingSpec, max_tokens: int |
         spec.forced_prefix,
         sampling.over(spec.sampling).sampling(seed),
         max_tokens or spec.max_tokens,
+        reasons=spec.reasons,
     )
 
 
@@ -65,8 +68,59 @@ def foreign(count: int, folder: Path, subject: Subject) -> RunError:
     )
 
 
+def fleet_for(spec: TeacherSpec, settings: GenerateSettings, live: Path) -> Fleet:
+    """Every server that a recipe asks: those at `url`, those in the file `endpoints`, else those in `live` where that
+    file is, else the teacher's own. Raises UsageError when there is none, SpecError for a file that cannot be read."""
+    if settings.engine != "openai":
+        engine = engine_for(spec, settings)
+        most = in_flight(engine, settings.concurrency)
+        return Fleet([engine], FleetLimits(most, most, patience=settings.patience))
+    limits = FleetLimits(
+        settings.concurrency,
+        max(settings.concurrency, settings.max_concurrency),
+        settings.stall_timeout,
+        settings.patience,
+    )
+
+    def build(place: Place) -> Engine:
+        return server(spec, settings, place)
+
+    file = Path(settings.endpoints) if settings.endpoints else live
+    if settings.endpoints or (file.is_file() and not settings.urls):
+        roster = LiveFile(file, build)
+        if not roster.places:
+            raise UsageError(f"{file} names no endpoint", todo="start the servers that write it, or give a url")
+        beside = [place for place in named(settings.urls) if place.name not in roster.places]
+        return Fleet([build(place) for place in (*beside, *roster.places.values())], limits, roster)
+    return Fleet([build(place) for place in named(urls_of(spec, settings))], limits)
+
+
+def urls_of(spec: TeacherSpec, settings: GenerateSettings) -> tuple[str, ...]:
+    """Addresses of the servers to ask. Raises UsageError when nothing says where they are."""
+    urls = settings.urls or ((spec.url,) if spec.url else ())
+    if not urls:
+        todo = "set generate.url, such as http://localhost:8000/v1, or generate.endpoints"
+        raise UsageError(f"nothing says where {spec.name} answers", todo=todo)
+    return urls
+
+
+def server(spec: TeacherSpec, settings: GenerateSettings, place: Place) -> Engine:
+    """The engine of one server of a teacher."""
+    from distill.engines.openai import OpenAIEngine  # brings in aiohttp
+
+    served = settings.served_model or place.model or (spec.name if spec.is_folder else spec.model)
+    return OpenAIEngine(
+        url=place.url,
+        model=served,
+        name=place.name,
+        api_key=os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV),
+        timeout=settings.request_timeout,
+        connections=max(settings.concurrency, settings.max_concurrency),
+    )
+
+
 def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
-    """The engine a recipe asks for. Raises UsageError when it cannot reach this teacher."""
+    """The one engine that a teacher is examined with. Raises UsageError when it cannot reach this teacher."""
     if settings.engine == "local":
         revision = None if spec.is_folder else spec.revision
         return LocalEngine(spec.model, name=f"local/{spec.name}", batch=settings.concurrency, revision=revision)
@@ -75,18 +129,7 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
             "the traces of this run were imported: there is no teacher here to ask",
             todo="set evaluate.models=[untrained,student], or generate.engine and the teacher to ask",
         )
-    from distill.engines.openai import OpenAIEngine  # brings in aiohttp
-
-    if not settings.urls:
-        raise UsageError("engine openai needs a url", todo="set generate.url, such as http://localhost:8000/v1")
-    served = settings.served_model or (spec.name if spec.is_folder else spec.model)
-    return OpenAIEngine(
-        url=settings.urls[0],
-        model=served,
-        api_key=os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV),
-        timeout=settings.request_timeout,
-        connections=settings.concurrency,
-    )
+    return server(spec, settings, named(urls_of(spec, settings)[:1])[0])
 
 
 def in_flight(engine: Engine, concurrency: int) -> int:

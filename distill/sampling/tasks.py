@@ -1,11 +1,9 @@
-"""What the scheduler draws its work from: samples one at a time, only when there is room for one.
-
-Knows nothing about how they are chosen.
-"""
+"""What a scheduler asks for next: the protocol between it and whoever decides what is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
@@ -20,33 +18,35 @@ class Later(Enum):
 
 
 LATER: Final = Later.LATER
-"""Taken instead of a task: nothing may be asked before something is settled."""
+"""Instead of a task: nothing may be asked now; what is still in flight or being judged decides what comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Where a source of tasks stands, in samples, those of earlier starts included. Cheap enough for every reply."""
+
+    settled: int
+    """Asked and recorded, as an answer or a failure."""
+    most: int
+    """That can be wanted in all."""
+    spared: int = 0
+    """Of those, that are certain not to be wanted any more."""
+    right: int | None = None
+    """Found right so far; None where nobody looks."""
+    solved: int | None = None
+    """Prompts with enough right answers; None where nobody looks."""
 
 
 class TaskSource(Protocol):
-    """Gives tasks out one by one and is told what became of each."""
+    """Decides which sample comes next. Used from one thread, that of the event loop."""
+
+    wake: Callable[[], None]
+    """Set by the scheduler; called in the event loop's thread when `take` after a LATER would give something else."""
 
     def take(self) -> Task | Later | None:
-        """The next sample to draw; LATER while that depends on what is in flight; None when there is nothing left."""
+        """The next sample to ask for; None when nothing is left at all. Raises what keeps it from ever knowing."""
 
     def settled(self, task: Task, trace: Trace | None) -> None:
-        """`trace` is what was recorded: an answer, or a failure. None: the task was given back unanswered."""
+        """The last word on a task that was taken: its record, or None when there is none and nobody asks any more."""
 
-    def on_change(self, wake: Callable[[], None]) -> None:
-        """`wake` is to be called, in the event loop's thread, whenever `take` would no longer say LATER."""
-
-
-class Listed:
-    """A TaskSource of tasks that do not depend on each other."""
-
-    def __init__(self, tasks: Iterator[Task]) -> None:
-        self._tasks = tasks
-
-    def take(self) -> Task | None:
-        return next(self._tasks, None)
-
-    def settled(self, task: Task, trace: Trace | None) -> None:
-        """Nothing depends on it."""
-
-    def on_change(self, wake: Callable[[], None]) -> None:
-        """Nothing changes."""
+    def outlook(self) -> Outlook: ...
