@@ -351,10 +351,8 @@ def request_seed(sampling: Sampling, key: str, *, after: int = 0, again: int = 0
     """
     if sampling.seed is None:
         return None
-    drawn_by: list[int | str] = [sampling.seed, key]
-    if after or again:
-        drawn_by += [after, again]
-    return int(sha256_of(drawn_by)[:8], 16) & 0x7FFFFFFF
+    drawn_by = f'[{sampling.seed},"{key}"' + (f",{after},{again}]" if after or again else "]")
+    return int(hashlib.sha256(drawn_by.encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
 
 
 @dataclass(frozen=True, slots=True)

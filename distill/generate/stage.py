@@ -117,9 +117,7 @@ def _report(run: RunDir, found: Counter[str], progress: Progress, source: Source
     line = f"{answered} of {found.total()} samples, {found['length']} cut at the token limit"
     lines = [line + (f", {found['loop']} stopped as loops" if found["loop"] else ""), *source.closing_lines()]
     if progress.stopped_by is not None:
-        lines.append(
-            f"stopped: {progress.stopped_by}; {absent} samples to go: the same command with a larger limit"
-        )
+        lines.append(f"stopped: {progress.stopped_by}; {absent} samples to go: the same command with a larger limit")
     if failed:
         lines.append(f"{failed} samples failed; the same command tries them again, --retry-failed them alone")
     lines += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from distill.contract import ReasoningFormat, parse_reply
+from distill.contract import Parsed, ReasoningFormat, parse_reply
 from distill.engines import Reply, Request, TokenIds
 from distill.files import now, sha256_of
 from distill.records import (
+    FinishReason,
     Message,
     Prompt,
     Sampling,
@@ -106,7 +107,7 @@ def prompts_by_asked(
     return {**found, **{asked: by_text[text] for asked, text in (texts or {}).items() if text in by_text}}
 
 
-def task_for(prompt: Prompt, subject: Subject, sample: int, *, again: int = 0) -> Task:
+def task_for(prompt: Prompt, subject: Subject, sample: int, *, again: int = 0, place: int | None = None) -> Task:
     """`again` counts replies to this very sample that were failures: the next is drawn with another seed."""
     messages = subject.messages(prompt)
     asked = asked_hash(messages, subject.forced_prefix)
@@ -114,7 +115,7 @@ def task_for(prompt: Prompt, subject: Subject, sample: int, *, again: int = 0) -
     drawn_by = sha256_of([asked, sample]) if subject.common_numbers else key
     seed = request_seed(subject.sampling, drawn_by, again=again)
     request = Request(key, messages, subject.sampling, subject.max_tokens, seed)
-    return Task(key, asked, prompt.id, sample, request, prompt.reasoning == "required")
+    return Task(key, asked, prompt.id, sample, request, prompt.reasoning == "required", place)
 
 
 def continuation(trace: Trace, max_tokens: int) -> Task:
@@ -146,7 +147,10 @@ def answered(
     One without the reasoning that its teacher always gives is a failure; its text is kept all the same.
     """
     ids = reply.token_ids if goes_on and not looping else None
-    trace = Trace(
+    finish: FinishReason = "loop" if looping else reply.finish_reason
+    parsed = _parsed(reply.text, reply.reasoning, finish, subject.reasoning_format, subject.forced_prefix)
+    bare = subject.reasons and task.reasoning and parsed.reasoning is None and finish == "stop"
+    return Trace(
         key=task.key,
         asked=task.asked,
         revision=revision,
@@ -154,7 +158,11 @@ def answered(
         sample=task.sample,
         raw=reply.text,
         raw_reasoning=reply.reasoning,
-        finish_reason="loop" if looping else reply.finish_reason,
+        reasoning=parsed.reasoning,
+        answer=None if bare else parsed.answer,
+        fault=None if bare else parsed.fault,
+        error=NO_REASONING if bare else None,
+        finish_reason="error" if bare else finish,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         reasoning_tokens=reply.reasoning_tokens,
@@ -168,10 +176,6 @@ def answered(
         prompt_ids=ids.prompt if ids is not None else None,
         output_ids=ids.output if ids is not None else None,
     )
-    derived = derive(trace, subject.reasoning_format, subject.forced_prefix)
-    if subject.reasons and task.reasoning and derived.reasoning is None and derived.finish_reason == "stop":
-        return replace(derived, finish_reason="error", answer=None, fault=None, error=NO_REASONING)
-    return derived
 
 
 def failed(task: Task, subject: Subject, endpoint: str, error: str, revision: int, attempts: int) -> Trace:
@@ -199,6 +203,12 @@ def derive(trace: Trace, style: ReasoningFormat, forced_prefix: str) -> Trace:
     """`reasoning`, `answer` and `fault` of a trace, derived from its raw reply; a failure has none."""
     if trace.finish_reason == "error":
         return trace
-    cut = trace.finish_reason in ("length", "loop")
-    parsed = parse_reply(trace.raw, trace.raw_reasoning, style, forced_prefix=forced_prefix, cut=cut)
+    parsed = _parsed(trace.raw, trace.raw_reasoning, trace.finish_reason, style, forced_prefix)
     return replace(trace, reasoning=parsed.reasoning, answer=parsed.answer, fault=parsed.fault)
+
+
+def _parsed(
+    raw: str, raw_reasoning: str | None, finish: FinishReason, style: ReasoningFormat, forced_prefix: str
+) -> Parsed:
+    """A reply taken apart; one that was stopped, by its limit or as a loop, is cut."""
+    return parse_reply(raw, raw_reasoning, style, forced_prefix=forced_prefix, cut=finish in ("length", "loop"))

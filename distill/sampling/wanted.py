@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Protocol
 
 from distill.ledger import Entry
@@ -87,7 +86,7 @@ class Wanted:
         return self.task(place, sample, again=entry.revision + 1 if entry.tokens else 0)
 
     def task(self, place: int, sample: int, *, again: int = 0) -> Task:
-        return replace(task_for(self.prompt(place), self.subject, sample, again=again), place=place)
+        return task_for(self.prompt(place), self.subject, sample, again=again, place=place)
 
     def cut(self, index: Mapping[str, Entry], goes_on: Callable[[Entry], bool]) -> set[str]:
         """Keys of samples that are there and of which `goes_on` says that more is wanted."""
@@ -95,9 +94,11 @@ class Wanted:
         return {key for key, entry in entries if entry is not None and goes_on(entry)}
 
 
-def _hashes(
-    prompts: Iterable[Prompt], subject: Subject, samples: int, shard: str | None
-) -> Iterator[tuple[str, int, int]]:
+Found = tuple[str, int, int]
+"""Hash of what is asked, the row of its prompt, how many samples of it are wanted."""
+
+
+def _hashes(prompts: Iterable[Prompt], subject: Subject, samples: int, shard: str | None) -> Iterator[Found]:
     for row, prompt in enumerate(prompts):
         asked = asked_hash(subject.messages(prompt), subject.forced_prefix)
         if in_shard(asked, shard):
@@ -118,8 +119,5 @@ def _without_repeats(found: Iterable[Found]) -> tuple[bytearray, array[int], arr
     if len(first) == len(rows):
         return asked, rows, samples
     kept = np.sort(first)
-    return (
-        bytearray(hashes[kept].tobytes()),
-        array("Q", (rows[i] for i in kept)),
-        array("Q", (samples[i] for i in kept)),
-    )
+    rows, samples = array("Q", (rows[i] for i in kept)), array("Q", (samples[i] for i in kept))
+    return bytearray(hashes[kept].tobytes()), rows, samples
