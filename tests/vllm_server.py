@@ -169,7 +169,7 @@ BEGUN = [504, 3575, 282]
 """Those of "The capital of", with which the greedy answer begins."""
 IDS = {"return_token_ids": True, "skip_special_tokens": False, "temperature": 0}
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
-GENERATED = "generation_tokens"
+GENERATED = ":generation_tokens_"
 """Lines of the metrics that are recorded."""
 
 
