@@ -165,7 +165,7 @@ def _events_of_ids(found: Cut, tokens: Tokens, reasoning_field: str, event: Any)
     ends, inside, told = found.said.finish_reason == "stop", found.said.reasoning is not None, ""
     body = found.ids[:-1] if ends else found.ids
     for place, one in enumerate(body):
-        if tokens.contents[one] == CLOSE.encode():
+        if inside and tokens.contents[one] == CLOSE.encode():
             inside, told = False, tokens.decode(body[: place + 1])
             yield event({}, [one])
             continue
