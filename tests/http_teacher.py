@@ -167,14 +167,14 @@ class HttpTeacher:
     # --- what it is asked -------------------------------------------------------------------------------------------
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(Seen(request.path, dict(request.headers)))
+        self.requests.append(seen_of(request))
         await self._thawed.wait()
         if not self.lists_models:
             return not_found()
         return self._unauthorized(request) or web.json_response(models_body(self.model))
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append(Seen(request.path, dict(request.headers)))
+        self.requests.append(seen_of(request))
         await self._thawed.wait()
         if not self.metrics:
             return not_found()
@@ -185,7 +185,7 @@ class HttpTeacher:
         return web.Response(text="\n".join([*lines, f"{name}{labels} {count}", ""]))
 
     async def _detokenize(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen(request.path, dict(request.headers), json.loads(await request.read()))
+        seen = seen_of(request, json.loads(await request.read()))
         self.requests.append(seen)
         await self._thawed.wait()
         if not self.continues:
@@ -193,7 +193,7 @@ class HttpTeacher:
         return self._unauthorized(request) or web.json_response({"prompt": self.tokens.decode(seen.body["tokens"])})
 
     async def _asked(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen(request.path, dict(request.headers), json.loads(await request.read()))
+        seen = seen_of(request, json.loads(await request.read()))
         self.requests.append(seen)
         number = next(self._numbers)
         fault = self.faults(number, seen)
@@ -296,6 +296,11 @@ class HttpTeacher:
         reason = said.finish_reason if len(ids) <= limit else "length"
         text = self.tokens.shown(prompt, ids[:limit])
         return Cut(Said(text, None, reason), len(prompt), len(ids[:limit]), prompt, ids[:limit])
+
+
+def seen_of(request: web.Request, body: dict[str, Any] | None = None) -> Seen:
+    peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+    return Seen(request.path, dict(request.headers), body or {}, peer[1] if peer else 0)
 
 
 def json_of(body: dict[str, Any]) -> web.Response:

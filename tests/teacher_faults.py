@@ -40,6 +40,8 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: dict[str, Any] = field(default_factory=dict)
+    port: int = 0
+    """Of the client, so that connections can be told apart."""
 
     @property
     def question(self) -> str:

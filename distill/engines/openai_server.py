@@ -95,7 +95,7 @@ class Server:
             ),
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             cookie_jar=aiohttp.DummyCookieJar(),
-            **(_proxy_for(self._places[CHAT]) if remote else {}),
+            proxy=_proxy_for(self._places[CHAT]) if remote else None,
         )
 
     async def close(self) -> None:
@@ -188,20 +188,15 @@ def _places(parts: SplitResult) -> dict[str, yarl.URL]:
     return {place: yarl.URL(parts._replace(path=path, fragment="").geturl()) for place, path in paths.items()}
 
 
-def _proxy_for(url: yarl.URL) -> dict[str, Any]:
-    """The environment's proxy for this address, as options of a session. With `trust_env` aiohttp would look it up,
-    and read ~/.netrc, at every request."""
+def _proxy_for(url: yarl.URL) -> yarl.URL | None:
+    """The environment's proxy for this address, with its login if it has one. With `trust_env` aiohttp would look it
+    up, and read ~/.netrc, at every request."""
     from urllib.request import getproxies, proxy_bypass
 
-    import aiohttp
     import yarl
 
     found = getproxies().get(url.scheme)
-    if not found or proxy_bypass(url.host or ""):
-        return {}
-    proxy = yarl.URL(found)
-    login = aiohttp.BasicAuth(proxy.user, proxy.password or "") if proxy.user else None
-    return {"proxy": proxy.with_user(None), "proxy_auth": login}
+    return yarl.URL(found) if found and not proxy_bypass(url.host or "") else None
 
 
 def _watched_socket(address: tuple[Any, ...]) -> socket.socket:
