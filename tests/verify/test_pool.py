@@ -64,7 +64,7 @@ def test_few_outcomes_are_held_behind_one_that_takes_long() -> None:
     def orders() -> Iterator[Item]:
         nonlocal taken
         yield "hang", 0
-        for taken in range(1, MOST_HELD + 500):  # noqa: B007
+        for taken in range(1, MOST_HELD + 500):
             yield "judge", taken
 
     with VerifierPool(OBEY, workers=2, seconds=2.0) as pool:
