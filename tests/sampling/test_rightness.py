@@ -54,7 +54,16 @@ def test_right_is_what_the_filter_lets_pass() -> None:
     open_ = Prompt("Why?", kind="open")
     code = Prompt("Write it", kind="code")
     strict, bare = replace(MATH, question="2+2"), replace(MATH, question="2 + 2 =", reasoning="none")
-    texts = [RIGHT, WRONG, UNLIKE, "\\boxed{4}", "<think>\nadd", "<think>\na\n</think>\n\n", "<think>\n</think>\n\n4", ""]
+    texts = [
+        RIGHT,
+        WRONG,
+        UNLIKE,
+        "\\boxed{4}",
+        "<think>\nadd",
+        "<think>\na\n</think>\n\n",
+        "<think>\n</think>\n\n4",
+        "",
+    ]
     pairs = [(p, trace(t, p, sample=n)) for p in (MATH, strict, bare, open_, code) for n, t in enumerate(texts)]
     pairs += [(MATH, trace(RIGHT, sample=20, finish="length")), (replace(MATH, answer=None), trace(RIGHT, sample=21))]
     pairs += [(MATH, replace(trace(RIGHT, sample=22), finish_reason="loop"))]
@@ -67,7 +76,9 @@ def test_right_is_what_the_filter_lets_pass() -> None:
     assert len(found) >= 9, found
 
 
-@pytest.mark.parametrize("answer", ["\\boxed{4}", "\\boxed{5}", "", None, " ", "4", "\\boxed{8/2}", "\\boxed{4", "x" * 9])
+@pytest.mark.parametrize(
+    "answer", ["\\boxed{4}", "\\boxed{5}", "", None, " ", "4", "\\boxed{8/2}", "\\boxed{4", "x" * 9]
+)
 @pytest.mark.parametrize("gold", ["4", "", None, " ", "\\text{}", "8/2"])
 def test_what_is_told_by_the_text_is_what_the_verifier_says(answer: str | None, gold: str | None) -> None:
     at_once = told_at_once(answer, gold)
@@ -192,7 +203,8 @@ def test_a_verdict_is_kept_for_later_starts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"key": "0" * 64}, {"revision": 1}, {"created": "2026-01-01"}, {"created": ""}, {"finish_reason": "loop"}]
+    "changed",
+    [{"key": "0" * 64}, {"revision": 1}, {"created": "2026-01-01"}, {"created": ""}, {"finish_reason": "loop"}],
 )
 def test_a_verdict_belongs_to_one_record(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "early-verdicts.log"
