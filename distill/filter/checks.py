@@ -1,6 +1,6 @@
 """The checks that only filtering has: small functions that return a named reason and delete nothing.
 
-Those of a trace's form are in verify/form.py. What a verdict means for training is the recipe's `keep` rule, not theirs.
+Those of a trace's form are in verify/form.py. What a verdict means for training is decided by the recipe's `keep` rule.
 """
 
 from __future__ import annotations
