@@ -25,7 +25,7 @@ from distill.train_specs import TrainSettings
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
 CHECKS = ("finished", "think_format", "math", "duplicate")
-"""Names of the checks in distill/filter/checks.py; a test holds the two equal."""
+"""Names of the checks in distill/verify/form.py and distill/filter/checks.py; a test holds the two equal."""
 STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
