@@ -63,9 +63,10 @@ class BatchApiEngine:
         timeout: float = 600.0,
     ) -> None:
         self.name, self.model, self.capacity = name, model, capacity
-        self._most, self._most_bytes, self._gather = batch_requests, batch_bytes, gather_seconds
+        self._most_bytes, self._gather = batch_bytes, gather_seconds
         self._size = batch_requests
-        """Requests per batch at present: fewer after the provider wanted less."""
+        """Requests per batch at present: fewer after the provider wanted less, then growing again up to `_ceiling`."""
+        self._ceiling = batch_requests
         self._server = OpenAIEngine(url=url, model=model, api_key=api_key)
         self._provider = Provider(url=url, api_key=api_key, timeout=timeout)
         self._state, self._answered = BatchState(state), answered
@@ -96,6 +97,7 @@ class BatchApiEngine:
             for known in self._state.open(self._answered):
                 entries = {name: Entry(asked) for name, asked in known.asked.items()}
                 batch = Handed(known.uuid, entries, known.input_file, known.planned, known.provider_id, adopted=True)
+                batch.finished = known.finished
                 self._keep(batch)
         except BaseException:
             await self.close()
@@ -171,7 +173,8 @@ class BatchApiEngine:
             return
         entry.size = len(self._line(entry.request))
         if entry.size > self._most_bytes:
-            return entry.settle(RefusedError(f"a request of {entry.size} bytes is larger than a whole batch may be"))
+            entry.settle(RefusedError(f"a request of {entry.size} bytes is larger than a whole batch may be"))
+            return
         self._queue[key] = entry
         self._queued_bytes += entry.size
         self._arrived.set()
@@ -195,7 +198,7 @@ class BatchApiEngine:
                 try:
                     await self._submit(batch)
                 except DistillError as error:
-                    self._fail(batch, self._unable(error))
+                    self._fail(batch, error)
                 except Exception as error:  # noqa: BLE001  # those who wait have to hear of it, whatever it is
                     self._fail(batch, EndpointError("the batch failed", given=f"{type(error).__name__}: {error}"))
             if self._queue:
@@ -248,10 +251,16 @@ class BatchApiEngine:
         name = f"{batch.uuid}.jsonl"
         try:
             input_file = await patiently(self._provider, lambda: self._provider.upload(name, content))
+        except (GoneError, RefusedError) as error:
+            raise self._unable(error) from error
         except TooMuchError as error:
-            return self._too_much(batch, error)
+            if len(batch.entries) == 1:  # the file is too large, and will be no smaller
+                raise RefusedError(error.what) from error
+            self._too_much(batch, error)
+            return
         if not batch.wanted:
-            return self._forget(batch)
+            self._forget(batch)
+            return
         planned = time.time()
         self._state.plan(batch.uuid, input_file, {name: entry.asked for name, entry in batch.entries.items()})
         batch.input_file, batch.planned = input_file, planned
@@ -260,16 +269,19 @@ class BatchApiEngine:
             await asyncio.shield(self._creating)
         except AttemptError as error:
             if error.sent:  # it may have been created all the same
-                return self._watch(batch)
+                self._watch(batch)
+                return
             self._give_up(batch, error.what)
             if isinstance(error, TooMuchError):
-                return self._too_much(batch, error)
+                self._too_much(batch, error)
+                return
             wait = min(error.retry_after or 0.0, follow.LONGEST_RETRY_AFTER)
             self._not_before = time.monotonic() + max(wait, follow.POLL_SECONDS)
-            return self._requeue(batch)
+            self._requeue(batch)
+            return
         except (GoneError, RefusedError, EndpointError) as error:
             self._give_up(batch, error.what)
-            raise
+            raise self._unable(error) from error
         self._watch(batch)
 
     async def _create(self, batch: Handed) -> None:
@@ -279,11 +291,11 @@ class BatchApiEngine:
 
     def _too_much(self, batch: Handed, error: TooMuchError) -> None:
         """Smaller batches from now on; the next one when one of ours has ended, or soon where there is none."""
-        if len(batch.names) == 1 and not batch.input_file and "413" in error.what:
-            return self._fail(batch, RefusedError(error.what))
         self._size = max(1, min(self._size, len(batch.names)) // 2)
         others = [one for one in self._batches.values() if one is not batch and one.provider_id and not one.finished]
-        seconds = ROOM_SECONDS if others or self._size == 1 else follow.LONGEST_POLL
+        if not others:
+            self._ceiling = max(1, len(batch.names) - 1)
+        seconds = ROOM_SECONDS if others or len(batch.names) == 1 else follow.LONGEST_POLL
         self._ended.clear()
         self._not_before = time.monotonic() + min(error.retry_after or 0.0, follow.LONGEST_RETRY_AFTER)
         self._room_at = time.monotonic() + seconds
@@ -353,13 +365,15 @@ class BatchApiEngine:
             found = await follow.look_for(self._provider, batch)
             if found is None:
                 self._give_up(batch, "the provider never created it")
-                return self._requeue(batch)
+                self._requeue(batch)
+                return
             batch.provider_id = found.id
             self._state.created(batch.uuid, found.id)
         ended = await follow.until_ended(self._provider, batch, batch.provider_id)
         self._ended.set()
         if ended.status == "failed":
-            return self._did_nothing(batch, ended)
+            self._did_nothing(batch, ended)
+            return
         while batch.wanted:
             if batch.adopted:
                 await follow.until_quiet(batch, self._gather)
@@ -393,15 +407,16 @@ class BatchApiEngine:
         if not batch.finished:
             self._state.finished(batch.uuid, failed)
             batch.finished = True
-            self._size = min(self._most, self._size + max(1, self._size // 10))
+            self._size = min(self._ceiling, self._size + max(1, self._size // 10))
 
     def _settle(self, entry: Entry, outcome: Reply | AttemptError | RefusedError) -> None:
         """A reply that was cut earlier than its caller wants it, as its batch had a lower max_tokens, is asked anew."""
         short = isinstance(outcome, Reply) and outcome.finish_reason == "length"
         if short and entry.request is not None and entry.asked.max_tokens < entry.request.max_tokens:
             asked = Asked(entry.asked.digest, entry.request.max_tokens)
-            return self._enqueue(Entry(asked, entry.request, waiting=entry.waiting))
-        return entry.settle(outcome)
+            self._enqueue(Entry(asked, entry.request, waiting=entry.waiting))
+            return
+        entry.settle(outcome)
 
     def _drop(self, batch: Handed, name: str) -> None:
         del batch.entries[name]
@@ -413,18 +428,20 @@ class BatchApiEngine:
         self._give_up(batch, "; ".join(fault.message for fault in ended.faults[:3]) or "failed")
         limits = [fault for fault in ended.faults if is_too_much(fault)]
         if limits:
-            return self._too_much(batch, TooMuchError(f"the provider failed a batch: {limits[0].message}"))
+            self._too_much(batch, TooMuchError(f"the provider failed a batch: {limits[0].message}"))
+            return
         whole = [fault for fault in ended.faults if fault.line is None or fault.line > len(batch.names)]
         if whole or not ended.faults:
             told = whole[0].message if whole else "it gives no reason"
             todo = "mend what it says and start the same command again; nothing of this batch was paid for"
             error = EndpointError(f"the provider failed a batch: {told}", given=self._provider.shown, todo=todo)
-            return self._fail(batch, error)
+            self._fail(batch, error)
+            return
         for fault in ended.faults:
             assert fault.line is not None
             name = batch.names[fault.line - 1]
             batch.entries[name].settle(RefusedError(f"the provider refuses it: {fault.message}"))
-        return self._requeue(batch)
+        self._requeue(batch)
 
     def _gone(self, batch: Handed, error: GoneError) -> DistillError:
         """The provider does not know a batch, or its files. Once results are no longer kept, their requests are free to

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -158,7 +158,7 @@ class Provider:
                 return None
             after = batches[-1].id
 
-    async def lines(self, file_id: str) -> AsyncIterator[bytes]:
+    async def lines(self, file_id: str) -> AsyncGenerator[bytes, None]:
         """The lines of a file, one after another. Raises AttemptError when it breaks off, also inside a line."""
         rest = bytearray()
         async with self._response("GET", f"/files/{file_id}/content", allow_redirects=True) as response:
@@ -276,12 +276,12 @@ def read_line(line: bytes, endpoint: str) -> Line:
             return Line(custom_id, read_reply(body, endpoint))
     except (AttemptError, RefusedError) as failure:
         return Line(custom_id, failure)
-    told = error if error else body
+    told = error or body
     told = {"message": told} if isinstance(told, str) else told
     message = excerpt(server_message(json.dumps(told).encode())) if told else "it gives no reason"
     refused = isinstance(status, int) and 400 <= status < 500 and status not in (*PASSING_STATUS, *KEY_STATUS)
     kind = RefusedError if refused else AttemptError
-    return Line(custom_id, kind(f"the provider answers {status if status else 'without a status'}: {message}"))
+    return Line(custom_id, kind(f"the provider answers {status or 'without a status'}: {message}"))
 
 
 def _line_fault(fault: dict[str, Any]) -> LineFault:

@@ -45,6 +45,7 @@ class Known:
     planned: float
     asked: dict[str, Asked] = field(repr=False)
     provider_id: str | None = None
+    finished: bool = False
 
 
 class BatchState:
@@ -159,6 +160,7 @@ def _note(found: dict[str, Known], event: Any) -> None:
     elif kind == "created" and uuid in found:
         found[uuid].provider_id = event["provider_id"]
     elif kind == "finished" and uuid in found:
+        found[uuid].finished = True
         for name in event["failed"]:
             found[uuid].asked.pop(name, None)
     elif kind in ("dropped", "done"):
