@@ -135,7 +135,7 @@ class BatchApiEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        out = [batch for batch in self._batches.values() if batch.input_file and not batch.finished]
+        out = [batch for batch in self._batches.values() if batch.input_file and batch.entries and not batch.finished]
         if out:
             requests = sum(len(batch.entries) for batch in out)
             say(f"{len(out)} batches with {requests} requests stay with the provider; the next start collects them")
@@ -291,7 +291,7 @@ class BatchApiEngine:
 
     def _too_much(self, batch: Handed, error: TooMuchError) -> None:
         """Smaller batches from now on; the next one when one of ours has ended, or soon where there is none."""
-        self._size = max(1, min(self._size, len(batch.names)) // 2)
+        self._size = max(1, min(self._size, len(batch.names) // 2))
         others = [one for one in self._batches.values() if one is not batch and one.provider_id and not one.finished]
         if not others:
             self._ceiling = max(1, len(batch.names) - 1)
@@ -398,14 +398,18 @@ class BatchApiEngine:
             self._drop(batch, line.custom_id)
             self._settle(entry, line.outcome)
 
-        heard = await follow.read_results(self._provider, ended, self.name, take)
-        for name in [name for name in batch.entries if name not in heard]:
-            entry = batch.entries[name]
-            self._drop(batch, name)
-            entry.settle(AttemptError(ENDINGS[ended.status]))
-            failed.append(name)
+        try:
+            heard = await follow.read_results(self._provider, ended, self.name, take)
+            for name in [name for name in batch.entries if name not in heard]:
+                failed.append(name)
+                entry = batch.entries[name]
+                self._drop(batch, name)
+                entry.settle(AttemptError(ENDINGS[ended.status]))
+        finally:  # also where the engine closes in the middle, as it may once the last caller has its reply
+            if failed:
+                self._state.failed(batch.uuid, failed)
         if not batch.finished:
-            self._state.finished(batch.uuid, failed)
+            self._state.finished(batch.uuid)
             batch.finished = True
             self._size = min(self._ceiling, self._size + max(1, self._size // 10))
 

@@ -5,7 +5,8 @@ Append-only, one checksummed line per event, each on disk before anything that f
 - `planned`: a batch will be created now; its own id and what it asks, by custom id
 - `created`: the provider's id of it; a batch without this line may exist there or not
 - `dropped`: it does not exist there, or did none of its work: whatever is still wanted of it is asked for anew
-- `finished`: its results were handed out; `failed` lists the requests that have no reply in them
+- `failed`: these of its requests have no reply in its results: they are asked for anew
+- `finished`: its results were read to the end; they are read again for whoever asks for a reply in them
 - `done`: nothing of it is wanted any more
 
 Knows nothing about HTTP, replies or ledgers.
@@ -93,8 +94,12 @@ class BatchState:
     def dropped(self, uuid: str, why: str) -> None:
         self._write({"event": "dropped", "batch": uuid, "why": why})
 
-    def finished(self, uuid: str, failed: list[str]) -> None:
-        self._write({"event": "finished", "batch": uuid, "failed": failed})
+    def failed(self, uuid: str, ids: list[str]) -> None:
+        """These requests have no reply in its results, and somebody was told so."""
+        self._write({"event": "failed", "batch": uuid, "ids": ids})
+
+    def finished(self, uuid: str) -> None:
+        self._write({"event": "finished", "batch": uuid})
 
     def close(self) -> None:
         """Gives the file and its lock back; may be called twice."""
@@ -161,9 +166,14 @@ def _note(found: dict[str, Known], event: Any) -> None:
         found[uuid].provider_id = event["provider_id"]
     elif kind == "finished" and uuid in found:
         found[uuid].finished = True
-        for name in event["failed"]:
+    elif kind == "failed" and uuid in found:
+        for name in event["ids"]:
             found[uuid].asked.pop(name, None)
     elif kind in ("dropped", "done"):
         found.pop(uuid, None)
-    elif kind not in ("created", "finished"):  # of a batch whose `planned` line was altered: nothing to attach to
+    elif kind not in (
+        "created",
+        "failed",
+        "finished",
+    ):  # of a batch whose `planned` line was altered: nothing to attach to
         raise ValueError(f"an event {kind}")
