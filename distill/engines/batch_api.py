@@ -97,7 +97,7 @@ class BatchApiEngine:
             for known in self._state.open(self._answered):
                 entries = {name: Entry(asked) for name, asked in known.asked.items()}
                 batch = Handed(known.uuid, entries, known.input_file, known.planned, known.provider_id, adopted=True)
-                batch.finished = known.finished
+                batch.ended = known.ended
                 self._keep(batch)
         except BaseException:
             await self.close()
@@ -122,9 +122,13 @@ class BatchApiEngine:
         await self._server.probe()
 
     async def progress(self) -> float | None:
-        """Requests that the provider has completed in all batches that this process looked at. It may stand still for
-        hours while a batch waits its turn there."""
-        return float(self._completed_before + sum(batch.completed for batch in self._batches.values()))
+        """None: while a batch waits its turn nothing moves for hours, and nothing is wrong. `completed` tells more."""
+        return None
+
+    @property
+    def completed(self) -> int:
+        """Requests that the provider has completed in all batches that this process looked at."""
+        return self._completed_before + sum(batch.completed for batch in self._batches.values())
 
     async def close(self) -> None:
         """Gives connections and the state file back. Batches go on at the provider, and the next start finds them."""
@@ -135,7 +139,7 @@ class BatchApiEngine:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        out = [batch for batch in self._batches.values() if batch.input_file and batch.entries and not batch.finished]
+        out = [batch for batch in self._batches.values() if batch.input_file and batch.entries and not batch.ended]
         if out:
             requests = sum(len(batch.entries) for batch in out)
             say(f"{len(out)} batches with {requests} requests stay with the provider; the next start collects them")
@@ -163,7 +167,7 @@ class BatchApiEngine:
             if not batch.watched:
                 self._watch(batch)
             return
-        self._enqueue(Entry(asked, request, waiting=[waiting]))
+        self._enqueue(Entry(asked, request, _line(request.id, body), [waiting]))
 
     def _enqueue(self, entry: Entry) -> None:
         assert entry.request is not None
@@ -171,21 +175,16 @@ class BatchApiEngine:
         if key in self._queue:
             self._queue[key].waiting += entry.waiting
             return
-        entry.size = len(self._line(entry.request))
-        if entry.size > self._most_bytes:
-            entry.settle(RefusedError(f"a request of {entry.size} bytes is larger than a whole batch may be"))
+        entry.line = entry.line or _line(entry.request.id, self._body(entry.request))
+        if len(entry.line) > self._most_bytes:
+            entry.settle(RefusedError(f"a request of {len(entry.line)} bytes is larger than a whole batch may be"))
             return
         self._queue[key] = entry
-        self._queued_bytes += entry.size
+        self._queued_bytes += len(entry.line)
         self._arrived.set()
 
     def _body(self, request: Request) -> dict[str, Any]:
         return request_body(dataclasses.replace(request, token_ids=False), self.model)
-
-    def _line(self, request: Request) -> bytes:
-        """One line of an input file."""
-        line = {"custom_id": request.id, "method": "POST", "url": ENDPOINT, "body": self._body(request)}
-        return json.dumps(line, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
     async def _submit_all(self) -> None:
         """Hands over batch after batch, as requests arrive."""
@@ -232,12 +231,12 @@ class BatchApiEngine:
         for key, entry in self._queue.items():
             if not entry.wanted:
                 continue
-            if key[0] in taken or len(taken) >= self._size or size + entry.size > self._most_bytes:
+            if key[0] in taken or len(taken) >= self._size or size + len(entry.line) > self._most_bytes:
                 left[key] = entry
                 continue
             taken[key[0]] = entry
-            size += entry.size
-        self._queue, self._queued_bytes = left, sum(entry.size for entry in left.values())
+            size += len(entry.line)
+        self._queue, self._queued_bytes = left, sum(len(entry.line) for entry in left.values())
         if not taken:
             return None
         batch = Handed(str(uuid.uuid4()), taken, watched=True)
@@ -247,7 +246,7 @@ class BatchApiEngine:
     # --- handing over ------------------------------------------------------------------------------------------------
 
     async def _submit(self, batch: Handed) -> None:
-        content = b"".join(self._line(entry.request) for entry in batch.entries.values() if entry.request)
+        content = b"".join(entry.line for entry in batch.entries.values())
         name = f"{batch.uuid}.jsonl"
         try:
             input_file = await patiently(self._provider, lambda: self._provider.upload(name, content))
@@ -261,6 +260,8 @@ class BatchApiEngine:
         if not batch.wanted:
             self._forget(batch)
             return
+        for entry in batch.entries.values():
+            entry.line = b""  # the provider has them
         planned = time.time()
         self._state.plan(batch.uuid, input_file, {name: entry.asked for name, entry in batch.entries.items()})
         batch.input_file, batch.planned = input_file, planned
@@ -292,7 +293,7 @@ class BatchApiEngine:
     def _too_much(self, batch: Handed, error: TooMuchError) -> None:
         """Smaller batches from now on; the next one when one of ours has ended, or soon where there is none."""
         self._size = max(1, min(self._size, len(batch.names) // 2))
-        others = [one for one in self._batches.values() if one is not batch and one.provider_id and not one.finished]
+        others = [one for one in self._batches.values() if one is not batch and one.provider_id and not one.ended]
         if not others:
             self._ceiling = max(1, len(batch.names) - 1)
         seconds = ROOM_SECONDS if others or len(batch.names) == 1 else follow.LONGEST_POLL
@@ -374,6 +375,10 @@ class BatchApiEngine:
         if ended.status == "failed":
             self._did_nothing(batch, ended)
             return
+        if not batch.ended:
+            self._state.ended(batch.uuid)
+            batch.ended = True
+            self._size = min(self._ceiling, self._size + max(1, self._size // 10))
         while batch.wanted:
             if batch.adopted:
                 await follow.until_quiet(batch, self._gather)
@@ -408,10 +413,6 @@ class BatchApiEngine:
         finally:  # also where the engine closes in the middle, as it may once the last caller has its reply
             if failed:
                 self._state.failed(batch.uuid, failed)
-        if not batch.finished:
-            self._state.finished(batch.uuid)
-            batch.finished = True
-            self._size = min(self._ceiling, self._size + max(1, self._size // 10))
 
     def _settle(self, entry: Entry, outcome: Reply | AttemptError | RefusedError) -> None:
         """A reply that was cut earlier than its caller wants it, as its batch had a lower max_tokens, is asked anew."""
@@ -459,3 +460,9 @@ class BatchApiEngine:
             given=self._provider.shown,
             todo=f"use the url and key that it was made with; to pay for it again, remove {self._state.path}",
         )
+
+
+def _line(custom_id: str, body: dict[str, Any]) -> bytes:
+    """One line of an input file."""
+    line = {"custom_id": custom_id, "method": "POST", "url": ENDPOINT, "body": body}
+    return json.dumps(line, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -42,12 +42,13 @@ T = TypeVar("T")
 class Entry:
     """One request of a batch, or on its way into one. Nobody may be waiting for it: its caller went, or has not come.
 
-    `request` is None for one of an earlier process that nobody has asked for yet; `size` is of its line, in bytes.
+    `request` is None for one of an earlier process that nobody has asked for yet; `line` is its line of the input file
+    while it waits to be uploaded.
     """
 
     asked: Asked
     request: Request | None = None
-    size: int = 0
+    line: bytes = b""
     waiting: list[asyncio.Future[Reply]] = field(default_factory=list)
 
     @property
@@ -83,7 +84,7 @@ class Handed:
     adopted: bool = False
     """An earlier process made it: its callers come one by one."""
     watched: bool = False
-    finished: bool = False
+    ended: bool = False
     completed: int = 0
     names: tuple[str, ...] = ()
     """Custom ids in the order of the input file."""

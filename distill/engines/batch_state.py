@@ -5,8 +5,8 @@ Append-only, one checksummed line per event, each on disk before anything that f
 - `planned`: a batch will be created now; its own id and what it asks, by custom id
 - `created`: the provider's id of it; a batch without this line may exist there or not
 - `dropped`: it does not exist there, or did none of its work: whatever is still wanted of it is asked for anew
+- `ended`: the provider was seen to have ended it; its results are read for whoever asks for a reply in them
 - `failed`: these of its requests have no reply in its results: they are asked for anew
-- `finished`: its results were read to the end; they are read again for whoever asks for a reply in them
 - `done`: nothing of it is wanted any more
 
 Knows nothing about HTTP, replies or ledgers.
@@ -46,7 +46,7 @@ class Known:
     planned: float
     asked: dict[str, Asked] = field(repr=False)
     provider_id: str | None = None
-    finished: bool = False
+    ended: bool = False
 
 
 class BatchState:
@@ -98,8 +98,8 @@ class BatchState:
         """These requests have no reply in its results, and somebody was told so."""
         self._write({"event": "failed", "batch": uuid, "ids": ids})
 
-    def finished(self, uuid: str) -> None:
-        self._write({"event": "finished", "batch": uuid})
+    def ended(self, uuid: str) -> None:
+        self._write({"event": "ended", "batch": uuid})
 
     def close(self) -> None:
         """Gives the file and its lock back; may be called twice."""
@@ -164,8 +164,8 @@ def _note(found: dict[str, Known], event: Any) -> None:
         found[uuid] = Known(uuid, event["input_file"], planned, asked)
     elif kind == "created" and uuid in found:
         found[uuid].provider_id = event["provider_id"]
-    elif kind == "finished" and uuid in found:
-        found[uuid].finished = True
+    elif kind == "ended" and uuid in found:
+        found[uuid].ended = True
     elif kind == "failed" and uuid in found:
         for name in event["ids"]:
             found[uuid].asked.pop(name, None)
@@ -174,6 +174,6 @@ def _note(found: dict[str, Known], event: Any) -> None:
     elif kind not in (
         "created",
         "failed",
-        "finished",
+        "ended",
     ):  # of a batch whose `planned` line was altered: nothing to attach to
         raise ValueError(f"an event {kind}")

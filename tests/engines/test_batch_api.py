@@ -111,7 +111,7 @@ def test_a_whole_job_in_several_batches(provider: BatchProvider, tmp_path: Path)
     all_answered_once(tmp_path)
     run(provider.url, tmp_path)  # nothing is wanted any more: the batches are forgotten, and nothing is asked
     assert len(provider.jobs) == 3
-    assert Counter(kinds(tmp_path)) == {"planned": 3, "created": 3, "finished": 3, "done": 3}
+    assert Counter(kinds(tmp_path)) == {"planned": 3, "created": 3, "ended": 3, "done": 3}
     polls = provider.steps["poll"]
     run(provider.url, tmp_path)
     assert (Counter(kinds(tmp_path))["done"], provider.steps["poll"]) == (3, polls)
@@ -195,12 +195,14 @@ def test_a_continuation_is_refused(provider: BatchProvider, tmp_path: Path) -> N
     assert provider.jobs == {}
 
 
-def test_progress_grows_and_stays(tmp_path: Path) -> None:
-    async def work(engine: BatchApiEngine) -> list[float | None]:
-        seen = [await engine.progress()]
+def test_the_completed_are_counted_over_all_batches(tmp_path: Path) -> None:
+    async def work(engine: BatchApiEngine) -> list[int]:
+        seen = [engine.completed]
         for name in "ab":
             await engine.complete(ask(name))
-            seen.append(await engine.progress())
+            seen.append(engine.completed)
+        assert await engine.progress() is None
+        await engine.probe()
         return seen
 
     with BatchProvider() as provider:
