@@ -22,7 +22,17 @@ from pathlib import Path
 
 from distill.errors import DiskFullError, RunError
 from distill.files import FileLock, fsync_folder
-from distill.ledger_files import Line, Recovery, Segment, mend, mend_and_seal, seal, segment_path, segment_paths
+from distill.ledger_files import (
+    Line,
+    Recovery,
+    Segment,
+    mend,
+    mend_and_seal,
+    seal,
+    segment_path,
+    segment_paths,
+    writing,
+)
 from distill.ledger_index import Entry, entry_of, supersedes
 from distill.ledger_lines import decode_line, encode_line, encode_trace
 from distill.ledger_opening import look_at_parts, recover
@@ -267,7 +277,8 @@ class Ledger(LedgerReader):
             self._waiting_since = None
         try:
             if new_file:
-                fsync_folder(self.folder)
+                with writing(self.folder):
+                    fsync_folder(self.folder)
                 self._new_file = False
             for segment, count in batch:
                 self._sync_one(segment, count)

@@ -113,7 +113,7 @@ def mend_and_seal(segment: Path, on_recovery: Callable[[Recovery], None]) -> Non
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """What the system says against writing, as an error that a user can act on."""
     try:
         with disk_full_is_clear(path):
@@ -164,7 +164,7 @@ class Segment:
         """
         if self.written == len(self.waiting):
             return
-        with _writing(self.path):
+        with writing(self.path):
             if self._descriptor is None:
                 self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             if self._ragged:
@@ -198,7 +198,7 @@ class Segment:
     def sync(self) -> None:
         """Makes what was written durable. To be called without a lock; `durable` or `unsure` follow, with it."""
         if self._descriptor is not None:
-            with _writing(self.path):
+            with writing(self.path):
                 os.fsync(self._descriptor)
 
     def durable(self, count: int) -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ class Part:
     sha256: str
     traces: int
     footer: str
+    was: str = ""
+    """The footer of the damaged file that this part was kept from: until it is replaced, that one is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def parts_or_damage(folder: Path) -> dict[str, Part]:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
     for name, part in parts.items():
-        if not _PART.fullmatch(name) or [type(value) for value in asdict(part).values()] != [int, str, int, str]:
+        if not _PART.fullmatch(name) or [type(value) for value in asdict(part).values()] != [int, str, int, str, str]:
             raise DamagedError(f"no entry of a part: {name}")
     return parts
 
@@ -160,9 +162,10 @@ def describe(path: Path, *, traces: int) -> Part:
 def _footer(path: Path) -> str:
     """CRC-32 of the footer, in which Parquet has no checksum of its own."""
     with path.open("rb") as file:
-        file.seek(-8, os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
         length = int.from_bytes(file.read(4), "little")
-        file.seek(-min(8 + length, path.stat().st_size), os.SEEK_END)
+        file.seek(max(0, size - 8 - length))
         return f"{zlib.crc32(file.read()):08x}"
 
 
@@ -191,11 +194,7 @@ def key_columns(path: Path, part: Part | None) -> pa.Table:
     import pyarrow.parquet as pq
 
     with telling_damage(path):
-        size = path.stat().st_size
-        if part is not None and size != part.bytes:
-            raise DamagedError(f"{size} bytes instead of {part.bytes}")
-        if part is not None and _footer(path) != part.footer:
-            raise DamagedError("its footer was altered")
+        check_size(path, part)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             if not {"key", "revision", "finish_reason"} <= set(names):
@@ -204,6 +203,17 @@ def key_columns(path: Path, part: Part | None) -> pa.Table:
     if part is not None and len(table) != part.traces:
         raise DamagedError(f"{len(table)} traces instead of {part.traces}")
     return table
+
+
+def check_size(path: Path, part: Part | None) -> None:
+    """Size and footer against the part's entry, where it has one. Raises DamagedError, and OSError as it comes."""
+    if part is None:
+        return
+    size = path.stat().st_size
+    if size != part.bytes:
+        raise DamagedError(f"{size} bytes instead of {part.bytes}")
+    if _footer(path) != part.footer:
+        raise DamagedError("its footer was altered")
 
 
 def check_content(path: Path, part: Part | None) -> None:
@@ -254,18 +264,18 @@ def put_aside(path: Path, parts: dict[str, Part], reason: str) -> PutAside:
                     given=f"{path}: {reason}",
                     todo="start the same command again; if that does not help, use the version that wrote it",
                 )
-    sound = _salvage(path, part)
+    sound, footer = _salvage(path, part)
     kept = sum(map(len, sound))
-    lost = (part.traces if part is not None else _rows_told(path)) - kept
+    lost = max(-1, (_rows_told(path) if part is None or footer else part.traces) - kept)
     if not sound:
         parts.pop(path.name, None)
         write_parts(path.parent, parts)  # first: a crash here leaves a part without an entry, which is looked at again
-        return PutAside(path.name, max(-1, lost), 0, reason, _move_aside(path))
+        return PutAside(path.name, lost, 0, reason, _move_aside(path))
     aside = _move_aside(path, keep=True)
     with replacing(path) as temporary:
         write_tables(temporary, iter(sound))
-    parts[path.name] = describe(path, traces=kept)
-    write_parts(path.parent, parts)
+        parts[path.name] = replace(describe(temporary, traces=kept), was=footer)
+        write_parts(path.parent, parts)  # first: by `was`, a crash here leaves a part that can be salvaged again
     return PutAside(path.name, lost, kept, reason, aside)
 
 
@@ -287,21 +297,23 @@ def _repeated() -> list[str]:
     return ["finish_reason", "fault", "endpoint", "teacher.model", "teacher.revision", "teacher.quantization", "error"]
 
 
-def _salvage(path: Path, part: Part | None) -> list[pa.Table]:
-    """The row groups of a damaged part that can be read whole, where its footer is known to be what was written."""
+def _salvage(path: Path, part: Part | None) -> tuple[list[pa.Table], str]:
+    """The row groups of a damaged part that can be read whole, and its footer; nothing where that is in doubt."""
     import pyarrow.parquet as pq
 
     sound: list[pa.Table] = []
     with contextlib.suppress(DamagedError), telling_damage(path):
-        if part is None or _footer(path) != part.footer:
-            return []
+        footer = _footer(path)
+        if part is None or footer not in (part.footer, part.was):
+            return [], ""
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(Trace.schema()):
-                return []
+                return [], ""
             for place in range(file.num_row_groups):
                 with contextlib.suppress(DamagedError), telling_damage(path):
                     sound.append(file.read_row_group(place, use_threads=False))
-    return sound
+            return sound, footer
+    return [], ""
 
 
 def _rows_told(path: Path) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from distill.errors import RunError
-from distill.files import reading
+from distill.errors import InputError, RunError
 from distill.ledger_files import segment_path, segment_paths
 from distill.ledger_index import Entry, Index, entries_of
 from distill.ledger_lines import read_line
@@ -15,17 +15,35 @@ from distill.ledger_parts import (
     MEND,
     DamagedError,
     batches,
+    check_size,
     key_columns,
     number_of,
     part_path,
     part_paths,
     read_parts,
     refuse_gone,
+    telling_damage,
 )
 from distill.records import Trace
 
 READ_BYTES = 8 * 2**20
 """Of a part, about so many bytes are decoded at a time."""
+
+
+@contextlib.contextmanager
+def _reading(part: Path) -> Iterator[None]:
+    """What is wrong with a part, as an error that names it and what to do."""
+    try:
+        with telling_damage(part):
+            yield
+    except DamagedError as error:
+        raise RunError(f"{part.name} cannot be read", given=f"{part}: {error}", todo=MEND) from error
+    except InputError as error:
+        raise RunError(
+            f"{part.name} holds a record that this version of distill cannot read",
+            given=f"{part}: {error.what}",
+            todo="use the version that wrote it, or a newer one",
+        ) from error
 
 
 class LedgerReader:
@@ -47,9 +65,11 @@ class LedgerReader:
 
     def records(self) -> Iterator[Trace]:
         """Every record in the order of writing, all revisions."""
+        parts = read_parts(self.folder)
         for source in self._sources():
             if isinstance(source, Path):
-                with reading(source, MEND):
+                with _reading(source):
+                    check_size(source, parts.get(source.name))
                     for batch in batches(source, READ_BYTES):
                         yield from map(Trace.from_json, batch.to_pylist())
             else:
@@ -82,12 +102,8 @@ class LedgerReader:
         parts = read_parts(self.folder)
         for source in self._sources():
             if isinstance(source, Path):
-                try:
-                    table = key_columns(source, parts.get(source.name))
-                except DamagedError as error:
-                    given = f"{source}: {error}"
-                    raise RunError(f"{source.name} cannot be read", given=given, todo=MEND) from error
-                index.note_all(entries_of(table))
+                with _reading(source):
+                    index.note_all(entries_of(key_columns(source, parts.get(source.name))))
             else:
                 with source:
                     index.note_lines(source, Path(source.name).name)
