@@ -15,16 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from distill.engines import AttemptError, RefusedError, Reply
-from distill.engines.openai import (
-    CONNECT_SECONDS,
-    KEY_STATUS,
-    LOOPBACK,
-    PASSING_STATUS,
-    excerpt,
-    read_reply,
-    retry_after,
-    server_message,
-)
+from distill.engines.openai_replies import excerpt, read_reply, retry_after, server_message
+from distill.engines.openai_server import CONNECT_SECONDS, KEY_STATUS, LOOPBACK, PASSING_STATUS
 from distill.errors import DistillError, EndpointError
 
 if TYPE_CHECKING:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Container
 from pathlib import Path
 
 from distill.contract import Contract, prompt_messages
 from distill.engines import Engine
-from distill.engines.batching import BatchEngine
 from distill.engines.local import LocalEngine
 from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
+from distill.rundir import RunDir
 from distill.sampling.endpoints import LiveFile, Place, named
 from distill.sampling.fleet import Fleet, FleetLimits
 from distill.sampling.requests import Subject
@@ -68,13 +70,16 @@ def foreign(count: int, folder: Path, subject: Subject) -> RunError:
     )
 
 
-def fleet_for(spec: TeacherSpec, settings: GenerateSettings, live: Path) -> Fleet:
-    """Every server that a recipe asks: those at `url`, those in the file `endpoints`, else those in `live` where that
-    file is, else the teacher's own. Raises UsageError when there is none, SpecError for a file that cannot be read."""
+def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answered: Container[str]) -> Fleet:
+    """Every server that a recipe asks: those at `url`, those in the file `endpoints`, else those in RUN/endpoints.json
+    where there is one, else the teacher's own. `answered` holds the keys that no batch need be read for again.
+
+    Raises UsageError when there is none, SpecError for a file that cannot be read.
+    """
+    if settings.engine == "batch":
+        return _alone(batch_engine(spec, settings, run, answered), settings)
     if settings.engine != "openai":
-        engine = engine_for(spec, settings)
-        most = in_flight(engine, settings.concurrency)
-        return Fleet([engine], FleetLimits(most, most, patience=settings.patience))
+        return _alone(engine_for(spec, settings), settings)
     limits = FleetLimits(
         settings.concurrency,
         max(settings.concurrency, settings.max_concurrency),
@@ -85,7 +90,7 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, live: Path) -> Flee
     def build(place: Place) -> Engine:
         return server(spec, settings, place)
 
-    file = Path(settings.endpoints) if settings.endpoints else live
+    file = Path(settings.endpoints) if settings.endpoints else run.endpoints
     if settings.endpoints or (file.is_file() and not settings.urls):
         roster = LiveFile(file, build)
         if not roster.places:
@@ -93,6 +98,31 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, live: Path) -> Flee
         beside = [place for place in named(settings.urls) if place.name not in roster.places]
         return Fleet([build(place) for place in (*beside, *roster.places.values())], limits, roster)
     return Fleet([build(place) for place in named(urls_of(spec, settings))], limits)
+
+
+def _alone(engine: Engine, settings: GenerateSettings) -> Fleet:
+    """A fleet of one that takes what it takes; how long it may be silent is its own affair."""
+    most = in_flight(engine, settings.concurrency)
+    return Fleet([engine], FleetLimits(most, most, stall=math.inf, patience=math.inf))
+
+
+def batch_engine(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answered: Container[str]) -> Engine:
+    """The engine of a provider's batch API; what was handed over is known by RUN/batches.jsonl."""
+    from distill.engines.batch_api import BatchApiEngine  # brings in aiohttp
+
+    (url,) = urls_of(spec, settings)[:1]
+    return BatchApiEngine(
+        url=url,
+        model=settings.served_model or spec.model,
+        state=run.batches,
+        answered=answered,
+        api_key=key_of(spec, settings),
+    )
+
+
+def key_of(spec: TeacherSpec, settings: GenerateSettings) -> str | None:
+    """The API key, from the environment."""
+    return os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV)
 
 
 def urls_of(spec: TeacherSpec, settings: GenerateSettings) -> tuple[str, ...]:
@@ -113,9 +143,13 @@ def server(spec: TeacherSpec, settings: GenerateSettings, place: Place) -> Engin
         url=place.url,
         model=served,
         name=place.name,
-        api_key=os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV),
+        api_key=key_of(spec, settings),
         timeout=settings.request_timeout,
         connections=max(settings.concurrency, settings.max_concurrency),
+        stream=settings.stream,
+        stall=settings.stall_timeout,
+        ignores=spec.ignores,
+        continues=spec.continuation == "token_ids",
     )
 
 
@@ -135,4 +169,5 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
 def in_flight(engine: Engine, concurrency: int) -> int:
     """Requests to keep in flight: an engine in this process sorts several batches' worth, a server gets what was
     asked."""
-    return engine.capacity if isinstance(engine, BatchEngine) else concurrency
+    capacity: int = getattr(engine, "capacity", concurrency)
+    return capacity

@@ -59,7 +59,8 @@ class UntilCorrect:
 
     `prompts` is gone through twice, in the order in which first samples are asked for; `fetch` gives the prompt at a
     place in that order again. `existing` are the settled records of earlier starts (those to be tried again or gone on
-    with left out); `reread` gives the ledger's traces anew, for those of them that have no verdict yet.
+    with left out); `reread` gives the ledger's traces anew, for those of them that have no verdict yet; `again` says
+    how many replies to a sample came and were failures.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class UntilCorrect:
         samples: int,
         existing: Iterable[Head] = (),
         reread: Callable[[], Iterable[Trace]] = tuple,
+        again: Callable[[str], int] = lambda key: 0,
     ) -> None:
         """Raises UsageError for prompts of a kind that no verifier can judge, before anything is asked."""
         self.wake: Callable[[], None] = lambda: None
@@ -97,6 +99,7 @@ class UntilCorrect:
         self._unjudged = self._waiting = self._spared = 0
         self._totals: Counter[str] = Counter()
         self._most, self._held_back = sum(self._limit), False
+        self._again = again
         self._backlog = Backlog(reread, self._judge_existing, self._look_up)
         if first is not None:
             self._resume(chain((first,), heads), places)
@@ -167,7 +170,10 @@ class UntilCorrect:
         self._out[row] += 1
         self._waiting += 1
         self._offer(row)
-        task = task_for(prompt, self.subject, sample)
+        task = task_for(prompt, self.subject, sample, place=row)
+        lost = self._again(task.key)
+        if lost:
+            task = task_for(prompt, self.subject, sample, again=lost, place=row)
         self._flying[task.key] = row, prompt
         return task
 

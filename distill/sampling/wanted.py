@@ -37,6 +37,15 @@ class Wanted:
         self.prompts, self.subject = prompts, subject
         self._asked, self._rows, self._samples = _without_repeats(_hashes(prompts, subject, samples, shard))
 
+    def __iter__(self) -> Iterator[Prompt]:
+        """The prompts in their places."""
+        rows = iter(self._rows)
+        following = next(rows, None)
+        for row, prompt in enumerate(self.prompts):
+            if row == following:
+                following = next(rows, None)
+                yield prompt
+
     def __len__(self) -> int:
         """How many samples there are in all."""
         return sum(self._samples)
@@ -83,7 +92,12 @@ class Wanted:
 
     def again(self, place: int, sample: int, entry: Entry) -> Task:
         """The task of a sample that failed. One whose reply came and was a failure is drawn with another seed."""
-        return self.task(place, sample, again=entry.revision + 1 if entry.tokens else 0)
+        return self.task(place, sample, again=self.replies_lost(entry))
+
+    @staticmethod
+    def replies_lost(entry: Entry | None) -> int:
+        """Replies to a sample that came and were failures, as its entry tells: 0 where the request itself was lost."""
+        return entry.revision + 1 if entry is not None and not entry.answered and entry.tokens else 0
 
     def task(self, place: int, sample: int, *, again: int = 0) -> Task:
         return task_for(self.prompt(place), self.subject, sample, again=again, place=place)
