@@ -7,35 +7,24 @@ none of the sources has, `distill generate` asks for. Knows nothing about how tr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from distill import pipeline, specs
-from distill.errors import LockedError, RunError, UsageError
-from distill.files import FileLock, now, replacing, sha256_file, write_text
-from distill.generate.changed import leaves
+from distill.files import now, replacing, sha256_file, write_text
 from distill.generate.keys import subject_of, wanted_keys
+from distill.generate.mergeable import common_recipe, refuse_same, refuse_unfinished_batches, same_prompts, unwritten
 from distill.generate.taking import take_over
 from distill.ledger import decode_line
-from distill.prompts.stage import read_prompts
 from distill.rundir import RunDir
 from distill.sampling.shards import numbers, shard_of
 from distill.sampling.subjects import foreign
 
-PAID = ("prompts", "generate")
-"""Stages whose settings decide which traces a run has; in these the runs have to agree."""
-BESIDE_TRACES = (
-    "generate.shard",
-    *(f"teacher_overrides.{name}" for name in ("url", "api_key_env", "price", "description", "license", "source")),
-)
-"""Settings among those in which they need not: where a teacher answers decides no trace."""
 VERDICTS = "early-verdicts.log"
 """Verdicts reached while sampling, one checksummed line each; a cache."""
 
@@ -58,6 +47,8 @@ class Merged:
 
     out: Path
     sources: list[Source]
+    earlier: list[Source]
+    """Those of earlier merges into the same run, which are not given now."""
     samples: int = 0
     answered: int = 0
     cut: int = 0
@@ -73,7 +64,8 @@ class Merged:
     def counts(self) -> dict[str, Any]:
         """For the manifest and for `--json`: the names that the generate stage uses, and the sources."""
         names = ("samples", "answered", "cut", "failed", "missing", "others", "missing_of", "absent")
-        return {**{name: getattr(self, name) for name in names}, "merged": [asdict(source) for source in self.sources]}
+        brought = [asdict(source) for source in (*self.earlier, *self.sources)]
+        return {**{name: getattr(self, name) for name in names}, "merged": brought}
 
     def lines(self) -> Iterator[str]:
         for source in self.sources:
@@ -97,21 +89,20 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
     Raises UsageError for runs that cannot be meant, RunError for those that do not belong together, LockedError naming
     the holder when one is still being written.
     """
-    _refuse_same(runs, out)
-    recipe = _common_recipe(runs, out)
+    refuse_same(runs, out)
+    recipe = common_recipe(runs, out)
     with contextlib.ExitStack() as held:
         for run in runs:
-            held.enter_context(_unwritten(run))
+            held.enter_context(unwritten(run))
         for run in runs:
-            _refuse_unfinished_batches(run)
-            _same_prompts(runs[0], run)
-        merged = Merged(out.path, _survey(runs, recipe), until_correct=recipe.generate.until_correct is not None)
+            refuse_unfinished_batches(run)
+            same_prompts(runs[0], run)
+        merged = Merged(out.path, _survey(runs, recipe), _merged_before(out, runs))
+        merged.until_correct = recipe.generate.until_correct is not None
         if out.prompts.is_file():
-            _same_prompts(runs[0], out)
+            same_prompts(runs[0], out)
         held.enter_context(out.lock())
-        write_text(
-            out.path / pipeline.MERGING, "A merge into this run has not ended: start the same `distill merge` again.\n"
-        )
+        write_text(out.path / pipeline.MERGING, "not finished: start the same `distill merge` again\n")
         write_text(out.recipe, specs.dump(recipe))
         for name in ("prompts", "left_out"):
             _copy(getattr(runs[0], name), getattr(out, name))
@@ -124,116 +115,7 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
     return merged
 
 
-# --- what belongs together -----------------------------------------------------------------------------------------
-
-
-def _refuse_same(runs: Sequence[RunDir], out: RunDir) -> None:
-    places = [run.existing().path.resolve() for run in runs]
-    if out.path.resolve() in places:
-        raise UsageError(
-            f"--out {out.path} is one of the runs to merge", todo="give a folder of its own; the runs stay as they are"
-        )
-    for place, count in Counter(places).items():
-        if count > 1:
-            raise UsageError(f"{place} is given twice", todo="name each run once")
-    if out.path.exists() and not out.recipe.is_file():
-        there = [path.name for path in out.path.iterdir() if not path.name.startswith(".")]
-        if there:
-            raise RunError(
-                f"{out.path} holds something and is no run",
-                given=", ".join(sorted(there)[:5]),
-                todo="give a new folder, or a run of this recipe, as --out",
-            )
-
-
-def _common_recipe(runs: Sequence[RunDir], out: RunDir) -> specs.Recipe:
-    """The recipe of all runs without its shard; that of `out` where it is there already."""
-    recipes = {run.path: pipeline.recipe_of(run) for run in runs}
-    for path, recipe in recipes.items():
-        if recipe.generate.engine == "imported":
-            raise RunError(
-                f"the traces of {path} were imported, and so belong to no sample of a recipe",
-                todo="import the files of both runs into one: `distill import FILE FILE --out RUN`",
-            )
-    first = recipes[runs[0].path]
-    if out.recipe.is_file():
-        recipes[out.path] = pipeline.recipe_of(out)
-    for path, recipe in recipes.items():
-        differing = [
-            f"{key}: {before} → {after}"
-            for stage in PAID
-            for key, before, after in leaves(first.section(stage), recipe.section(stage))
-            if key not in BESIDE_TRACES
-        ]
-        if differing:
-            raise RunError(
-                f"{runs[0].path} and {path} were made by different recipes",
-                given="; ".join(dict.fromkeys(differing)),
-                todo="merge runs of one recipe; `distill generate --reuse RUN` takes over what applies to another",
-            )
-    kept = recipes.get(out.path, first)
-    if out.path in recipes and kept.generate.shard is not None:
-        raise RunError(
-            f"{out.path} is a shard itself ({kept.generate.shard})", todo="name it among the runs, and a new --out"
-        )
-    return kept.model_copy(update={"generate": kept.generate.model_copy(update={"shard": None})})
-
-
-def _same_prompts(first: RunDir, other: RunDir) -> None:
-    """Raises RunError where the prompts differ; libraries of two versions may write the same ones differently."""
-    for run in (first, other):
-        if not run.prompts.is_file():
-            raise RunError(
-                f"{run.path} has no {run.prompts.name} yet", todo="start it, or leave it out: it holds no traces"
-            )
-    if sha256_file(first.prompts) == sha256_file(other.prompts):
-        return
-    pairs = zip_longest(read_prompts(first.prompts), read_prompts(other.prompts))
-    for row, (one, two) in enumerate(pairs, start=1):
-        if one != two:
-            told = [f"'{prompt.id}' {prompt.question[:60]!r}" if prompt else "none" for prompt in (one, two)]
-            raise RunError(
-                f"{first.path} and {other.path} have different prompts, from row {row} on",
-                given=f"{told[0]} and {told[1]}",
-                todo="were they made from different files? `distill generate --reuse RUN` takes over what applies",
-            )
-
-
-def _refuse_unfinished_batches(run: RunDir) -> None:
-    return None
-
-
-@contextlib.contextmanager
-def _unwritten(run: RunDir) -> Iterator[None]:
-    """Nobody writes to a run while this lasts. Raises LockedError naming who does."""
-    with contextlib.ExitStack() as held:
-        for folder, what in ((run.path, "run"), (run.traces, "ledger")):
-            if folder.is_dir():
-                _hold(folder / ".lock", what, held)
-        yield
-
-
-def _hold(lock: Path, what: str, held: contextlib.ExitStack) -> None:
-    try:
-        held.enter_context(FileLock(lock, what))
-    except LockedError as error:
-        raise _being_written(what, error.given) from error
-    except RunError:  # a copy that cannot be written to: only somebody at its other end could
-        if lock.is_file():
-            file = held.enter_context(lock.open("rb"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise _being_written(
-                    what, f"{lock.parent}, held by {file.read(500).decode(errors='replace')}"
-                ) from error
-
-
-def _being_written(what: str, given: str | None) -> LockedError:
-    return LockedError(f"this {what} is still being written", given=given, todo="wait for it or stop it, then merge")
-
-
-# --- what comes together -------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------------------------
 
 
 def _survey(runs: Sequence[RunDir], recipe: specs.Recipe) -> list[Source]:
@@ -252,6 +134,12 @@ def _survey(runs: Sequence[RunDir], recipe: specs.Recipe) -> list[Source]:
         found.append(Source(str(run.path), shard, len(answered), failures, duplicates, seconds))
         seen |= answered
     return found
+
+
+def _merged_before(out: RunDir, runs: Sequence[RunDir]) -> list[Source]:
+    state, given = out.stages().get("generate"), {str(run.path) for run in runs}
+    known = state.counts.get("merged", []) if state else []
+    return [Source(**source) for source in known if source["run"] not in given]
 
 
 def _copy(path: Path, here: Path) -> None:
@@ -281,7 +169,8 @@ def _join_verdicts(runs: Sequence[RunDir], out: RunDir) -> None:
 def _count(merged: Merged, recipe: specs.Recipe, out: RunDir) -> None:
     """What the merged run has of what its recipe wants, and of which shards the rest is."""
     index = out.ledger().index()
-    given = [numbers(source.shard) for source in merged.sources if source.shard]
+    brought = (*merged.earlier, *merged.sources)
+    given = [numbers(source.shard) for source in brought if source.shard]
     shards = given[0][1] if given and {of for _, of in given} == {given[0][1]} else 0
     missing_of: Counter[int] = Counter()
     for sample in wanted_keys(recipe, out.prompts):
@@ -296,7 +185,7 @@ def _count(merged: Merged, recipe: specs.Recipe, out: RunDir) -> None:
     merged.others = sum(entry.answered for _, entry in index.items()) - merged.answered
     if shards:
         merged.missing_of = {f"{number}/{shards}": missing_of[number] for number in sorted(missing_of)}
-        present = {number for number, _ in given} if len(given) == len(merged.sources) else set(range(1, shards + 1))
+        present = {number for number, _ in given} if len(given) == len(brought) else set(range(1, shards + 1))
         merged.absent = [f"{number}/{shards}" for number in range(1, shards + 1) if number not in present]
 
 
@@ -307,9 +196,6 @@ def _write_stages(merged: Merged, recipe: specs.Recipe, first: RunDir, out: RunD
     made = prompts.outputs.get(out.prompts.name) if prompts and prompts.state == "done" else None
     if prompts is not None and "prompts" not in before and made == sha256_file(out.prompts):
         out.write_stage("prompts", prompts)
-    known = before["generate"].counts.get("merged", []) if "generate" in before else []
-    given = {source.run for source in merged.sources}
-    sources = [*(source for source in known if source["run"] not in given), *map(asdict, merged.sources)]
     inputs = pipeline.inputs_of("generate", recipe, out)
     state = out.start_stage(
         "generate", recipe.section_hash("generate"), recipe.decides("generate"), recipe.seed, inputs
@@ -317,6 +203,6 @@ def _write_stages(merged: Merged, recipe: specs.Recipe, first: RunDir, out: RunD
     state.outputs = out.hashes(out.traces)
     whole = not merged.missing and not merged.failed
     state.state, state.finished = "done" if whole else "incomplete", now()
-    state.seconds = round(sum(source["seconds"] for source in sources), 2)
-    state.counts = {**merged.counts(), "merged": sources, "_lines": list(merged.lines()), "_failed_gates": []}
+    state.seconds = round(sum(source.seconds for source in (*merged.earlier, *merged.sources)), 2)
+    state.counts = {**merged.counts(), "_lines": list(merged.lines()), "_failed_gates": []}
     out.write_stage("generate", state)
