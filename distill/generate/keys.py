@@ -33,11 +33,16 @@ def subject_of(recipe: specs.Recipe) -> Subject:
 
 
 def wanted_keys(recipe: specs.Recipe, prompts: Path) -> Iterator[Wanted]:
-    """Every sample that `recipe` wants of the prompts in that file, those of its shard alone; prompts are streamed."""
-    subject = subject_of(recipe)
+    """Every sample that `recipe` wants of the prompts in that file, those of its shard alone, each once.
+
+    Prompts are streamed; 16 bytes of each are kept, to know what is asked twice.
+    """
+    subject, seen = subject_of(recipe), set[bytes]()
     for prompt in read_prompts(prompts):
         asked = asked_hash(subject.messages(prompt), subject.forced_prefix)
-        if in_shard(asked, recipe.generate.shard):
+        start = bytes.fromhex(asked[:32])
+        if start not in seen and in_shard(asked, recipe.generate.shard):
+            seen.add(start)
             for sample in range(samples_of(prompt, recipe.generate.samples)):
                 key = trace_key(asked, sample, subject.identity, subject.sampling)
                 yield Wanted(bytes.fromhex(key), asked, prompt.id)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from distill import specs
 from distill.engines import Reply
+from distill.files import sha256_of
 from distill.generate.keys import subject_of
 from distill.ledger import Ledger
 from distill.pipeline import run_recipe
@@ -26,15 +30,15 @@ def questions(path: Path, numbers: Iterable[int], *, word: str = "What is") -> P
 
 
 def recipe(folder: Path, **settings: Any) -> specs.Recipe:
-    """Two samples of each question in `folder`/questions.jsonl from a teacher that exists by name alone; settings with
-    `__` for the dots."""
+    """Two samples of each question in questions.jsonl from a teacher that exists by name alone; settings with `__` for
+    the dots. Relative to `folder`, which has to be the working directory: so a run can be copied elsewhere."""
     spec = folder / "scripted.yaml"
     if not spec.exists():
         spec.write_text("name: scripted\nmodel: scripted\nserved: true\nrevision: '1'\n", encoding="utf-8")
     text = {
         "name": "r",
-        "teacher": str(spec),
-        "prompts": [{"source": str(folder / "questions.jsonl")}],
+        "teacher": spec.name,
+        "prompts": [{"source": "questions.jsonl"}],
         "prepare": {"near_duplicates": False},
         "generate": {"samples": 2, "engine": "openai", "url": "http://127.0.0.1:9/v1"},
     }
@@ -47,21 +51,44 @@ def prepared(asked: specs.Recipe, run: RunDir) -> RunDir:
     return run
 
 
+def none_of_them(task: Task) -> bool:
+    return False
+
+
+MADE = Path(tempfile.mkdtemp(prefix="runs-"))
+"""Runs as they were made the first time: most tests start from the same ones."""
+FILES = (Path("questions.jsonl"), Path("scripted.yaml"))
+atexit.register(shutil.rmtree, MADE, ignore_errors=True)
+
+
 def sampled(
     asked: specs.Recipe,
     run: RunDir,
     *,
     text: str = "<think>\nwhy\n</think>\n\n{question}",
-    failing: Callable[[Task], bool] = lambda task: False,
-    left_out: Callable[[Task], bool] = lambda task: False,
+    failing: Callable[[Task], bool] = none_of_them,
+    left_out: Callable[[Task], bool] = none_of_them,
 ) -> RunDir:
     """A run with prompts and the traces that its recipe wants; the manifest says nothing of the sampling."""
+    plain = failing is left_out is none_of_them
+    made = MADE / sha256_of([specs.dump(asked), text, *(path.read_text() for path in FILES)])
+    if plain and made.is_dir():
+        shutil.copytree(made, run.path)
+        return run
+    _sampled(asked, run, text, failing, left_out)
+    if plain:
+        shutil.copytree(run.path, made)
+    return run
+
+
+def _sampled(
+    asked: specs.Recipe, run: RunDir, text: str, failing: Callable[[Task], bool], left_out: Callable[[Task], bool]
+) -> None:
     prepared(asked, run)
     with Ledger(run.traces) as ledger:
         for task in tasks(asked, run):
             if not left_out(task):
                 ledger.append(trace_of(asked, task, text, failing(task), ledger.next_revision(task.key)))
-    return run
 
 
 def tasks(asked: specs.Recipe, run: RunDir) -> list[Task]:

@@ -19,6 +19,11 @@ from distill.rundir import RunDir
 from generate.runs import contents, questions, recipe, records, sampled
 
 
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """12 questions, two samples of each, paid for."""

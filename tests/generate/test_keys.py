@@ -14,6 +14,11 @@ from distill.sampling.requests import tasks_by_key
 from generate.runs import prepared, questions, recipe, tasks
 
 
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def test_they_are_the_keys_that_sampling_asks_for(tmp_path: Path) -> None:
     asked = recipe(tmp_path, generate__sampling={"temperature": 0.6}, seed=4)
     prompts = [
@@ -26,6 +31,8 @@ def test_they_are_the_keys_that_sampling_asks_for(tmp_path: Path) -> None:
     by_key = tasks_by_key(prompts, subject_of(asked), 2)
     assert [want.key.hex() for want in found] == list(by_key)
     assert [want.prompt_id for want in found] == [prompt.id for prompt in by_key.values()]
+    write_prompts(tmp_path / "twice.parquet", [*prompts, Prompt("one", id="d")])
+    assert list(wanted_keys(asked, tmp_path / "twice.parquet")) == found, "what is asked twice is one sample"
 
 
 @pytest.mark.parametrize("shard", ["1/3", "3/3"])

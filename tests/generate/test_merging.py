@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,8 +14,10 @@ from typing import Any
 
 import pytest
 from http_teacher import HttpTeacher, Said
+from typer.testing import CliRunner
 
 from distill import pipeline, specs
+from distill.cli import app
 from distill.errors import LockedError, RunError, UsageError
 from distill.files import write_text
 from distill.generate import taking
@@ -24,6 +25,11 @@ from distill.generate.merging import merge
 from distill.ledger import Ledger, encode_line
 from distill.rundir import RunDir
 from generate.runs import contents, prepared, questions, recipe, records, sampled, tasks
+
+
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -394,11 +400,9 @@ def test_batches_that_are_not_finished_are_refused(folder: Path) -> None:
 
 def test_the_command_says_what_came_of_it(folder: Path) -> None:
     runs = shards(folder)
-    command = [sys.executable, "-m", "distill.cli", "merge", *(str(run.path) for run in runs), "--out", "all"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=environment).stdout
+    arguments = ["merge", *(str(run.path) for run in runs), "--out", "all"]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
     assert f"{runs[0].path} (shard 1/2): " in shown
     assert "48 of 48 samples are in all, 0 are not" in shown
-    as_json = subprocess.run([*command, "--json"], cwd=folder, capture_output=True, text=True, check=True).stdout
-    told = json.loads(as_json)
+    told = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout)
     assert (told["samples"], told["answered"], told["missing"], len(told["merged"])) == (48, 48, 0, 2)

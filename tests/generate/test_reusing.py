@@ -17,6 +17,11 @@ from distill.rundir import RunDir
 from generate.runs import contents, prepared, questions, recipe, records, sampled, tasks
 
 
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> RunDir:
     """20 questions, two samples of each; sample 1 of q3 failed."""

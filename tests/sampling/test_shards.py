@@ -17,6 +17,11 @@ from distill.sampling.shards import in_shard, numbers, shard_of
 from sampling.scripted import subject
 
 
+@pytest.fixture(autouse=True)
+def in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def test_each_prompt_is_in_one_shard_of_any_number() -> None:
     chance = random.Random(5)
     hashes = [sha256_of(number) for number in range(400)]
