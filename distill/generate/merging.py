@@ -52,6 +52,7 @@ class Merged:
     samples: int = 0
     answered: int = 0
     cut: int = 0
+    looped: int = 0
     failed: int = 0
     missing: int = 0
     others: int = 0
@@ -63,7 +64,7 @@ class Merged:
 
     def counts(self) -> dict[str, Any]:
         """For the manifest and for `--json`: the names that the generate stage uses, and the sources."""
-        names = ("samples", "answered", "cut", "failed", "missing", "others", "missing_of", "absent")
+        names = ("samples", "answered", "cut", "looped", "failed", "missing", "others", "missing_of", "absent")
         brought = [asdict(source) for source in (*self.earlier, *self.sources)]
         return {**{name: getattr(self, name) for name in names}, "merged": brought}
 
@@ -178,6 +179,7 @@ def _count(merged: Merged, recipe: specs.Recipe, out: RunDir) -> None:
         entry = index.get(sample.key.hex())
         merged.answered += entry is not None and entry.answered
         merged.cut += entry is not None and entry.finish_reason == "length"
+        merged.looped += entry is not None and entry.finish_reason == "loop"
         merged.failed += entry is not None and not entry.answered
         if entry is None:
             merged.missing += 1
