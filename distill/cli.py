@@ -223,6 +223,23 @@ def import_(
     _print({"run": str(place.path), "import": found.counts(), **manifest}, lines, as_json)
 
 
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs of one recipe, such as its shards.")],
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="The run that they become; they stay as they are.")],
+    as_json: Json = False,
+) -> None:
+    """Make one run of several that share a recipe: what several machines sampled. Says what is still missing.
+
+    Example: distill merge runs/a runs/b --out runs/all
+    """
+    from distill.generate.merging import merge as merge_runs
+    from distill.rundir import RunDir
+
+    merged = merge_runs([RunDir(path) for path in runs], RunDir(out))
+    _print({"run": str(out), **merged.counts()}, list(merged.lines()), as_json)
+
+
 @app.command(name="filter")
 def filter_(run: Run, settings: Settings = None, as_json: Json = False) -> None:
     """Judge a run's traces again and choose what is trained on.
