@@ -36,7 +36,7 @@ CONTESTANTS = {
     "Curator": Contestant("curator_run.py", APART),
     "datatrove": Contestant("datatrove_run.py", APART),
     "datatrove with checkpoints": Contestant("datatrove_run.py", APART, "checkpoints"),
-    "bare aiohttp on uvloop": Contestant("bare_loop.py", APART, "uvloop"),
+    "bare aiohttp on uvloop": Contestant("bare_loop.py", way="uvloop"),
 }
 PREPARING = Contestant("distill_run.py", way="prepare")
 SEEDS = Contestant("distill_run.py", way="seeds")
@@ -90,7 +90,7 @@ def finish(process: subprocess.Popen[str], out: Path) -> dict[str, Any]:
     output, _ = process.communicate()
     if process.returncode:
         errors = errors_of(out).read_text(encoding="utf-8", errors="replace")
-        raise RuntimeError(f"{process.args} ended with {process.returncode}:\n{output[-1_000:]}\n{errors[-3_000:]}")
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}:\n{output[-1_000:]}\n{errors[-3_000:]}")
     told: dict[str, Any] = json.loads(output.splitlines()[-1])
     return told
 

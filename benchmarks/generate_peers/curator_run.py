@@ -6,6 +6,7 @@ that speaks aiohttp itself; a request of its own cannot have its own seed, so al
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -13,12 +14,17 @@ from typing import Any
 
 from asking import Job, job, tell
 
+LITELLM = importlib.util.find_spec("litellm")
+assert LITELLM is not None
+assert LITELLM.origin is not None
 os.environ |= {
     "CURATOR_DISABLE_CACHE": "1",
     "CURATOR_VIEWER": "0",
     "TELEMETRY_ENABLED": "0",
     "HF_HUB_OFFLINE": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # it counts tokens with tiktoken, whose vocabulary litellm brings along; without this it would be fetched
+    "TIKTOKEN_CACHE_DIR": str(Path(LITELLM.origin).parent / "litellm_core_utils" / "tokenizers"),
 }
 from bespokelabs import curator  # type: ignore[import-not-found]
 

@@ -68,7 +68,7 @@ def write_questions(file: Path, count: int) -> None:
 def compare(model: Path, pairs: int, prompts: int, in_flight: int, max_tokens: int) -> list[Pair]:
     """`pairs` pairs, after one run that does not count."""
     sys.path.insert(0, str(CHECKOUT / "tests"))
-    from vllm_server import vllm_server
+    from vllm_server import vllm_server  # type: ignore[import-not-found]
 
     options = ("--no-enable-prefix-caching", "--max-num-seqs", str(in_flight))
     with tempfile.TemporaryDirectory() as place:

@@ -1,22 +1,20 @@
 """The loop people write with the official client: AsyncOpenAI, a semaphore, one task per prompt.
 
-`--way aiohttp` gives the client its aiohttp transport. Its own limits of connections are raised to those in flight.
+`--way aiohttp` gives the client its aiohttp transport. Its limits of connections are its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-import httpx
 from asking import Asked, Durable, Job, job, tell
-from openai import AsyncOpenAI, DefaultAioHttpClient, DefaultAsyncHttpxClient  # type: ignore[import-not-found]
+from openai import AsyncOpenAI, DefaultAioHttpClient  # type: ignore[import-not-found]
 
 
 async def run(job: Job, file: Durable) -> None:
-    limits = httpx.Limits(max_connections=job.in_flight, max_keepalive_connections=job.in_flight)
-    transport = DefaultAioHttpClient if job.way == "aiohttp" else DefaultAsyncHttpxClient
+    transport = DefaultAioHttpClient() if job.way == "aiohttp" else None
     room = asyncio.Semaphore(job.in_flight)
-    async with AsyncOpenAI(base_url=job.url, api_key="none", http_client=transport(limits=limits)) as client:
+    async with AsyncOpenAI(base_url=job.url, api_key="none", http_client=transport) as client:
 
         async def ask(asked: Asked) -> None:
             async with room:
