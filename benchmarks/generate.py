@@ -39,6 +39,7 @@ from contestants import (  # noqa: E402
     BARE,
     CONTESTANTS,
     DISTILL,
+    OPENAI,
     OWN,
     PREPARING,
     Contestant,
@@ -220,7 +221,7 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=96, help="of a reply, with vllm")
     parser.add_argument("--json", type=Path, default=None, help="file for all figures")
     options = parser.parse_args()
-    environments = {"product": versions(OWN), **({"peers": versions(APART)} if APART.is_file() else {})}
+    environments = {python.parent.parent.name: versions(python) for python in (OWN, APART, OPENAI) if python.is_file()}
     figures: dict[str, Any] = {"machine": machine(), "versions": environments, "load": os.getloadavg()[0]}
     print(f"{figures['machine']}; load {figures['load']:.1f}; {json.dumps(environments)}", flush=True)
     if options.what == "vllm":

@@ -16,6 +16,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent
 OWN, APART = Path(sys.executable), CHECKOUT / ".venv-peers" / "bin" / "python"
+OPENAI = CHECKOUT / ".venv-peers-openai" / "bin" / "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ BARE, DISTILL = "bare aiohttp", "distill"
 CONTESTANTS = {
     BARE: Contestant("bare_loop.py"),
     DISTILL: Contestant("distill_run.py"),
-    "AsyncOpenAI": Contestant("openai_loop.py", APART),
-    "AsyncOpenAI on aiohttp": Contestant("openai_loop.py", APART, "aiohttp"),
+    "AsyncOpenAI": Contestant("openai_loop.py", OPENAI),
+    "AsyncOpenAI on aiohttp": Contestant("openai_loop.py", OPENAI, "aiohttp"),
     "Curator": Contestant("curator_run.py", APART),
     "datatrove": Contestant("datatrove_run.py", APART),
     "datatrove with checkpoints": Contestant("datatrove_run.py", APART, "checkpoints"),
@@ -108,5 +109,5 @@ def require(names: list[str]) -> None:
     unknown = [name for name in names if name not in CONTESTANTS]
     if unknown:
         raise SystemExit(f"no such contestant: {', '.join(unknown)}; there are {', '.join(CONTESTANTS)}")
-    if any(CONTESTANTS[name].python == APART for name in names) and not APART.is_file():
+    if not all(CONTESTANTS[name].python.is_file() for name in names):
         raise SystemExit("the peers are not installed: run `make bench-peers`, or name others with --only")

@@ -26,7 +26,7 @@ os.environ |= {
     # it counts tokens with tiktoken, whose vocabulary litellm brings along; without this it would be fetched
     "TIKTOKEN_CACHE_DIR": str(Path(LITELLM.origin).parent / "litellm_core_utils" / "tokenizers"),
 }
-from bespokelabs import curator  # type: ignore[import-not-found]
+from bespokelabs import curator  # type: ignore[import-not-found]  # noqa: E402  # reads the variables above
 
 UNLIMITED = 10**9
 """Requests and tokens a minute: so many that its limiter never waits."""
