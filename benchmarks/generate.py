@@ -19,6 +19,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -221,6 +222,7 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=96, help="of a reply, with vllm")
     parser.add_argument("--json", type=Path, default=None, help="file for all figures")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that servers are ended too
     environments = {python.parent.parent.name: versions(python) for python in (OWN, APART, OPENAI) if python.is_file()}
     figures: dict[str, Any] = {"machine": machine(), "versions": environments, "load": os.getloadavg()[0]}
     print(f"{figures['machine']}; load {figures['load']:.1f}; {json.dumps(environments)}", flush=True)

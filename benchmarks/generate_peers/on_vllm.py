@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from contestants import BARE, CHECKOUT, CONTESTANTS, DISTILL, PREPARING, SEEDS, Settings, run
 from relay import Noted, Relay
 
+from distill.hardware import bfloat16_in_hardware
+
 BAR = 0.95
 QUESTIONS = CHECKOUT / "tests" / "data" / "gsm8k_200.jsonl"
 NAME = "smollm2"
@@ -70,7 +72,8 @@ def compare(model: Path, pairs: int, prompts: int, in_flight: int, max_tokens: i
     sys.path.insert(0, str(CHECKOUT / "tests"))
     from vllm_server import vllm_server  # type: ignore[import-not-found]
 
-    options = ("--no-enable-prefix-caching", "--max-num-seqs", str(in_flight))
+    dtype = "auto" if bfloat16_in_hardware() else "float32"
+    options = ("--no-enable-prefix-caching", "--max-num-seqs", str(in_flight), "--dtype", dtype)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         file = folder / "prompts.jsonl"
