@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import generate  # puts generate_peers/ on the path
 import on_vllm
 import relay
+import slow_server
 from asking import Durable
 from contestants import BARE, CONTESTANTS, DISTILL, OWN, Contestant, Settings, require, run
 
@@ -137,6 +138,12 @@ def test_the_server_keeps_the_time(settings: Settings) -> None:
     assert told["seconds"] >= 0.04, "two answers, one after the other"
     generate.ask(f"{address}/begin", {"expected": 2, "pid": os.getpid()})
     assert generate.ask(f"{address}/measured")["replies"] == 0
+
+
+def test_cpu_seconds_are_those_of_the_process() -> None:
+    own = os.times()
+    assert slow_server.cpu_seconds(os.getpid()) == pytest.approx(sum(own[:4]), abs=0.1)
+    assert slow_server.cpu_seconds(2**22 + 1) == 0.0, "a process that is gone"
 
 
 def test_the_relay_keeps_the_time(settings: Settings, tmp_path: Path) -> None:
