@@ -189,6 +189,21 @@ def test_who_left_before_the_batch_went_is_left_out(provider: BatchProvider, tmp
     assert provider.bought == {"b": 1}
 
 
+def test_who_left_during_the_upload_buys_nothing(provider: BatchProvider, tmp_path: Path) -> None:
+    async def work(engine: BatchApiEngine) -> None:
+        gone = asyncio.create_task(engine.complete(ask("a")))
+        while not provider.reached["upload"].is_set():
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0)
+        provider.holds["upload"].set()
+        await engine.complete(ask("b"))
+
+    provider.hold("upload")
+    with_engine(provider, tmp_path, work)
+    assert provider.bought == {"b": 1}
+
+
 def test_a_continuation_is_refused(provider: BatchProvider, tmp_path: Path) -> None:
     (error,) = answers(provider, tmp_path, ask("a", goes_on_from=TokenIds((1,), (2,))))
     assert isinstance(error, RefusedError)
