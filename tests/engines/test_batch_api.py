@@ -255,7 +255,7 @@ def test_a_torn_download_is_read_again(tmp_path: Path, kind: Any) -> None:
     with BatchProvider(script=lambda step, n: Fault(kind) if step == "content" and n < 2 else None) as provider:
         found = answers(provider, tmp_path, *(ask(name) for name in "abcd"))
     assert texts(found) == [f"You asked: question {name}" for name in "abcd"]
-    assert provider.steps["content"] == 3
+    assert provider.downloads == 3
     assert set(provider.bought.values()) == {1}
 
 
@@ -266,7 +266,7 @@ def test_a_line_that_stays_unreadable_costs_only_its_own_request(tmp_path: Path)
     with BatchProvider(endings=lambda n, lines: Ending(arrange=arrange if n == 0 else lambda x: x)) as provider:
         found = answers(provider, tmp_path, *(ask(name) for name in "abc"))
         assert isinstance(found[1], AttemptError)
-        assert provider.steps["content"] == batch_follow.READS
+        assert provider.downloads == batch_follow.READS
         assert texts([found[0], found[2]]) == ["You asked: question a", "You asked: question c"]
         assert texts(answers(provider, tmp_path, ask("b"))) == ["You asked: question b"]
     assert provider.bought == {"a": 1, "b": 2, "c": 1}
@@ -689,22 +689,23 @@ def test_replies_of_an_adopted_batch_for_callers_that_come_one_by_one(provider: 
 
     expected = [f"You asked: question {name}" for name in "dcba"]
     assert texts(with_engine(provider, tmp_path, one_by_one)) == expected
-    before = provider.steps["content"]
+    before = provider.downloads
     assert texts(with_engine(provider, tmp_path, soon_after, gather_seconds=1.0)) == expected
-    assert provider.steps["content"] == before + 1  # one download for all
+    assert provider.downloads == before + 1  # one download for all
     assert set(provider.bought.values()) == {1}
 
 
-def test_closing_waits_for_the_answer_to_a_creation(provider: BatchProvider, tmp_path: Path) -> None:
+def test_closing_waits_for_the_answer_to_a_creation(
+    provider: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "CLOSE_SECONDS", 5.0)
     provider.hold("created")
-    monkey = 5.0
 
     async def work(engine: BatchApiEngine) -> None:
         asking = asyncio.create_task(engine.complete(ask("a")))
         while not provider.reached["created"].is_set():
             await asyncio.sleep(0.01)
         provider._loop.call_soon_threadsafe(provider._loop.call_later, 0.2, provider.holds["created"].set)
-        batch_api.CLOSE_SECONDS = monkey
         await engine.close()
         with pytest.raises(asyncio.CancelledError):
             await asking
