@@ -91,6 +91,7 @@ class BatchProvider:
         self.reached: dict[str, threading.Event] = defaultdict(threading.Event)
         self.holds: dict[str, threading.Event] = {}
         self.steps: Counter[str] = Counter()
+        self.downloads = 0
         self.elsewhere = ""
         """Where a file's content is redirected to, if anywhere."""
         self.seen_keys: list[str] = []
@@ -228,6 +229,7 @@ class BatchProvider:
         return web.json_response(self.body(job))
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
+        self.downloads += 1
         if self.elsewhere:
             raise web.HTTPFound(f"{self.elsewhere}/files/{request.match_info['id']}/content")
         content = self.files.get(request.match_info["id"])

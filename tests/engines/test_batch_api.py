@@ -189,6 +189,21 @@ def test_who_left_before_the_batch_went_is_left_out(provider: BatchProvider, tmp
     assert provider.bought == {"b": 1}
 
 
+def test_who_left_during_the_upload_buys_nothing(provider: BatchProvider, tmp_path: Path) -> None:
+    async def work(engine: BatchApiEngine) -> None:
+        gone = asyncio.create_task(engine.complete(ask("a")))
+        while not provider.reached["upload"].is_set():
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0)
+        provider.holds["upload"].set()
+        await engine.complete(ask("b"))
+
+    provider.hold("upload")
+    with_engine(provider, tmp_path, work)
+    assert provider.bought == {"b": 1}
+
+
 def test_a_continuation_is_refused(provider: BatchProvider, tmp_path: Path) -> None:
     (error,) = answers(provider, tmp_path, ask("a", goes_on_from=TokenIds((1,), (2,))))
     assert isinstance(error, RefusedError)
@@ -240,7 +255,7 @@ def test_a_torn_download_is_read_again(tmp_path: Path, kind: Any) -> None:
     with BatchProvider(script=lambda step, n: Fault(kind) if step == "content" and n < 2 else None) as provider:
         found = answers(provider, tmp_path, *(ask(name) for name in "abcd"))
     assert texts(found) == [f"You asked: question {name}" for name in "abcd"]
-    assert provider.steps["content"] == 3
+    assert provider.downloads == 3
     assert set(provider.bought.values()) == {1}
 
 
@@ -251,7 +266,7 @@ def test_a_line_that_stays_unreadable_costs_only_its_own_request(tmp_path: Path)
     with BatchProvider(endings=lambda n, lines: Ending(arrange=arrange if n == 0 else lambda x: x)) as provider:
         found = answers(provider, tmp_path, *(ask(name) for name in "abc"))
         assert isinstance(found[1], AttemptError)
-        assert provider.steps["content"] == batch_follow.READS
+        assert provider.downloads == batch_follow.READS
         assert texts([found[0], found[2]]) == ["You asked: question a", "You asked: question c"]
         assert texts(answers(provider, tmp_path, ask("b"))) == ["You asked: question b"]
     assert provider.bought == {"a": 1, "b": 2, "c": 1}
@@ -363,14 +378,40 @@ def test_too_much_for_the_provider_makes_batches_smaller(
 
 
 def test_a_plain_429_waits_as_told_and_keeps_the_size(tmp_path: Path) -> None:
+    created: list[float] = []
+
     def script(step: str, number: int) -> Fault | None:
+        if step == "create":
+            created.append(time.monotonic())
         return Fault("status", 429, retry_after="0.4") if step == "create" and number == 0 else None
 
-    begun = time.monotonic()
     with BatchProvider(script=script) as provider:  # type: ignore[arg-type]
         answers(provider, tmp_path, *(ask(f"{n}") for n in range(8)), batch_requests=8)
-    assert time.monotonic() - begun > 0.4
+    assert created[1] - created[0] > 0.4
     assert provider.sizes == [8]
+    assert provider.steps["list"] == 0  # it is sure that there is no such batch
+
+
+def test_a_request_too_large_for_any_file_is_refused(tmp_path: Path) -> None:
+    with BatchProvider(script=lambda step, n: Fault("status", 413) if step == "upload" else None) as provider:
+        (error,) = answers(provider, tmp_path, ask("a"))
+    assert isinstance(error, RefusedError)
+    assert "answers 413" in error.what
+
+
+def test_a_batch_is_found_on_a_later_page(tmp_path: Path) -> None:
+    async def work(engine: BatchApiEngine) -> None:
+        await asyncio.gather(*(engine.complete(ask(f"{n}")) for n in range(6)))
+        client = engine._provider
+        for job in provider.jobs.values():
+            for its_file in (job.input_file, "unknown"):
+                found = await client.find(job.metadata["distill_batch"], its_file, time.time())
+                assert found is not None
+                assert found.id == job.id
+        assert await client.find("unknown", "unknown", time.time()) is None
+
+    with BatchProvider() as provider:
+        with_engine(provider, tmp_path, work, batch_requests=1)
 
 
 @pytest.mark.parametrize("step", ["upload", "poll"])
@@ -591,6 +632,7 @@ def test_a_creation_in_doubt_is_looked_for(tmp_path: Path, created: bool, keeps_
     assert (progress.answered, progress.retries) == (TOTAL, 0)
     assert set(provider.bought.values()) == {1}
     assert kinds(tmp_path).count("dropped") == (0 if created else 1)
+    assert kinds(tmp_path).count("created") == 3
 
 
 def test_a_batch_listed_late_is_still_found(tmp_path: Path) -> None:
@@ -636,25 +678,34 @@ def test_replies_of_an_adopted_batch_for_callers_that_come_one_by_one(provider: 
     answers(provider, tmp_path, *(ask(name) for name in "abcd"))
 
     async def one_by_one(engine: BatchApiEngine) -> list[Reply]:
-        return [await engine.complete(ask(name)) for name in "abcd"]
+        return [await engine.complete(ask(name)) for name in "dcba"]  # each line has passed when it is asked for
 
-    assert texts(with_engine(provider, tmp_path, one_by_one)) == [f"You asked: question {name}" for name in "abcd"]
-    before = provider.steps["content"]
-    answers(provider, tmp_path, *(ask(name) for name in "abcd"))
-    assert provider.steps["content"] == before + 1  # all at once cost one download
+    async def soon_after(engine: BatchApiEngine) -> list[Reply]:
+        asking = []
+        for name in "dcba":
+            asking.append(asyncio.create_task(engine.complete(ask(name))))
+            await asyncio.sleep(0.1)
+        return await asyncio.gather(*asking)
+
+    expected = [f"You asked: question {name}" for name in "dcba"]
+    assert texts(with_engine(provider, tmp_path, one_by_one)) == expected
+    before = provider.downloads
+    assert texts(with_engine(provider, tmp_path, soon_after, gather_seconds=1.0)) == expected
+    assert provider.downloads == before + 1  # one download for all
     assert set(provider.bought.values()) == {1}
 
 
-def test_closing_waits_for_the_answer_to_a_creation(provider: BatchProvider, tmp_path: Path) -> None:
+def test_closing_waits_for_the_answer_to_a_creation(
+    provider: BatchProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_api, "CLOSE_SECONDS", 5.0)
     provider.hold("created")
-    monkey = 5.0
 
     async def work(engine: BatchApiEngine) -> None:
         asking = asyncio.create_task(engine.complete(ask("a")))
         while not provider.reached["created"].is_set():
             await asyncio.sleep(0.01)
         provider._loop.call_soon_threadsafe(provider._loop.call_later, 0.2, provider.holds["created"].set)
-        batch_api.CLOSE_SECONDS = monkey
         await engine.close()
         with pytest.raises(asyncio.CancelledError):
             await asking
