@@ -143,20 +143,26 @@ class OpenAIEngine:
 
     async def _drawn(self, place: str, body: dict[str, Any], read: Read, honoured: Sampling | None) -> Reply:
         """The reply to one POST, as `read` reads it."""
+        if not self._stream:
+            answer = await self._server.ask("POST", place, self._patience, body)
+            return read(self._completed(place, answer), self.name, honoured)
         async with self._server.response("POST", place, self._patience, body) as response:
-            if self._stream and response.status == 200 and response.content_type == EVENTS:
-                found = await gathered(events(response.content.iter_any()))
-                with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
-                    await asyncio.wait_for(response.content.read(), 1)
-                return read(found, self.name, honoured)
-            answer = await whole(response)
+            if response.status != 200 or response.content_type != EVENTS:
+                return read(self._completed(place, await whole(response)), self.name, honoured)
+            found = await gathered(events(response.content.iter_any()))
+            with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
+                await asyncio.wait_for(response.content.read(), 1)
+        return read(found, self.name, honoured)
+
+    def _completed(self, place: str, answer: Answer) -> Any:
+        """The JSON of an answer that is a completion. Raises what any other means."""
         if answer.status != 200:
             raise self._failure(place, answer.status, answer)
         found = parsed(answer.content)
         if isinstance(found, dict) and found.get("error") and not found.get("choices"):
             code = found["error"].get("code") if isinstance(found["error"], dict) else None
             raise self._failure(place, code if isinstance(code, int) else 500, answer)  # a gateway with 200 for all
-        return read(found, self.name, honoured)
+        return found
 
     def _failure(self, place: str, status: int, answer: Answer) -> Exception:
         if place == COMPLETIONS and status in NO_SUCH_PLACE:
