@@ -175,6 +175,20 @@ def test_a_server_that_cannot_go_on_says_which_setting_took_it_for_one(stream: b
         assert teacher.completions == []
 
 
+def test_whether_a_server_can_go_on_is_known_before_anything_is_paid_for() -> None:
+    def check(engine: OpenAIEngine) -> Any:
+        return engine.check_continuation()
+
+    with HttpTeacher() as teacher:
+        using(engine_of(teacher), check)
+        assert [seen.body["max_tokens"] for seen in teacher.chats] == [4]
+        teacher.continues = False
+        with pytest.raises(EndpointError, match="its chats tell no token ids"):
+            using(engine_of(teacher), check)
+    with HttpTeacher(detokenizes=False) as teacher, pytest.raises(EndpointError, match="POST /detokenize gives 404"):
+        using(engine_of(teacher), check)
+
+
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
