@@ -160,6 +160,18 @@ def test_ids_are_neither_asked_for_nor_told_where_nobody_wants_them() -> None:
 
 
 NO_IDS: dict[str, Any] = {"text": "x", "finish_reason": "stop"}
+
+
+def test_a_reply_whose_ids_are_asked_for_shows_its_control_tokens_in_any_case() -> None:
+    with HttpTeacher() as teacher:
+        using(engine_of(teacher, continues=False), lambda engine: engine.complete(asked(9)))
+        using(engine_of(teacher), lambda engine: engine.complete(replace(asked(9), token_ids=False)))
+    with_ids, without = (seen.body for seen in teacher.chats)
+    assert (with_ids["skip_special_tokens"], with_ids["return_token_ids"]) == (False, True)
+    assert without["skip_special_tokens"] is False, "of a teacher whose replies go on, all texts are alike"
+    assert "return_token_ids" not in without
+
+
 BEGUN = TokenIds((0, 1), (3,))
 
 
