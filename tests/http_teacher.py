@@ -52,8 +52,8 @@ class HttpTeacher:
     `context` is how many words prompt and reply may have together, `latency` how many seconds each reply takes, or the
     least and the most; of a streamed one, each half of an event takes `pause` seconds, and its reasoning comes in
     `reasoning_field`. `parses`: it cuts the reasoning out of a chat's reply, as vLLM with a reasoning parser; without
-    one the tags stand in the text. `continues`: it takes token ids, tells them and turns them into text. `metrics`: it
-    has a page of them. All of these may be changed while it runs.
+    one the tags stand in the text. `continues`: it takes token ids and tells them, and with `detokenizes` turns them
+    into text. `metrics`: it has a page of them. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -70,12 +70,13 @@ class HttpTeacher:
         pause: float = 0.0,
         parses: bool = True,
         continues: bool = True,
+        detokenizes: bool = True,
         metrics: bool = True,
     ) -> None:
         self.answer, self.faults, self.model, self.key = answer, faults, model, key
         self.context, self.latency, self.lists_models = context, latency, lists_models
         self.reasoning_field, self.pause = reasoning_field, pause
-        self.parses, self.continues, self.metrics = parses, continues, metrics
+        self.parses, self.continues, self.detokenizes, self.metrics = parses, continues, detokenizes, metrics
         self.tokens = Tokens()
         self.hung_up = 0
         """How many streamed replies the client did not wait for."""
@@ -188,7 +189,7 @@ class HttpTeacher:
         seen = seen_of(request, json.loads(await request.read()))
         self.requests.append(seen)
         await self._thawed.wait()
-        if not self.continues:
+        if not (self.continues and self.detokenizes):
             return not_found()
         return self._unauthorized(request) or web.json_response({"prompt": self.tokens.decode(seen.body["tokens"])})
 

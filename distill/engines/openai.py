@@ -14,9 +14,9 @@ from typing import Any
 
 from distill.contract import served
 from distill.engines import AttemptError, EndpointError, Reply, Request, TokenIds
+from distill.engines.openai_decoder import NO_SUCH_PLACE, Decoder, cannot_continue
 from distill.engines.openai_replies import (
     EXCERPT,
-    detokenized,
     generated_tokens,
     model_names,
     parsed,
@@ -29,7 +29,6 @@ from distill.engines.openai_requests import completion_body, request_body
 from distill.engines.openai_server import (
     CHAT,
     COMPLETIONS,
-    DETOKENIZE,
     METRICS,
     MODELS,
     Answer,
@@ -38,7 +37,6 @@ from distill.engines.openai_server import (
     whole,
 )
 from distill.engines.openai_stream import EVENTS, events, gathered
-from distill.engines.streaming import REPLACEMENT
 from distill.errors import UsageError, near
 from distill.records import Sampling, storable
 
@@ -49,14 +47,6 @@ stopped takes connections in and never answers."""
 SHOWN_MODELS = 10
 NO_LIST_STATUS = (404, 405, 429, 501)
 """Answers to GET /models that say nothing about whether the server can chat."""
-NO_SUCH_PLACE = (404, 405, 501)
-TAIL = 8
-"""Tokens of the prompt before which a reply is decoded, since many tokenizers write a word differently at the start of
-a text."""
-SEEN_TAILS = 1_000
-LONGEST_SPLIT = 64
-"""Tokens at a cut that are looked at one by one for the end of a character; four are enough for all that is text."""
-
 Read = Callable[[Any, str, Sampling | None], Reply]
 
 
@@ -90,8 +80,7 @@ class OpenAIEngine:
         """Whether the server cuts the reasoning out of a chat's reply; None before it was seen."""
         self._asking = asyncio.Lock()
         self._tells_progress = True
-        self._before: dict[tuple[int, ...], str] = {}
-        """End of a prompt → its text: few are different, as the chat template writes them."""
+        self._decoder = Decoder(self._server)
 
     def __repr__(self) -> str:
         return f"OpenAIEngine(name={self.name!r}, model={self.model!r})"
@@ -143,20 +132,26 @@ class OpenAIEngine:
 
     async def _drawn(self, place: str, body: dict[str, Any], read: Read, honoured: Sampling | None) -> Reply:
         """The reply to one POST, as `read` reads it."""
+        if not self._stream:
+            answer = await self._server.ask("POST", place, self._patience, body)
+            return read(self._completed(place, answer), self.name, honoured)
         async with self._server.response("POST", place, self._patience, body) as response:
-            if self._stream and response.status == 200 and response.content_type == EVENTS:
-                found = await gathered(events(response.content.iter_any()))
-                with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
-                    await asyncio.wait_for(response.content.read(), 1)
-                return read(found, self.name, honoured)
-            answer = await whole(response)
+            if response.status != 200 or response.content_type != EVENTS:
+                return read(self._completed(place, await whole(response)), self.name, honoured)
+            found = await gathered(events(response.content.iter_any()))
+            with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
+                await asyncio.wait_for(response.content.read(), 1)
+        return read(found, self.name, honoured)
+
+    def _completed(self, place: str, answer: Answer) -> Any:
+        """The JSON of an answer that is a completion. Raises what any other means."""
         if answer.status != 200:
             raise self._failure(place, answer.status, answer)
         found = parsed(answer.content)
         if isinstance(found, dict) and found.get("error") and not found.get("choices"):
             code = found["error"].get("code") if isinstance(found["error"], dict) else None
             raise self._failure(place, code if isinstance(code, int) else 500, answer)  # a gateway with 200 for all
-        return read(found, self.name, honoured)
+        return found
 
     def _failure(self, place: str, status: int, answer: Answer) -> Exception:
         if place == COMPLETIONS and status in NO_SUCH_PLACE:
@@ -200,7 +195,7 @@ class OpenAIEngine:
         within a character is another matter: vLLM 0.32 then gives prompt and reply as the text of what was added
         (tokenizers' DecodeStream, primed with bytes that are no character yet), so all of it is decoded anew.
         """
-        before, split = await self._text(start.prompt, start.output)
+        before, split = await self._decoder.text(start.prompt, start.output)
         parses = await self._server_parses()
         body = completion_body(request, start, self.model, stream=self._stream)
         added = await self._drawn(COMPLETIONS, body, read_completion, self._honoured(request.sampling))
@@ -209,7 +204,7 @@ class OpenAIEngine:
         output = start.output + added.token_ids.output
         text = before + added.text
         if split:
-            text, _ = await self._text(start.prompt, output[:-1] if added.finish_reason == "stop" else output)
+            text, _ = await self._decoder.text(start.prompt, output[:-1] if added.finish_reason == "stop" else output)
         parts = served(text, parser=parses)
         return replace(
             added,
@@ -220,53 +215,24 @@ class OpenAIEngine:
             token_ids=TokenIds(start.prompt, output),
         )
 
-    async def _text(self, prompt: tuple[int, ...], output: tuple[int, ...]) -> tuple[str, bool]:
-        """The text of a reply's tokens as far as they are whole characters, and whether some are not.
-
-        A token whose bytes end within a character is left out whole, as vLLM leaves it out of a reply that is cut.
-        """
-        tail, kept = prompt[-TAIL:], len(output)
-        before = self._before.get(tail)
-        if before is None:
-            before = await self._decoded(tail)
-            self._before = {tail: before, **dict([*self._before.items()][:SEEN_TAILS])}
-        text = await self._decoded(tail + output)
-        while text.endswith(REPLACEMENT) and len(output) - kept < LONGEST_SPLIT and kept:
-            kept -= 1
-            text = await self._decoded(tail + output[:kept])
-        return text.rstrip(REPLACEMENT).removeprefix(before), kept < len(output)
-
-    async def _decoded(self, ids: tuple[int, ...]) -> str:
-        body = {"model": self.model, "tokens": list(ids)}
-        answer = await self._server.ask("POST", DETOKENIZE, Patience(START_SECONDS), body)
-        if answer.status in NO_SUCH_PLACE:
-            raise cannot_continue(self._server.shown, f"POST /detokenize gives {answer.status}")
-        if answer.status != 200:
-            raise self._server.failure(answer.status, answer)
-        text = detokenized(parsed(answer.content))
-        if text is None:
-            raise cannot_continue(self._server.shown, "its /detokenize gives no text")
-        return text
+    async def check_continuation(self) -> None:
+        """Raises EndpointError when a cut reply of this server could not be gone on with; costs four tokens."""
+        reply = await self._greeted()
+        if reply.token_ids is None:
+            raise cannot_continue(self._server.shown, "its chats tell no token ids")
+        await self._decoder.decoded(reply.token_ids.output)
 
     async def _server_parses(self) -> bool:
         """Whether a chat's reasoning comes in a field of its own, as with vLLM's --reasoning-parser; a completion's
-        never does. Asked with four tokens where no chat has shown it yet."""
+        never does. Asked where no chat has shown it yet."""
         async with self._asking:
-            if self._parses is not None:
-                return self._parses
-            hello = Request("parser", [{"role": "user", "content": "Hi"}], Sampling(temperature=0.0), 4)
-            await self.complete(hello)
-        return bool(self._parses)
+            if self._parses is None:
+                await self._greeted()
+            return bool(self._parses)
 
-
-def cannot_continue(where: str, why: str) -> EndpointError:
-    """The error for a server that was taken for one that goes on with cut replies by their token ids."""
-    return EndpointError(
-        f"the server cannot go on with a cut reply: {why}",
-        given=where,
-        todo="set continuation: none in the teacher's spec (teacher_overrides.continuation=none), which excludes "
-        "generate.slice_tokens and generate.continue_truncated, or use vLLM",
-    )
+    async def _greeted(self) -> Reply:
+        messages = [{"role": "user", "content": "Hi"}]
+        return await self.complete(Request("greeting", messages, Sampling(temperature=0.0), 4, token_ids=True))
 
 
 def is_url(where: str) -> bool:

@@ -7,6 +7,7 @@ to be. The key and the password in a URL stay in here: no message, log line or r
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -56,12 +57,17 @@ class Answer:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds that a request may take altogether, and those without a byte; None is without limit."""
 
-    total: float | None
-    silence: float | None = None
+    def __init__(self, total: float | None, silence: float | None = None) -> None:
+        self.total, self.silence = total, silence
+
+    @functools.cached_property
+    def limits(self) -> aiohttp.ClientTimeout:
+        import aiohttp
+
+        return aiohttp.ClientTimeout(self.total, sock_connect=CONNECT_SECONDS, sock_read=self.silence)
 
 
 class Server:
@@ -93,7 +99,7 @@ class Server:
             connector=aiohttp.TCPConnector(
                 limit=self._connections, keepalive_timeout=IDLE_SECONDS, socket_factory=_watched_socket
             ),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers={**JSON, **({"Authorization": f"Bearer {self._key}"} if self._key else {})},
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=_proxy_for(self._places[CHAT]) if remote else None,
         )
@@ -105,8 +111,13 @@ class Server:
 
     async def ask(self, method: str, place: str, patience: Patience, body: dict[str, Any] | None = None) -> Answer:
         """One request and its whole answer, whatever the status. Raises AttemptError when there is none."""
-        async with self.response(method, place, patience, body) as response:
-            return await whole(response)
+        import aiohttp
+
+        try:
+            async with self._request(method, place, patience, body) as response:
+                return await whole(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unanswered(error, patience) from None
 
     @contextlib.asynccontextmanager
     async def response(
@@ -115,26 +126,23 @@ class Server:
         """One request's response, to be read inside. Raises AttemptError when there is none, or it breaks off."""
         import aiohttp
 
-        if self._session is None:
-            raise RuntimeError("the engine is not started")
-        data = json.dumps(body).encode() if body is not None else None
-        limits = aiohttp.ClientTimeout(patience.total, sock_connect=CONNECT_SECONDS, sock_read=patience.silence)
         try:
-            async with self._session.request(
-                method, self._places[place], data=data, headers=JSON, allow_redirects=False, timeout=limits
-            ) as response:
+            async with self._request(method, place, patience, body) as response:
                 yield response
         except DistillError:  # of who reads it; an EndpointError is an OSError too
             raise
-        except aiohttp.ConnectionTimeoutError:
-            raise _unreachable(f"no connection within {CONNECT_SECONDS:g} s", sent=False) from None
-        except aiohttp.SocketTimeoutError:
-            raise _unreachable(f"no byte from the server within {patience.silence:g} s") from None
-        except TimeoutError:
-            raise _unreachable(f"no reply within {patience.total or 0:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:  # the text of these may hold the address: only the kind is told
-            sent = not isinstance(error, aiohttp.ClientConnectorError)
-            raise _unreachable(f"the connection failed ({_kind(error)})", sent=sent) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unanswered(error, patience) from None
+
+    def _request(
+        self, method: str, place: str, patience: Patience, body: dict[str, Any] | None
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            raise RuntimeError("the engine is not started")
+        data = json.dumps(body).encode() if body is not None else None
+        return self._session.request(
+            method, self._places[place], data=data, allow_redirects=False, timeout=patience.limits
+        )
 
     def failure(self, status: int, answer: Answer) -> DistillError:
         """What an answer other than 200 means."""
@@ -174,7 +182,8 @@ class Server:
 
 
 async def whole(response: aiohttp.ClientResponse) -> Answer:
-    return Answer(response.status, response.headers.get("Retry-After"), await response.read())
+    wish = response.headers.get("Retry-After") if response.status != 200 else None
+    return Answer(response.status, wish, await response.read())
 
 
 def _places(parts: SplitResult) -> dict[str, yarl.URL]:
@@ -209,7 +218,19 @@ def _watched_socket(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-def _unreachable(what: str, *, sent: bool = True) -> AttemptError:
+def _unanswered(error: BaseException, patience: Patience) -> AttemptError:
+    """What it means that no answer came. The text of such errors may hold the address: only their kind is told."""
+    import aiohttp
+
+    sent = not isinstance(error, aiohttp.ConnectionTimeoutError | aiohttp.ClientConnectorError)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        what = f"no connection within {CONNECT_SECONDS:g} s"
+    elif isinstance(error, aiohttp.SocketTimeoutError):
+        what = f"no byte from the server within {patience.silence or 0:g} s"
+    elif isinstance(error, TimeoutError):
+        what = f"no reply within {patience.total or 0:g} s"
+    else:
+        what = f"the connection failed ({_kind(error)})"
     return AttemptError(what, fault="endpoint", sent=sent)
 
 

@@ -160,6 +160,18 @@ def test_ids_are_neither_asked_for_nor_told_where_nobody_wants_them() -> None:
 
 
 NO_IDS: dict[str, Any] = {"text": "x", "finish_reason": "stop"}
+
+
+def test_a_reply_whose_ids_are_asked_for_shows_its_control_tokens_in_any_case() -> None:
+    with HttpTeacher() as teacher:
+        using(engine_of(teacher, continues=False), lambda engine: engine.complete(asked(9)))
+        using(engine_of(teacher), lambda engine: engine.complete(replace(asked(9), token_ids=False)))
+    with_ids, without = (seen.body for seen in teacher.chats)
+    assert (with_ids["skip_special_tokens"], with_ids["return_token_ids"]) == (False, True)
+    assert without["skip_special_tokens"] is False, "of a teacher whose replies go on, all texts are alike"
+    assert "return_token_ids" not in without
+
+
 BEGUN = TokenIds((0, 1), (3,))
 
 
@@ -173,6 +185,20 @@ def test_a_server_that_cannot_go_on_says_which_setting_took_it_for_one(stream: b
             using(engine_of(teacher, stream=stream), gone)
         assert "continuation: none" in str(caught.value.todo)
         assert teacher.completions == []
+
+
+def test_whether_a_server_can_go_on_is_known_before_anything_is_paid_for() -> None:
+    def check(engine: OpenAIEngine) -> Any:
+        return engine.check_continuation()
+
+    with HttpTeacher() as teacher:
+        using(engine_of(teacher), check)
+        assert [seen.body["max_tokens"] for seen in teacher.chats] == [4]
+        teacher.continues = False
+        with pytest.raises(EndpointError, match="its chats tell no token ids"):
+            using(engine_of(teacher), check)
+    with HttpTeacher(detokenizes=False) as teacher, pytest.raises(EndpointError, match="POST /detokenize gives 404"):
+        using(engine_of(teacher), check)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_tokens_before_the_closing_tag_are_counted(file: Path, monkeypatch: pyte
     (reply,) = answers(file, [request("a")])
     assert (reply.reasoning_tokens, reply.completion_tokens) == (2, 5)
     assert "</think>" in reply.text
+
+
+def test_a_reply_in_slices_is_the_reply_in_one_piece(file: Path) -> None:
+    whole = replace(request("a", tokens=24, temperature=0.0), token_ids=True)
+
+    async def in_slices(engine: LlamaCppEngine) -> Reply:
+        reply = await engine.complete(replace(whole, max_tokens=5))
+        while reply.finish_reason == "length" and (reply.completion_tokens or 0) < 24:
+            left = min(7, 24 - (reply.completion_tokens or 0))
+            reply = await engine.complete(replace(whole, max_tokens=left, goes_on_from=reply.token_ids))
+        return reply
+
+    assert [with_engine(an_engine(file), in_slices)] == answers(file, [whole])
 
 
 def test_the_file_says_how_it_is_talked_to(file: Path) -> None:
