@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,10 @@ from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
 from distill.specs import STAGES, Recipe, dump, folder_revision, parse, read
 
-PAID = ("prompts", "generate")
-"""Stages whose results cost money: once traces are there, settings that would leave some of them out are refused."""
-GROWING = ("samples", "limit")
-"""Settings that may rise: what is there stays wanted."""
 DATA, MODELS = "data/", "models/"
 """Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
-BESIDE_PAYMENT = ("evaluate", "prepare.decontaminate")
-"""Begin the settings of the prompts stage that may always change: what an evaluation asks must not be trained on,
-whether it was paid for or not. The traces stay in the ledger."""
-BESIDE_IDENTITY = ("max_tokens", "reasoning", "reasoning_format", "context_length", "license", "distillation_terms")
-"""Settings that are no part of a trace's identity."""
+MERGING = ".merging"
+"""In a run that `distill merge` has not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ def run_recipe(
     recipe.require(names)  # before anything is paid for
     with run.lock():
         if adopting:
-            adopt(recipe, run)
+            adopt(recipe, run, names)
         failed: list[str] = []
         before = run.stages()
         for name in names:
@@ -95,44 +88,25 @@ def run_recipe(
         )
 
 
-def adopt(recipe: Recipe, run: RunDir) -> None:
-    """Makes the run one of this recipe. Raises RunError with the differences when paid traces would be left out."""
+def adopt(recipe: Recipe, run: RunDir, stages: Sequence[str] = ()) -> None:
+    """Makes the run one of this recipe, before `stages` are run.
+
+    Raises RunError with the differences and the numbers when any trace that was paid for would be left out: that a
+    lowered limit buys nothing new does not tell whether it was meant, and a new run with --reuse costs nothing either.
+    """
+    if (run.path / MERGING).exists():
+        raise RunError(
+            f"the merge into {run.path} was cut off: what it has not brought yet would be bought again",
+            todo="start the same `distill merge` once more; it completes the run",
+        )
     if run.recipe.is_file():
+        from distill.generate.changed import refuse_lost
+
         earlier = recipe_of(run)
-        lost = [
-            f"{path}: {before} → {after}"
-            for name in PAID
-            for path, before, after in _leaves(earlier.section(name), recipe.section(name))
-            if not path.startswith(BESIDE_PAYMENT) and not _harmless(path.rpartition(".")[2], before, after)
-        ]
-        if lost and any(entry.answered for entry in run.ledger().index().values()):
-            raise RunError(
-                f"the run {run.path} was made by another recipe, and its traces would not count for this one",
-                given="; ".join(dict.fromkeys(lost)),
-                todo="use another --out for the changed recipe, or run it as it was",
-            )
+        refuse_lost(earlier, recipe, run, stages)
         if dump(earlier) == dump(recipe):
             return
     write_text(run.recipe, dump(recipe))
-
-
-def _harmless(key: str, before: Any, after: Any) -> bool:
-    """Whether every trace bought under the old setting still counts under the new one."""
-    if key in GROWING and isinstance(before, int):
-        return after is None or after >= before
-    return key in BESIDE_IDENTITY
-
-
-def _leaves(before: Any, after: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, old, new) for every leaf in which two settings differ."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in dict.fromkeys((*before, *after)):
-            yield from _leaves(before.get(key), after.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for place, pair in enumerate(zip(before, after, strict=True)):
-            yield from _leaves(*pair, f"{path}.{place}")
-    elif before != after:
-        yield path, before, after
 
 
 def recipe_of(run: RunDir) -> Recipe:
@@ -173,7 +147,7 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
             f"{name} needs {missing[0].name}, which is not in {run.path} yet", todo="run the stages before it"
         )
     started = time.monotonic()
-    inputs = {**run.hashes(*stage.reads(recipe, run)), **_outside_hashes(name, recipe)}
+    inputs = inputs_of(name, recipe, run)
     state = run.start_stage(name, recipe.section_hash(name), recipe.decides(name), recipe.seed, inputs)
     try:
         report = stage.run(recipe, run)
@@ -189,6 +163,11 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
     for line in report.lines:
         say(f"  {line}")
     return list(report.failed_gates)
+
+
+def inputs_of(name: str, recipe: Recipe, run: RunDir) -> dict[str, str]:
+    """What a stage would read now, in the run and outside of it → its hash."""
+    return {**run.hashes(*stages()[name].reads(recipe, run)), **_outside_hashes(name, recipe)}
 
 
 def _outside_hashes(name: str, recipe: Recipe) -> dict[str, str]:

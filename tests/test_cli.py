@@ -18,7 +18,7 @@ from distill.rundir import RunDir
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMANDS = (
     *("run", "generate", "import", "filter", "train", "evaluate", "compare", "reparse", "export", "show", "chat"),
-    "doctor",
+    *("merge", "doctor"),
 )
 
 

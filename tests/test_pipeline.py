@@ -10,7 +10,7 @@ import pytest
 
 from distill import pipeline, specs
 from distill.errors import GateError, RunError, SpecError
-from distill.pipeline import _harmless, _leaves, plan, run_recipe
+from distill.pipeline import plan, run_recipe
 from distill.rundir import RunDir, StageReport
 from distill.show import closing_lines
 
@@ -225,24 +225,6 @@ def test_what_the_stages_asked_for_do_not_need_may_be_missing(tmp_path: Path) ->
     assert plan(recipe, RunDir(tmp_path / "run"), "prompts", "filter") == dict.fromkeys(
         ("prompts", "generate", "filter"), "to run"
     )
-
-
-def test_leaves_name_what_differs() -> None:
-    before = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
-    assert list(_leaves(before, {"a": {"b": 1, "c": [1, 3]}, "d": 1})) == [("a.c.1", 2, 3)]
-    assert list(_leaves(before, {"a": {"b": 2, "c": [1]}, "d": 1})) == [("a.b", 1, 2), ("a.c", [1, 2], [1])]
-
-
-def test_only_what_keeps_every_trace_wanted_is_harmless() -> None:
-    assert _harmless("samples", 2, 4)
-    assert _harmless("limit", 100, None)
-    assert _harmless("max_tokens", 100, 50)
-    assert _harmless("reasoning", "required", "none")
-    assert _harmless("reasoning_format", "tags", "plain"), "what was received stays, `distill reparse` reads it anew"
-    assert not _harmless("source", "gsm8k", "arithmetic")
-    assert not _harmless("samples", 4, 2)
-    assert not _harmless("limit", None, 100)
-    assert not _harmless("temperature", 0.6, 0.7)
 
 
 def test_llama_is_one_setting_away(tmp_path: Path, finished: RunDir) -> None:
