@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 from distill.ledger_lines import rows_table, whole_groups
 from distill.records import Trace
@@ -48,29 +49,21 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 @functools.lru_cache(maxsize=SHARED_ENTRIES)
-def _shared(revision: int, finish_reason: str, tokens: int, unfinished: bool) -> Entry:
-    return Entry(revision, finish_reason, tokens=tokens, unfinished=unfinished)
+def _shared(revision: int, finish_reason: str, tokens: int | None, max_tokens: int | None) -> Entry:
+    below = tokens is not None and max_tokens is not None and tokens < max_tokens
+    return Entry(revision, finish_reason, tokens=tokens or 0, unfinished=below and finish_reason == "length")
 
 
 def entry_of(trace: Trace) -> Entry:
-    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens or 0, trace.unfinished)
+    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens, trace.max_tokens)
 
 
 def entries_of(table: pa.Table) -> Iterator[tuple[str, Entry]]:
     """Key and entry of every row; `table` holds those of KEY_COLUMNS that its file has."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    def numbers(name: str) -> Any:
-        there = name in table.column_names
-        return table.column(name) if there else pa.chunked_array([pa.nulls(len(table), pa.int64())])
-
-    finish, tokens = table.column("finish_reason"), numbers("completion_tokens")
-    below = compute.less(tokens, numbers("max_tokens"))
-    unfinished = compute.fill_null(compute.and_(compute.equal(finish, "length"), below), False)
-    columns = (table.column("revision"), finish, compute.fill_null(tokens, 0), unfinished)
-    entries = map(_shared, *(column.to_numpy().tolist() for column in columns))
-    return zip(table.column("key").to_numpy().tolist(), entries, strict=True)
+    # only to_pylist: other ways out of Arrow import pandas where it is installed, which takes a second and 50 MB
+    columns = (table.column(name).to_pylist() if name in table.column_names else repeat(None) for name in KEY_COLUMNS)
+    keys, *others = columns
+    return zip(keys, map(_shared, *others), strict=False)
 
 
 class Index:
