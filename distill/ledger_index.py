@@ -6,7 +6,8 @@ Entries that are alike are one object, so 800,000 keys cost little more than the
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import TYPE_CHECKING
@@ -58,12 +59,16 @@ def entry_of(trace: Trace) -> Entry:
     return _shared(trace.revision, trace.finish_reason, trace.completion_tokens, trace.max_tokens)
 
 
-def entries_of(table: pa.Table) -> Iterator[tuple[str, Entry]]:
-    """Key and entry of every row; `table` holds those of KEY_COLUMNS that its file has."""
+def entries_of(table: pa.Table) -> tuple[list[str], list[Entry]]:
+    """Keys and entries of the rows; `table` holds those of KEY_COLUMNS that its file has."""
     # only to_pylist: other ways out of Arrow import pandas where it is installed, which takes a second and 50 MB
-    columns = (table.column(name).to_pylist() if name in table.column_names else repeat(None) for name in KEY_COLUMNS)
-    keys, *others = columns
-    return zip(keys, map(_shared, *others), strict=False)
+    there = table.column_names
+    keys: list[str] = table.column("key").to_pylist()
+    others = [table.column(name).to_pylist() if name in there else repeat(None) for name in KEY_COLUMNS[1:]]
+    return keys, list(map(_shared, *others))
+
+
+_TOKENS = operator.attrgetter("tokens")
 
 
 class Index:
@@ -85,19 +90,20 @@ class Index:
         self.entries[key] = replace(counts, highest=highest)
         self.tokens += counts.tokens - known.tokens
 
-    def note_all(self, pairs: Iterable[tuple[str, Entry]]) -> None:
-        entries = self.entries
-        for key, entry in pairs:
-            if key in entries:
-                self.note(key, entry)
-            else:
-                entries[key] = entry
-                self.tokens += entry.tokens
+    def note_all(self, keys: list[str], entries: list[Entry]) -> None:
+        """Takes one record after another into account; all at once where no key is known yet, as is the rule."""
+        fresh = dict(zip(keys, entries, strict=True))
+        if len(fresh) == len(keys) and self.entries.keys().isdisjoint(fresh):
+            self.entries.update(fresh)
+            self.tokens += sum(map(_TOKENS, entries))
+            return
+        for key, entry in zip(keys, entries, strict=True):
+            self.note(key, entry)
 
     def note_lines(self, lines: Iterable[bytes], name: str) -> None:
         """The whole lines of the segment `name`. Raises RunError for a record of an unknown form."""
         for group in whole_groups(lines):
-            self.note_all(entries_of(rows_table(group, name)))
+            self.note_all(*entries_of(rows_table(group, name)))
 
     def snapshot(self) -> dict[str, Entry]:
         """The entries as they are now; keys and entries are shared, so a copy of 800,000 is 40 MB and a moment."""
