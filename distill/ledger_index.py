@@ -6,9 +6,11 @@ Entries that are alike are one object, so 800,000 keys cost little more than the
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 from distill.ledger_lines import rows_table, whole_groups
 from distill.records import Trace
@@ -48,29 +50,25 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 @functools.lru_cache(maxsize=SHARED_ENTRIES)
-def _shared(revision: int, finish_reason: str, tokens: int, unfinished: bool) -> Entry:
-    return Entry(revision, finish_reason, tokens=tokens, unfinished=unfinished)
+def _shared(revision: int, finish_reason: str, tokens: int | None, max_tokens: int | None) -> Entry:
+    below = tokens is not None and max_tokens is not None and tokens < max_tokens
+    return Entry(revision, finish_reason, tokens=tokens or 0, unfinished=below and finish_reason == "length")
 
 
 def entry_of(trace: Trace) -> Entry:
-    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens or 0, trace.unfinished)
+    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens, trace.max_tokens)
 
 
-def entries_of(table: pa.Table) -> Iterator[tuple[str, Entry]]:
-    """Key and entry of every row; `table` holds those of KEY_COLUMNS that its file has."""
-    import pyarrow as pa
-    from pyarrow import compute
+def entries_of(table: pa.Table) -> tuple[list[str], list[Entry]]:
+    """Keys and entries of the rows; `table` holds those of KEY_COLUMNS that its file has."""
+    # only to_pylist: other ways out of Arrow import pandas where it is installed, which takes a second and 50 MB
+    there = table.column_names
+    keys: list[str] = table.column("key").to_pylist()
+    others = [table.column(name).to_pylist() if name in there else repeat(None) for name in KEY_COLUMNS[1:]]
+    return keys, list(map(_shared, *others))
 
-    def numbers(name: str) -> Any:
-        there = name in table.column_names
-        return table.column(name) if there else pa.chunked_array([pa.nulls(len(table), pa.int64())])
 
-    finish, tokens = table.column("finish_reason"), numbers("completion_tokens")
-    below = compute.less(tokens, numbers("max_tokens"))
-    unfinished = compute.fill_null(compute.and_(compute.equal(finish, "length"), below), False)
-    columns = (table.column("revision"), finish, compute.fill_null(tokens, 0), unfinished)
-    entries = map(_shared, *(column.to_numpy().tolist() for column in columns))
-    return zip(table.column("key").to_numpy().tolist(), entries, strict=True)
+_TOKENS = operator.attrgetter("tokens")
 
 
 class Index:
@@ -92,19 +90,20 @@ class Index:
         self.entries[key] = replace(counts, highest=highest)
         self.tokens += counts.tokens - known.tokens
 
-    def note_all(self, pairs: Iterable[tuple[str, Entry]]) -> None:
-        entries = self.entries
-        for key, entry in pairs:
-            if key in entries:
-                self.note(key, entry)
-            else:
-                entries[key] = entry
-                self.tokens += entry.tokens
+    def note_all(self, keys: list[str], entries: list[Entry]) -> None:
+        """Takes one record after another into account; all at once where no key is known yet, as is the rule."""
+        fresh = dict(zip(keys, entries, strict=True))
+        if len(fresh) == len(keys) and self.entries.keys().isdisjoint(fresh):
+            self.entries.update(fresh)
+            self.tokens += sum(map(_TOKENS, entries))
+            return
+        for key, entry in zip(keys, entries, strict=True):
+            self.note(key, entry)
 
     def note_lines(self, lines: Iterable[bytes], name: str) -> None:
         """The whole lines of the segment `name`. Raises RunError for a record of an unknown form."""
         for group in whole_groups(lines):
-            self.note_all(entries_of(rows_table(group, name)))
+            self.note_all(*entries_of(rows_table(group, name)))
 
     def snapshot(self) -> dict[str, Entry]:
         """The entries as they are now; keys and entries are shared, so a copy of 800,000 is 40 MB and a moment."""

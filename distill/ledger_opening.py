@@ -5,14 +5,18 @@ Knows nothing about threads and appending; whoever calls holds the ledger's lock
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.ledger_files import Recovery, finish_sealing, mend_and_seal, segment_paths
 from distill.ledger_index import Index, entries_of
 from distill.ledger_parts import (
     PARTS,
     DamagedError,
+    Part,
     PutAside,
     check_content,
     describe,
@@ -27,6 +31,12 @@ from distill.ledger_parts import (
     refuse_gone,
     write_parts,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+READERS = 4
+"""Parts that are read at once when a ledger is opened: on a network file system each costs a few round trips."""
 
 OnRecovery = Callable[[Recovery], None]
 OnPutAside = Callable[[PutAside], None]
@@ -62,10 +72,10 @@ def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> t
     Sizes, footers and the columns of the index are looked at, with `content` every byte.
     """
     index, found, parts = Index(), list[PutAside](), read_parts(folder)
-    for path in part_paths(folder):
+    for path, reading in _read_ahead(part_paths(folder), parts):
         part = parts.get(path.name)
         try:
-            table = key_columns(path, part)
+            table = reading.result()
             if content or part is None:
                 check_content(path, part)
         except DamagedError as error:
@@ -77,5 +87,17 @@ def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> t
         if path.name not in parts:
             parts[path.name] = describe(path, traces=len(table))
             write_parts(folder, parts)
-        index.note_all(entries_of(table))
+        index.note_all(*entries_of(table))
     return index, found
+
+
+def _read_ahead(paths: list[Path], parts: Mapping[str, Part]) -> Iterator[tuple[Path, Future[pa.Table]]]:
+    """Each part with its columns of the index, a few of which are read while the one before is taken in."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[tuple[Path, Future[pa.Table]]] = deque()
+        for path in paths:
+            waiting.append((path, pool.submit(key_columns, path, parts.get(path.name))))
+            if len(waiting) > 2 * READERS:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

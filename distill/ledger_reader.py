@@ -118,7 +118,7 @@ class LedgerReader:
         for source in self._sources():
             if isinstance(source, Path):
                 with _reading(source):
-                    index.note_all(entries_of(key_columns(source, parts.get(source.name))))
+                    index.note_all(*entries_of(key_columns(source, parts.get(source.name))))
             else:
                 with source:
                     index.note_lines(source, Path(source.name).name)

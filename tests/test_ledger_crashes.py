@@ -42,6 +42,7 @@ module.SEAL_BYTES = 6_000
 module.COMMIT_RECORDS = 5
 with module.Ledger(Path(sys.argv[1])) as ledger:
     first = int(sys.argv[2])
+    assert "pandas" not in sys.modules, "a second and 50 MB"
     for number in range(first, first + 100_000):
         assert f"{number}" not in ledger
         ledger.append(trace(number))
