@@ -32,7 +32,12 @@ from distill.files import sha256_of
 from distill.records import Prompt
 from distill.specs import Recipe
 
-DOMAINS = (("math", 395_285, 6_094.2), ("code", 211_129, 7_435.7), ("stem", 10_124, 4_928.8), ("logic", 10_395, 2_739.0))
+DOMAINS = (
+    ("math", 395_285, 6_094.2),
+    ("code", 211_129, 7_435.7),
+    ("stem", 10_124, 4_928.8),
+    ("logic", 10_395, 2_739.0),
+)
 GENERAL = ("general", 177_812, 1_419.8)
 SIGMA = 0.6
 LONGEST = 32_768
@@ -87,7 +92,9 @@ def write_prompts(path: Path, count: int) -> None:
     with pq.ParquetWriter(path, Prompt.schema(), compression="zstd") as writer:
         for first in range(0, count, ROW_GROUP):
             rows = range(first, min(count, first + ROW_GROUP))
-            asked = [Prompt(f"Problem {n}: " + f"{sha256_of(n)} " * 4, id=f"p{n}", kind="math", answer="7") for n in rows]
+            asked = [
+                Prompt(f"Problem {n}: " + f"{sha256_of(n)} " * 4, id=f"p{n}", kind="math", answer="7") for n in rows
+            ]
             writer.write_table(Prompt.table(asked))
 
 
