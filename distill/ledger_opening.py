@@ -1,0 +1,81 @@
+"""What a new writer does before it writes: takes over what the last one left, and looks at every part.
+
+Knows nothing about threads and appending; whoever calls holds the ledger's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distill.ledger_files import Recovery, finish_sealing, mend_and_seal, segment_paths
+from distill.ledger_index import Index, entries_of
+from distill.ledger_parts import (
+    PARTS,
+    DamagedError,
+    PutAside,
+    check_content,
+    describe,
+    key_columns,
+    number_of,
+    part_path,
+    part_paths,
+    parts_or_damage,
+    put_aside,
+    put_list_aside,
+    read_parts,
+    refuse_gone,
+    write_parts,
+)
+
+OnRecovery = Callable[[Recovery], None]
+OnPutAside = Callable[[PutAside], None]
+
+
+def recover(folder: Path, on_recovery: OnRecovery, on_put_aside: OnPutAside) -> None:
+    """Finishes a sealing, puts a torn tail aside, seals what is open. Raises RunError for a part that is gone."""
+    _open_list(folder, on_put_aside)
+    for pattern in (".part-*.tmp", ".open-*.tmp", f".{PARTS}.*.tmp"):
+        for leftover in folder.glob(pattern):
+            leftover.unlink()
+    for segment in segment_paths(folder):
+        if part_path(folder, number_of(segment)).exists():
+            finish_sealing(segment, on_recovery)
+        else:
+            mend_and_seal(segment, on_recovery)
+
+
+def _open_list(folder: Path, on_put_aside: OnPutAside) -> None:
+    """A damaged list is put aside, to be made again; a part that is gone is refused unless its segment is there."""
+    try:
+        parts = parts_or_damage(folder)
+    except DamagedError as error:
+        on_put_aside(PutAside(PARTS, 0, 0, str(error), put_list_aside(folder)))
+        return
+    sealed_again = {part_path(folder, number_of(path)).name for path in segment_paths(folder)}
+    refuse_gone(folder, {name: part for name, part in parts.items() if name not in sealed_again})
+
+
+def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> tuple[Index, list[PutAside]]:
+    """The index of what is sound, and what was put aside. Parts of older runs get their entry in the list.
+
+    Sizes, footers and the columns of the index are looked at, with `content` every byte.
+    """
+    index, found, parts = Index(), list[PutAside](), read_parts(folder)
+    for path in part_paths(folder):
+        part = parts.get(path.name)
+        try:
+            table = key_columns(path, part)
+            if content or part is None:
+                check_content(path, part)
+        except DamagedError as error:
+            found.append(put_aside(path, parts, str(error)))
+            on_put_aside(found[-1])
+            if not found[-1].kept:
+                continue
+            table = key_columns(path, parts[path.name])
+        if path.name not in parts:
+            parts[path.name] = describe(path, traces=len(table))
+            write_parts(folder, parts)
+        index.note_all(entries_of(table))
+    return index, found
