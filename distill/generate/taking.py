@@ -6,9 +6,7 @@ recipes.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +14,22 @@ from pathlib import Path
 
 from distill.errors import RunError
 from distill.files import FileLock, fsync_folder, reading, replacing, sha256_file
-from distill.ledger import MEND, READ_ROWS, Entry, Ledger, LedgerReader, supersedes
+from distill.ledger import Entry, Ledger, LedgerReader, supersedes
+from distill.ledger_files import segment_paths
+from distill.ledger_parts import (
+    MEND,
+    DamagedError,
+    check_content,
+    describe,
+    number_of,
+    numbers_taken,
+    part_path,
+    read_parts,
+    write_parts,
+)
 
-_NUMBERED = re.compile(r"(?:part|open)-(\d+)\.(?:parquet|log)")
+READ_ROWS = 16_384
+"""Keys of a part that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,24 +98,29 @@ def _rows(part: Path) -> Iterator[tuple[str, str, Entry]]:
 
 
 def _link(part: Path, folder: Path) -> None:
-    """The part as the next one of `folder`: a hard link, for a sealed part is never written to again, or a copy."""
-    numbers = [int(found[1]) for path in folder.iterdir() if (found := _NUMBERED.fullmatch(path.name))]
-    here = folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
-    _verify(part)
-    with contextlib.suppress(OSError):  # another file system, or one without links
+    """The part as the next one of `folder`: a hard link, for a sealed part is never written to again, or a copy.
+
+    Its whole content is checked first. A crash before it is listed leaves a part without an entry, which gets one when
+    the ledger is opened.
+    """
+    entry = read_parts(part.parent).get(part.name)
+    try:
+        check_content(part, entry)
+    except DamagedError as error:
+        raise RunError(f"{part.name} cannot be read", given=f"{part}: {error}", todo=MEND) from error
+    entry = entry or describe(part, traces=sum(1 for _ in _rows(part)))
+    numbers = [*numbers_taken(folder), *map(number_of, segment_paths(folder))]
+    here = part_path(folder, max(numbers, default=-1) + 1)
+    try:
         os.link(part, here)
         fsync_folder(folder)
-        return
+    except OSError:  # another file system, or one without links
+        _copy(part, here, entry.sha256)
+    write_parts(folder, {**read_parts(folder), here.name: entry})
+
+
+def _copy(part: Path, here: Path, sha256: str) -> None:
     with replacing(here) as temporary:
         shutil.copyfile(part, temporary)
-        if sha256_file(temporary) != sha256_file(part):
+        if sha256_file(temporary) != sha256:
             raise RunError(f"the copy of {part.name} is not what was copied", given=str(part), todo="look at the disk")
-
-
-def _verify(part: Path) -> None:
-    """Raises RunError for a part that is damaged: every page has a checksum of its own."""
-    import pyarrow.parquet as pq
-
-    with reading(part, MEND), pq.ParquetFile(part, page_checksum_verification=True) as file:
-        for _ in file.iter_batches(READ_ROWS):
-            pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from typer.testing import CliRunner
 from distill import pipeline, specs
 from distill.cli import app
 from distill.errors import LockedError, RunError, UsageError
-from distill.files import write_text
+from distill.files import sha256_file, write_text
 from distill.generate import taking
 from distill.generate.merging import merge
 from distill.ledger import Ledger, encode_line
+from distill.ledger_parts import read_parts
 from distill.rundir import RunDir
 from generate.runs import contents, prepared, questions, recipe, records, sampled, tasks
 
@@ -186,10 +188,15 @@ def test_parts_are_taken_as_files_and_copied_where_there_are_no_links(
     def no_links(source: Path, target: Path) -> None:
         raise OSError(18, "Invalid cross-device link")
 
+    listed = read_parts(RunDir(folder / "linked").traces)
+    assert [entry.sha256 for entry in listed.values()] == [
+        sha256_file(part) for part in RunDir(folder / "linked").ledger().parts()
+    ]
     monkeypatch.setattr(taking.os, "link", no_links)
     merge(runs, RunDir(folder / "copied"))
     copied = [part.read_bytes() for part in RunDir(folder / "copied").ledger().parts()]
     assert copied == [part.read_bytes() for run in runs for part in run.ledger().parts()]
+    assert read_parts(RunDir(folder / "copied").traces) == listed
     assert not {part.stat().st_ino for part in RunDir(folder / "copied").ledger().parts()} & set(linked)
 
 
@@ -204,6 +211,38 @@ def test_a_damaged_part_is_named_and_nothing_passes_for_whole(folder: Path) -> N
     assert str(part) in str(caught.value)
     part.write_bytes(whole)
     assert merge(runs, out).answered == 48
+
+
+def test_a_copy_that_is_not_what_was_copied_is_no_part(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, out = shards(folder), RunDir(folder / "all")
+
+    def no_links(source: Path, target: Path) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(taking.os, "link", no_links)
+    copies = shutil.copyfile
+
+    def half(source: Path, target: Path) -> None:
+        copies(source, target)
+        if source.name.startswith("part-"):
+            target.write_bytes(source.read_bytes()[:-1] + b"x")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(taking.shutil, "copyfile", half)
+        with pytest.raises(RunError, match="is not what was copied"):
+            merge(runs, out)
+    assert out.ledger().parts() == []
+    assert merge(runs, out).answered == 48
+
+
+def test_parts_of_a_ledger_without_a_list_are_taken_too(folder: Path) -> None:
+    """Written by a version that kept none."""
+    runs, out = shards(folder), RunDir(folder / "all")
+    for run in runs:
+        (run.traces / "parts.json").unlink()
+    assert merge(runs, out).answered == 48
+    assert [entry.traces for entry in read_parts(out.traces).values()] == [len(records(run)) for run in runs]
+    assert not any((run.traces / "parts.json").exists() for run in runs), "the sources stay as they are"
 
 
 def test_verdicts_come_along_line_by_line(folder: Path) -> None:
