@@ -43,7 +43,7 @@ class Taken:
 def take_over(source: LedgerReader, folder: Path, ids: Mapping[bytes, str] | None = None) -> Taken:
     """Everything that `source` holds and the ledger in `folder` does not, by the rule of revisions.
 
-    With `ids` (32 bytes of a key → the prompt's id here) only answers to those keys are taken. The source is only
+    With `ids` (32 bytes of a key → the prompt's id here) only those keys are taken: such as `source` has an answer to. The source is only
     read. Whoever calls holds the lock of the run to which `folder` belongs. Raises RunError for a part that is not what
     was sealed.
     """
@@ -60,7 +60,7 @@ def take_over(source: LedgerReader, folder: Path, ids: Mapping[bytes, str] | Non
     missing = {
         key: entry
         for key, entry in source.index().items()
-        if _is_new(entry, index.get(key)) and (ids is None or (entry.answered and bytes.fromhex(key) in ids))
+        if _is_new(entry, index.get(key)) and (ids is None or bytes.fromhex(key) in ids)
     }
     if not missing:
         return Taken(parts, 0)

@@ -153,6 +153,16 @@ def test_merging_again_and_adding_a_run_takes_nothing_twice(folder: Path) -> Non
     assert [source["run"] for source in brought] == [str(run.path) for run in runs]
 
 
+def test_a_merged_run_is_a_run_to_merge(folder: Path) -> None:
+    """It is no shard, so that none can be called absent; what is missing still is told by shard."""
+    runs = shards(folder, 3)
+    merge(runs[:1], RunDir(folder / "some"))
+    merged = merge([RunDir(folder / "some"), runs[1]], RunDir(folder / "all"))
+    assert merged.absent == []
+    assert merged.missing_of == {"3/3": merged.missing}
+    assert merged.missing == len(records(runs[2]))
+
+
 def test_seconds_of_all_machines_count(folder: Path) -> None:
     runs = shards(folder)
     for seconds, run in zip((10.0, 5.5), runs, strict=True):
