@@ -85,6 +85,55 @@ def generate(
     samples: Annotated[int, typer.Option(help="Samples per prompt.")] = 1,
     limit: Annotated[Optional[int], typer.Option(help="At most this many prompts.")] = None,  # noqa: UP045
     max_tokens: Annotated[Optional[int], typer.Option(help="Tokens per reply (default: the teacher's).")] = None,  # noqa: UP045
+    url: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="URL", help="A server of the teacher; repeatable, the first may stand in --teacher."),
+    ] = None,
+    endpoints: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="A JSON file of servers, followed while it changes."),
+    ] = None,
+    concurrency: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Requests in flight at each server to begin with."),
+    ] = None,
+    until_correct: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="K", min=1, help="Ask again only while fewer than K answers of a prompt are right."),
+    ] = None,
+    slice_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="Long replies in durable slices of N tokens."),
+    ] = None,
+    continue_truncated: Annotated[
+        bool, typer.Option("--continue-truncated", help="Go on with replies that a lower limit cut.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask for samples that failed, and nothing else.")
+    ] = False,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="I/N", help="Only the I-th of N parts of the prompts; `distill merge` joins them."),
+    ] = None,
+    max_tokens_total: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="N", help="Stop before the run has paid for more tokens than this."),
+    ] = None,
+    max_cost: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="X", help="Stop before it has cost more, by the teacher's price."),
+    ] = None,
+    max_hours: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(metavar="H", help="Ask for nothing new after H hours."),
+    ] = None,
+    reuse: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(metavar="RUN", help="Take over traces of another run that apply; repeatable."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every stored trace first; damaged files are put aside.")
+    ] = False,
     out: Out = None,
     settings: Settings = None,
     as_json: Json = False,
@@ -93,8 +142,21 @@ def generate(
 
     Example: distill generate --prompts arithmetic --teacher tiny-r1 --samples 2 --limit 100 --out runs/mine
     """
-    from distill import compose
+    from distill import compose, pipeline
+    from distill.generate.before import put_aside_damage, take_over
 
+    how = {
+        "endpoints": endpoints,
+        "concurrency": concurrency,
+        "until_correct": until_correct,
+        "slice_tokens": slice_tokens,
+        "continue_truncated": continue_truncated or None,
+        "retry_failed": retry_failed or None,
+        "shard": shard,
+        "max_tokens_total": max_tokens_total,
+        "max_cost": max_cost,
+        "max_hours": max_hours,
+    }
     chosen = compose.generate_recipe(
         prompts,
         teacher,
@@ -104,8 +166,15 @@ def generate(
         max_tokens=max_tokens,
         settings=settings or [],
         out=out,
+        urls=url or [],
+        how=how,
     )
     place = compose.run_dir(out, Path(prompts).stem)
+    if verify:
+        put_aside_damage(place)
+    if reuse:
+        pipeline.run_recipe(chosen, place, last="prompts")
+        take_over(reuse, place, chosen)
     _run(chosen, place, as_json, last="generate")
 
 

@@ -37,8 +37,12 @@ def generate_recipe(
     max_tokens: int | None,
     settings: Sequence[str],
     out: Path | None = None,
+    urls: Sequence[str] = (),
+    how: Mapping[str, Any] | None = None,
 ) -> specs.Recipe:
     """A recipe that samples one source from one teacher: a spec, or the URL of an OpenAI-compatible server.
+
+    `urls` are further servers of it, `how` settings of `generate` by name, None where they are not given.
 
     A run that is there keeps what it had for the stages after: its student, its keep rule and the like. Raises
     UsageError for a URL without a model name, SpecError for unknown names and settings.
@@ -46,20 +50,35 @@ def generate_recipe(
     text: dict[str, Any] = {
         "name": Path(prompts).stem,
         "prompts": [{"source": prompts, **({} if limit is None else {"limit": limit})}],
-        "generate": {"samples": samples, **({} if max_tokens is None else {"max_tokens": max_tokens})},
+        "generate": {"samples": samples, "max_tokens": max_tokens, **(how or {})},
     }
+    text["generate"] = {key: value for key, value in text["generate"].items() if value is not None}
+    place = run_dir(out, text["name"])
     if is_url(teacher):
         text["teacher"] = "openai-compatible"
         text["teacher_overrides"] = {"model": required_model(teacher, model)}
-        text["generate"] |= {"engine": "openai", "url": teacher}
+        text["generate"]["url"] = _one_or_several([teacher, *urls])
     else:
         spec = specs.teacher(teacher)
         text["teacher"] = teacher
         if model is not None:
             text["teacher_overrides"] = {"model": model}
-        if not spec.is_folder:
-            text["generate"] |= {"engine": "openai", "url": "http://localhost:8000/v1"}
-    place = run_dir(out, text["name"])
+        if urls:
+            text["generate"]["url"] = _one_or_several(urls)
+        elif not (spec.is_folder or spec.url or "endpoints" in text["generate"] or place.endpoints.is_file()):
+            text["generate"]["url"] = "http://localhost:8000/v1"
+        if spec.is_folder and not urls and "endpoints" not in text["generate"]:
+            return _over_earlier(place, text, settings)
+    text["generate"] = {"engine": "openai", **text["generate"]}
+    return _over_earlier(place, text, settings)
+
+
+def _one_or_several(urls: Sequence[str]) -> str | list[str]:
+    return urls[0] if len(urls) == 1 else list(urls)
+
+
+def _over_earlier(place: RunDir, text: dict[str, Any], settings: Sequence[str]) -> specs.Recipe:
+    """The recipe of these keys; what a run that is there says of the stages after sampling stays."""
     if place.recipe.is_file():
         earlier = yaml.safe_load(specs.dump(recipe_of(place)))
         text = {**{key: earlier[key] for key in ("name", *LATER)}, **{k: v for k, v in text.items() if k != "name"}}

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,6 +237,15 @@ def batches(path: Path, limit: int) -> Iterator[Any]:
             group = file.metadata.row_group(place)
             mean = max(1, group.total_byte_size // max(1, group.num_rows))
             yield from file.iter_batches(max(1, limit // mean), row_groups=[place], use_threads=False)
+
+
+def columns(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
+    """These columns, a row group at a time, pages checked."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for place in range(file.num_row_groups):
+            yield file.read_row_group(place, columns=list(names), use_threads=False)
 
 
 def _row_groups(path: Path) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from distill.errors import InputError, RunError
 from distill.ledger_files import segment_path, segment_paths
@@ -16,6 +16,7 @@ from distill.ledger_parts import (
     DamagedError,
     batches,
     check_size,
+    columns,
     key_columns,
     number_of,
     part_path,
@@ -76,6 +77,20 @@ class LedgerReader:
                 with source:
                     traces = (read_line(line, Path(source.name).name) for line in source)
                     yield from (trace for trace in traces if trace is not None)
+
+    def fields(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """These fields of every record in the order of writing, all revisions, without reading any other column."""
+        parts = read_parts(self.folder)
+        for source in self._sources():
+            if isinstance(source, Path):
+                with _reading(source):
+                    check_size(source, parts.get(source.name))
+                    for table in columns(source, names):
+                        yield from zip(*(table.column(name).to_pylist() for name in names), strict=True)
+            else:
+                with source:
+                    traces = (read_line(line, Path(source.name).name) for line in source)
+                    yield from (tuple(getattr(trace, name) for name in names) for trace in traces if trace is not None)
 
     def index(self) -> Mapping[str, Entry]:
         """Key → the entry that counts, without reading any text."""

@@ -69,6 +69,8 @@ class RunDir:
         self.left_out = self.path / "left-out.parquet"
         self.traces = self.path / "traces"
         self.endpoints = self.path / "endpoints.json"
+        self.early_verdicts = self.path / "early-verdicts.log"
+        self.batches = self.path / "batches.jsonl"
         self.verdicts = self.path / "verdicts.parquet"
         self.kept = self.path / "kept"
         self.encoded = self.path / "encoded"

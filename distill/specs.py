@@ -25,7 +25,7 @@ from distill.train_specs import TrainSettings
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
 CHECKS = ("finished", "think_format", "math", "duplicate")
-"""Names of the checks in distill/filter/checks.py; a test holds the two equal."""
+"""Names of the checks in distill/verify/form.py and distill/filter/checks.py; a test holds the two equal."""
 STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
@@ -250,6 +250,7 @@ _ONLY_FOR_FILES = {"gguf_pre"}
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
 _DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
 """Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""
+_OF_ONE_START = {"retry_failed"}
 _ONLY_HOW = (
     "micro_batch_tokens",
     "checkpoint_minutes",
@@ -429,7 +430,8 @@ def parse(model: type[Spec], text: str, where: str, overrides: Mapping[str, Any]
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    kept = recipe.model_dump(mode="json", exclude={"generate": _OF_ONE_START})
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 
 
 def overrides(settings: Sequence[str]) -> dict[str, Any]:

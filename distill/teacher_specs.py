@@ -131,6 +131,8 @@ class GenerateSettings(Strict):
     """Requests in flight at each server at most: it is asked for more while it does not get slower by it."""
     max_attempts: int = Field(6, ge=1)
     """Tries per sample before its failure is recorded."""
+    retry_failed: bool = False
+    """Ask for samples that failed before, and for nothing else; of one start, so the run's recipe does not keep it."""
     request_timeout: float = Field(3_600.0, gt=0)
     """Seconds after which a request counts as failed, whatever else the server does. A reply comes as a whole: at
     25 tokens/s, 32,768 tokens take 22 minutes."""

@@ -22,7 +22,8 @@ USED = (
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One reply: what was asked (`sent` is None for a GET), the status, and the body as JSON."""
+    """One reply: what was asked (`sent` is None for a GET), the status, and the body as JSON: a stream is the list of
+    its events, a page that is no JSON the list of its lines."""
 
     path: str
     sent: dict[str, Any] | None
@@ -54,3 +55,17 @@ def same_form(ours: Any, theirs: Any, where: str = "body") -> list[str]:
     if type(ours) is not type(theirs):
         return [f"{where} is {type(ours).__name__}, recorded {type(theirs).__name__}"]
     return []
+
+
+def same_stream(ours: list[Any], theirs: list[Any]) -> list[str]:
+    """The same for streams: each event of ours has the form of one of theirs, and both end alike."""
+    faults = [] if ours[-1:] == theirs[-1:] else [f"the stream ends with {ours[-1:]}, recorded {theirs[-1:]}"]
+    for place, event in enumerate(ours):
+        found = [same_form(event, other, f"event {place}") for other in theirs]
+        faults += min(found, key=len, default=["nothing was recorded"])
+    return faults
+
+
+def without_numbers(lines: list[str]) -> list[str]:
+    """Lines of metrics without the values at their ends."""
+    return [line if line.startswith("#") else line.rpartition(" ")[0] for line in lines]

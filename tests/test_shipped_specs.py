@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,30 @@ def test_teacher_asks_without_a_system_prompt_it_does_not_name(name: str) -> Non
     assert messages[-1]["content"].startswith("What is 1 + 1?")
     assert subject.max_tokens <= spec.context_length
     assert spec.forced_prefix in ("", f"{OPEN}\n")
+
+
+@pytest.mark.parametrize("name", specs.names("teachers"))
+def test_teacher_says_what_its_endpoint_can(name: str) -> None:
+    """A provider's API has a key of its own, a dated price, and terms; who opens a think tag for the teacher knows that
+    it reasons."""
+    spec = specs.load("teachers", name)
+    assert isinstance(spec, TeacherSpec)
+    assert spec.reasons or not spec.forced_prefix
+    if spec.url is None:
+        return
+    assert spec.url.startswith("https://")
+    assert spec.api_key_env
+    assert spec.api_key_env != "OPENAI_API_KEY"
+    assert spec.distillation_terms
+    assert spec.price is not None
+    assert re.search(r"price as of \d+ \w+ 20\d\d", " ".join((spec.source or "").split()))
+
+
+def test_what_deepseeks_api_does_not_follow_is_not_recorded_as_honoured() -> None:
+    spec = specs.teacher("deepseek-api")
+    settings = {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
+    assert settings <= set(spec.ignores), "guides/reasoning_model of its documentation"
+    assert spec.reasoning_format == "field"
 
 
 def students() -> list[Any]:

@@ -39,7 +39,7 @@ def vllm_python() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP reply: status, and the body as JSON."""
+    """One HTTP reply: status, and the body as JSON; a stream as the list of its events, another page as its lines."""
 
     status: int
     body: Any
@@ -52,10 +52,20 @@ def ask(url: str, body: dict[str, Any] | None = None, *, key: str | None = None,
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(urllib.request.Request(url, data, headers), timeout=timeout) as response:
-            return Answer(response.status, json.load(response))
+            return Answer(response.status, content_of(response.headers.get_content_type(), response.read().decode()))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(error.code, json.load(error))
+            return Answer(error.code, content_of(error.headers.get_content_type(), error.read().decode()))
+
+
+def content_of(kind: str, text: str) -> Any:
+    if kind == "application/json":
+        return json.loads(text)
+    lines = text.splitlines()
+    if kind != "text/event-stream":
+        return lines
+    events = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
+    return [event if event == "[DONE]" else json.loads(event) for event in events]
 
 
 @contextmanager
@@ -152,39 +162,94 @@ def free_port() -> int:
 NAME = "smollm2"
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = [{"role": "user", "content": "Tell me a story about a fox. Then say what we learn from it."}]
-CASES: dict[str, dict[str, Any]] = {
-    "chat_stop": {"messages": QUESTION, "temperature": 0, "max_tokens": 64, "seed": 1},
-    "chat_length": {"messages": STORY, "temperature": 0, "max_tokens": 8, "seed": 1},
-    "wrong_model": {"messages": QUESTION, "model": "no-such-model", "max_tokens": 8},
-    "too_long": {"messages": [{"role": "user", "content": "word " * CONTEXT}], "max_tokens": 64},
-    "bad_parameter": {"messages": QUESTION, "temperature": -1, "max_tokens": 8},
-    "bad_type": {"messages": "no list", "max_tokens": 8},
+PROMPT = [1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2]
+PROMPT += [198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
+"""Token ids of QUESTION as SmolLM2's chat template renders it, default system prompt included."""
+BEGUN = [504, 3575, 282]
+"""Those of "The capital of", with which the greedy answer begins."""
+IDS = {"return_token_ids": True, "skip_special_tokens": False, "temperature": 0}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+GENERATED = ":generation_tokens_"
+"""Lines of the metrics that are recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is asked to be recorded; the served model is filled in where none is named. No body is a GET."""
+
+    body: dict[str, Any] | None
+    path: str = "/chat/completions"
+
+    def url(self, url: str) -> str:
+        return (url.removesuffix("/v1") if self.path in ("/detokenize", "/metrics") else url) + self.path
+
+    def sent(self) -> dict[str, Any] | None:
+        return None if self.body is None else {"model": NAME, **self.body}
+
+
+def completion(**settings: Any) -> Case:
+    return Case({"prompt": [*PROMPT, *BEGUN], "max_tokens": 64, **IDS, **settings}, "/completions")
+
+
+CASES = {
+    "models": Case(None, "/models"),
+    "chat_stop": Case({"messages": QUESTION, "temperature": 0, "max_tokens": 64, "seed": 1}),
+    "chat_length": Case({"messages": STORY, "temperature": 0, "max_tokens": 8, "seed": 1}),
+    "wrong_model": Case({"messages": QUESTION, "model": "no-such-model", "max_tokens": 8}),
+    "too_long": Case({"messages": [{"role": "user", "content": "word " * CONTEXT}], "max_tokens": 64}),
+    "bad_parameter": Case({"messages": QUESTION, "temperature": -1, "max_tokens": 8}),
+    "bad_type": Case({"messages": "no list", "max_tokens": 8}),
+    "chat_ids": Case({"messages": QUESTION, "max_tokens": 64, **IDS}),
+    "chat_stream": Case({"messages": QUESTION, "temperature": 0, "max_tokens": 64, **STREAM}),
+    "chat_stream_ids": Case({"messages": QUESTION, "max_tokens": 64, **IDS, **STREAM}),
+    "completion_stop": completion(),
+    "completion_length": completion(max_tokens=2),
+    "completion_stream": completion(**STREAM),
+    "completion_wrong_model": completion(model="no-such-model"),
+    "completion_too_long": completion(prompt=[504] * (CONTEXT + 1)),
+    "completion_bad_parameter": completion(temperature=-1),
+    "completion_bad_id": completion(prompt=[10_000_000]),
+    "detokenize": Case({"tokens": [*PROMPT[-4:], *BEGUN]}, "/detokenize"),
+    "detokenize_bad_id": Case({"tokens": [-1]}, "/detokenize"),
+    "metrics": Case(None, "/metrics"),
 }
-"""Name of the recorded file → the request's body; the served model is filled in where none is named."""
+REASONING_CASES = {
+    "reasoning_stop": Case({"messages": QUESTION, "temperature": 0, "max_tokens": 64}),
+    "reasoning_length": Case({"messages": QUESTION, "temperature": 0, "max_tokens": 2}),
+    "reasoning_stream": Case({"messages": QUESTION, "max_tokens": 64, **IDS, **STREAM}),
+}
+"""Asked of a server with a reasoning parser and a key."""
 KEY = "a-key-for-this-test"
+
+
+def answers(url: str, cases: dict[str, Case], key: str | None = None) -> dict[str, Answer]:
+    """What the server at `url` says to each case; of its metrics the lines that matter."""
+    found = {name: ask(case.url(url), case.sent(), key=key) for name, case in cases.items()}
+    if "metrics" in found:
+        lines = [line for line in found["metrics"].body if GENERATED in line and "_bucket" not in line]
+        found["metrics"] = Answer(found["metrics"].status, lines)
+    return found
 
 
 def record(model: Path, out: Path, log: Path) -> None:
     """Writes one JSON file per case: the path asked, the body sent, the status and the body that came back."""
     with vllm_server(model, NAME, log) as url:
-        write(out, "models", "/models", None, ask(f"{url}/models"))
-        for case, body in CASES.items():
-            sent = {"model": NAME, **body}
-            write(out, case, "/chat/completions", sent, ask(f"{url}/chat/completions", sent))
+        for name, answer in answers(url, CASES).items():
+            write(out, name, CASES[name], answer)
     with tempfile.TemporaryDirectory() as folder:
         thinking = with_think_tokens(model, Path(folder) / "model")
         with vllm_server(thinking, NAME, log, "--reasoning-parser", "deepseek_r1", key=KEY) as url:
-            for case, tokens in (("reasoning_stop", 64), ("reasoning_length", 2)):
-                sent = {"model": NAME, "messages": QUESTION, "temperature": 0, "max_tokens": tokens}
-                write(out, case, "/chat/completions", sent, ask(f"{url}/chat/completions", sent, key=KEY))
-            write(out, "no_key", "/models", None, ask(f"{url}/models"))
+            for name, answer in answers(url, REASONING_CASES, KEY).items():
+                write(out, name, REASONING_CASES[name], answer)
+            write(out, "no_key", CASES["models"], ask(f"{url}/models"))
 
 
-def write(out: Path, case: str, path: str, sent: dict[str, Any] | None, answer: Answer) -> None:
+def write(out: Path, name: str, case: Case, answer: Answer) -> None:
+    sent = case.sent()
     if sent is not None and len(json.dumps(sent)) > 1_000:
-        sent = {**sent, "messages": "too long to keep"}
-    content = {"path": path, "sent": sent, "status": answer.status, "body": answer.body}
-    (out / f"{case}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        sent = {key: "too long to keep" if key in ("messages", "prompt") else value for key, value in sent.items()}
+    content = {"path": case.path, "sent": sent, "status": answer.status, "body": answer.body}
+    (out / f"{name}.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def with_think_tokens(model: Path, folder: Path) -> Path:

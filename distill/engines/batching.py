@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from distill.engines import EndpointError, RefusedError, Reply, Request
+from distill.engines import EndpointError, RefusedError, Reply, Request, TokenIds
 from distill.records import Sampling, storable
 
 SORT_WINDOW = 8
@@ -33,6 +33,8 @@ class Waiting:
     """What was asked for, or what the model's context leaves."""
     done: asyncio.Future[Reply]
     loop: asyncio.AbstractEventLoop
+    written: int = 0
+    """How many ids at the end are of the reply already, which goes on behind them."""
 
     def resolve(self, reply: Reply) -> None:
         self._settle(lambda: self.done.set_result(reply))
@@ -106,12 +108,14 @@ class BatchEngine(ABC):
 
     async def complete(self, request: Request) -> Reply:
         refuse_penalties(request.sampling)
-        ids = self.encode(request)
+        begun = request.goes_on_from
+        ids = [*begun.prompt, *begun.output] if begun is not None else self.encode(request)
         room = self.context - len(ids)
         if room < 1:
             raise RefusedError(f"a prompt of {len(ids)} tokens leaves no room in the model's {self.context}")
         loop = asyncio.get_running_loop()
-        waiting = Waiting(request, ids, min(request.max_tokens, room), loop.create_future(), loop)
+        written = len(begun.output) if begun is not None else 0
+        waiting = Waiting(request, ids, min(request.max_tokens, room), loop.create_future(), loop, written)
         self._queue.put(waiting)
         return await waiting.done
 
@@ -124,16 +128,21 @@ class BatchEngine(ABC):
         self.unload()
 
     def _reply(self, waiting: Waiting, ids: list[int]) -> Reply:
-        """The reply of new token ids, which end with a stop token unless the limit cut them."""
+        """The reply of new token ids, which end with a stop token unless the limit cut them. One that went on is told
+        whole, and its text decoded whole: a character may lie across the cut."""
+        before = len(waiting.ids) - waiting.written
+        asked, ids = waiting.request, [*waiting.ids[before:], *ids]
         stopped = ids[-1] in self.stops
+        told = TokenIds(tuple(waiting.ids[:before]), tuple(ids))
         return Reply(
             storable(self.decode(ids[:-1] if stopped else ids)),
             "stop" if stopped else "length",
             self.name,
-            prompt_tokens=len(waiting.ids),
+            prompt_tokens=before,
             completion_tokens=len(ids),
             reasoning_tokens=ids.index(self.close_id) if self.close_id is not None and self.close_id in ids else None,
-            honoured=waiting.request.sampling,
+            honoured=asked.sampling,
+            token_ids=told if asked.token_ids or asked.goes_on_from is not None else None,
         )
 
     def _serve(self) -> None:

@@ -1,59 +1,71 @@
 """Asks any OpenAI-compatible server over HTTP, one POST to /chat/completions per sample.
 
-Sorts what can go wrong into: try again, this request never, no request ever. Knows nothing about retries, ledgers or
-think tags. The key and the password in a URL stay in here: no message, log line or repr shows them.
+A cut reply is continued by its token ids, with POST /completions, as vLLM can. Knows nothing about retries, ledgers or
+what a reply means; of think tags it knows where the server's own parser would cut a continued reply.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import dataclasses
-import email.utils
-import json
-import math
-import os
-import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
-from distill.engines import AttemptError, RefusedError, Reply, Request
-from distill.errors import DistillError, EndpointError, UsageError, near
-from distill.records import storable
+from distill.contract import served
+from distill.engines import AttemptError, EndpointError, Reply, Request, TokenIds
+from distill.engines.openai_replies import (
+    EXCERPT,
+    detokenized,
+    generated_tokens,
+    model_names,
+    parsed,
+    read_completion,
+    read_reply,
+    retry_after,
+    server_message,
+)
+from distill.engines.openai_requests import completion_body, request_body
+from distill.engines.openai_server import (
+    CHAT,
+    COMPLETIONS,
+    DETOKENIZE,
+    METRICS,
+    MODELS,
+    Answer,
+    Patience,
+    Server,
+    whole,
+)
+from distill.engines.openai_stream import EVENTS, events, gathered
+from distill.engines.streaming import REPLACEMENT
+from distill.errors import UsageError, near
+from distill.records import Sampling, storable
 
-if TYPE_CHECKING:
-    import aiohttp
-
-CONNECT_SECONDS = 30.0
-EXCERPT = 300
-"""Characters of a server's own message that go into ours."""
+START_SECONDS = 30.0
+LOOK_SECONDS = 10.0
+"""For a probe or a look at the metrics: a server under load answers either within a second or two, one that is
+stopped takes connections in and never answers."""
 SHOWN_MODELS = 10
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
-KEY_STATUS = (401, 403)
 NO_LIST_STATUS = (404, 405, 429, 501)
 """Answers to GET /models that say nothing about whether the server can chat."""
-PERMANENT_STATUS = {
-    402: "the account behind the key has no credit left",
-    404: "the server does not know the model, or there is no /chat/completions at this url",
-    405: "there is no /chat/completions at this url",
-}
-PASSING_STATUS = (408, 409, 425, 429)
-"""Together with 5xx: another attempt may succeed."""
-PASSING_FINISH = ("abort", "error")
-"""How vLLM and SGLang end a reply when the server, not the model, stopped it."""
+NO_SUCH_PLACE = (404, 405, 501)
+TAIL = 8
+"""Tokens of the prompt before which a reply is decoded, since many tokenizers write a word differently at the start of
+a text."""
+SEEN_TAILS = 1_000
+LONGEST_SPLIT = 64
+"""Tokens at a cut that are looked at one by one for the end of a character; four are enough for all that is text."""
 
-CONTENT = ("content",)
-REASONING = ("reasoning", "reasoning_content")
-"""Where a message holds the answer and the separate reasoning; the second name is the older one."""
-FINISH: Mapping[str, Literal["stop", "length"]] = {"stop": "stop", "length": "length"}
+Read = Callable[[Any, str, Sampling | None], Reply]
 
 
 class OpenAIEngine:
     """The Engine of an OpenAI-compatible server; `url` ends where `/chat/completions` is to be added.
 
-    `timeout` is in seconds without any byte from the server, `connections` how many may be open at once.
+    `timeout` is in seconds for a whole reply, `stall` in seconds between two bytes of a streamed one, `connections` how
+    many may be open at once. `ignores` names sampling settings that the server takes and does not follow. `continues`
+    says that cut replies of this server are gone on with: all its replies then show control tokens (SHOW_ALL).
     """
 
     def __init__(
@@ -63,13 +75,23 @@ class OpenAIEngine:
         model: str,
         name: str = "openai",
         api_key: str | None = None,
-        timeout: float = 600.0,
+        timeout: float | None = 600.0,
         connections: int = 64,
+        stream: bool = False,
+        stall: float = 180.0,
+        ignores: tuple[str, ...] = (),
+        continues: bool = False,
     ) -> None:
         self.name, self.model = name, model
-        self._url, self._key = url.rstrip("/"), (api_key or "").strip()
-        self._timeout, self._connections = timeout, connections
-        self._session: aiohttp.ClientSession | None = None
+        self._server = Server(url, model, api_key, connections)
+        self._patience = Patience(timeout, stall if stream else None)
+        self._stream, self._ignores, self._continues = stream, ignores, continues
+        self._parses: bool | None = None
+        """Whether the server cuts the reasoning out of a chat's reply; None before it was seen."""
+        self._asking = asyncio.Lock()
+        self._tells_progress = True
+        self._before: dict[tuple[int, ...], str] = {}
+        """End of a prompt → its text: few are different, as the chat template writes them."""
 
     def __repr__(self) -> str:
         return f"OpenAIEngine(name={self.name!r}, model={self.model!r})"
@@ -78,170 +100,173 @@ class OpenAIEngine:
         """Opens the connection pool and looks for the model. Raises EndpointError when no request could succeed;
         a server without /models passes."""
         await self.close()
-        self._session = self._open(self._checked_url().hostname)
+        self._server.open()
+        self._parses, self._asking, self._tells_progress = None, asyncio.Lock(), True
         try:
-            await self._look_for_model()
+            await self._look_for_model(START_SECONDS)
+        except AttemptError as error:
+            await self.close()
+            if error.fault == "endpoint":
+                what, todo = f"the endpoint does not answer: {error.what}", "start the server, or correct generate.url"
+            else:
+                what, todo = error.what, "wait until the server has started, or correct generate.url"
+            raise EndpointError(what, given=self._server.shown, todo=todo) from None
         except BaseException:
             await self.close()
             raise
 
     async def complete(self, request: Request) -> Reply:
         """One sample. Raises AttemptError, RefusedError or EndpointError, whichever the answer means."""
-        try:
-            answer = await self._ask("POST", "/chat/completions", request_body(request, self.model))
-        except Unreachable as error:
-            raise AttemptError(error.what) from None
-        if answer.status != 200:
-            raise self._failure(answer.status, answer)
-        body = _parsed(answer.content)
-        if isinstance(body, dict) and body.get("error") and not body.get("choices"):
-            code = body["error"].get("code") if isinstance(body["error"], dict) else None
-            raise self._failure(code if isinstance(code, int) else 500, answer)  # a gateway that answers 200 to all
-        return read_reply(body, self.name)
+        if request.goes_on_from is not None:
+            return await self._go_on(request, request.goes_on_from)
+        body = request_body(request, self.model, show_all=self._continues, stream=self._stream)
+        reply = await self._drawn(CHAT, body, read_reply, self._honoured(request.sampling))
+        if not self._parses and (reply.reasoning or reply.text):
+            self._parses = bool(reply.reasoning)
+        return reply
 
     async def probe(self) -> None:
-        """Raises EndpointError when GET /models finds no server, or not this model."""
-        await self._look_for_model()
+        """Raises AttemptError when GET /models is not answered, EndpointError when there is another model."""
+        await self._look_for_model(LOOK_SECONDS)
 
     async def progress(self) -> float | None:
-        return None
+        """Tokens generated by the server since it started, for whomever: its Prometheus metrics, where it has some."""
+        if not self._tells_progress:
+            return None
+        answer = await self._server.ask("GET", METRICS, Patience(LOOK_SECONDS))
+        self._tells_progress = answer.status not in NO_SUCH_PLACE
+        return generated_tokens(answer.content) if answer.status == 200 else None
 
     async def close(self) -> None:
         """Closes all connections; may be called at any time, also twice."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._server.close()
 
-    def _checked_url(self) -> SplitResult:
-        try:
-            parts = urlsplit(self._url)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if valid and parts.username is not None:
-            what, todo = "the url holds a login", "put a key into the variable that generate.api_key_env names"
-            raise EndpointError(what, given=self._shown, todo=todo)
-        if not valid or not self._key.isprintable():
-            what = "the API key holds characters that no key has" if valid else "this is no URL of a server"
-            todo = "check the variable that generate.api_key_env names" if valid else "write it as http://HOST:PORT/v1"
-            raise EndpointError(what, given=self._shown, todo=todo)
-        return parts
+    async def _drawn(self, place: str, body: dict[str, Any], read: Read, honoured: Sampling | None) -> Reply:
+        """The reply to one POST, as `read` reads it."""
+        async with self._server.response("POST", place, self._patience, body) as response:
+            if self._stream and response.status == 200 and response.content_type == EVENTS:
+                found = await gathered(events(response.content.iter_any()))
+                with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
+                    await asyncio.wait_for(response.content.read(), 1)
+                return read(found, self.name, honoured)
+            answer = await whole(response)
+        if answer.status != 200:
+            raise self._failure(place, answer.status, answer)
+        found = parsed(answer.content)
+        if isinstance(found, dict) and found.get("error") and not found.get("choices"):
+            code = found["error"].get("code") if isinstance(found["error"], dict) else None
+            raise self._failure(place, code if isinstance(code, int) else 500, answer)  # a gateway with 200 for all
+        return read(found, self.name, honoured)
 
-    def _open(self, host: str | None) -> aiohttp.ClientSession:
-        import aiohttp
+    def _failure(self, place: str, status: int, answer: Answer) -> Exception:
+        if place == COMPLETIONS and status in NO_SUCH_PLACE:
+            return cannot_continue(
+                self._server.shown, f"POST /completions gives {status}: {self._server.words(answer)}"
+            )
+        return self._server.failure(status, answer)
 
-        return aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self._timeout),
-            connector=aiohttp.TCPConnector(limit=self._connections),
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            trust_env=host not in LOOPBACK,  # a proxy of the environment never leads back to this machine
-        )
+    def _honoured(self, sampling: Sampling) -> Sampling | None:
+        return replace(sampling, **dict.fromkeys(self._ignores)) if self._ignores else None
 
-    async def _look_for_model(self) -> None:
-        try:
-            answer = await self._ask("GET", "/models")
-        except Unreachable as error:
-            raise EndpointError(
-                f"the endpoint does not answer: {error.what}",
-                given=self._shown,
-                todo="start the server, or correct generate.url",
-            ) from None
+    async def _look_for_model(self, seconds: float) -> None:
+        answer = await self._server.ask("GET", MODELS, Patience(seconds))
         if answer.status in NO_LIST_STATUS:
             return
         if answer.status != 200:
-            failure = self._failure(answer.status, answer)
-            if isinstance(failure, EndpointError):
-                raise failure
-            raise EndpointError(
-                failure.what, given=self._shown, todo="wait until the server has started, or correct generate.url"
-            )
+            raise self._server.failure(answer.status, answer)
         self._require_model(model_names(answer.content))
 
     def _require_model(self, known: list[str] | None) -> None:
         if known is None:
             raise EndpointError(
                 "the server does not speak the OpenAI protocol: its /models is no list of models",
-                given=self._shown,
+                given=self._server.shown,
                 todo="correct generate.url; with vLLM it ends in /v1",
             )
         if known and self.model not in known:
             shown = ", ".join(known[:SHOWN_MODELS]) + (", …" if len(known) > SHOWN_MODELS else "")
             raise EndpointError(
                 f"the server has no model '{self.model}'{near(self.model, known)}",
-                given=f"{self._shown}, which has: {shown}",
+                given=f"{self._server.shown}, which has: {shown}",
                 todo="set generate.served_model to one of them",
             )
 
-    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
-        """One request and its whole answer, whatever the status. Raises Unreachable when there is none."""
-        async with self._response(method, path, body) as response:
-            return await _whole(response)
+    # --- going on with a cut reply ---------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
-    async def _response(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request's response, to be read inside. Raises Unreachable when there is none, or it breaks off."""
-        import aiohttp
+    async def _go_on(self, request: Request, start: TokenIds) -> Reply:
+        """The whole reply that begins with the tokens of `start`.
 
-        if self._session is None:
-            raise RuntimeError("the engine is not started")
-        address = urlsplit(self._url)
-        place = address._replace(path=address.path.rstrip("/") + path, fragment="").geturl()
-        try:
-            async with self._session.request(method, place, json=body, allow_redirects=False) as response:
-                yield response
-        except DistillError:  # of who reads it; an EndpointError is an OSError too
-            raise
-        except aiohttp.ConnectionTimeoutError:
-            raise Unreachable(f"no connection within {CONNECT_SECONDS:g} s") from None
-        except TimeoutError:
-            raise Unreachable(f"no byte from the server within {self._timeout:g} s") from None
-        except (aiohttp.ClientError, OSError) as error:  # the text of these may hold the address: only the kind is told
-            raise Unreachable(f"the connection failed ({_kind(error)})") from None
+        Its text so far is asked for first, so that nothing can be lost once tokens were paid for. A reply that was cut
+        within a character is another matter: vLLM 0.32 then gives prompt and reply as the text of what was added
+        (tokenizers' DecodeStream, primed with bytes that are no character yet), so all of it is decoded anew.
+        """
+        before, split = await self._text(start.prompt, start.output)
+        parses = await self._server_parses()
+        body = completion_body(request, start, self.model, stream=self._stream)
+        added = await self._drawn(COMPLETIONS, body, read_completion, self._honoured(request.sampling))
+        if added.token_ids is None:
+            raise cannot_continue(self._server.shown, "its completions tell no token ids")
+        output = start.output + added.token_ids.output
+        text = before + added.text
+        if split:
+            text, _ = await self._text(start.prompt, output[:-1] if added.finish_reason == "stop" else output)
+        parts = served(text, parser=parses)
+        return replace(
+            added,
+            text=storable(parts.content or ""),
+            reasoning=storable(parts.reasoning or "") or None,
+            prompt_tokens=len(start.prompt),
+            completion_tokens=len(output),
+            token_ids=TokenIds(start.prompt, output),
+        )
 
-    def _failure(self, status: int, answer: Answer) -> DistillError:
-        """What an answer other than 200 means."""
-        message = excerpt(self._redacted(server_message(answer.content)))
-        told = f"the server answers {status}: {message}"
-        if status in PASSING_STATUS or status >= 500:
-            return AttemptError(told, retry_after=retry_after(answer.retry_after))
-        if status in KEY_STATUS:
-            what = "the server refuses the key" if self._key else "the server wants a key"
-            todo = "put the key in the environment variable that generate.api_key_env names (OPENAI_API_KEY if unset)"
-            return EndpointError(f"{what} ({status})", given=f"{self._shown}: {message}", todo=todo)
-        if status in PERMANENT_STATUS or status < 400:
-            what = PERMANENT_STATUS.get(status, "the server answers with something other than a completion")
-            todo = f"check generate.url (with vLLM it ends in /v1) and the model's name '{self.model}'"
-            return EndpointError(f"{what} ({status})", given=f"{self._shown}: {message}", todo=todo)
-        return RefusedError(told)
+    async def _text(self, prompt: tuple[int, ...], output: tuple[int, ...]) -> tuple[str, bool]:
+        """The text of a reply's tokens as far as they are whole characters, and whether some are not.
 
-    @property
-    def _shown(self) -> str:
-        """The URL without what stands before an @ or behind a question mark."""
-        scheme, slashes, rest = self._url.partition("://")
-        return scheme + slashes + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        A token whose bytes end within a character is left out whole, as vLLM leaves it out of a reply that is cut.
+        """
+        tail, kept = prompt[-TAIL:], len(output)
+        before = self._before.get(tail)
+        if before is None:
+            before = await self._decoded(tail)
+            self._before = {tail: before, **dict([*self._before.items()][:SEEN_TAILS])}
+        text = await self._decoded(tail + output)
+        while text.endswith(REPLACEMENT) and len(output) - kept < LONGEST_SPLIT and kept:
+            kept -= 1
+            text = await self._decoded(tail + output[:kept])
+        return text.rstrip(REPLACEMENT).removeprefix(before), kept < len(output)
 
-    def _redacted(self, text: str) -> str:
-        """`text`, should the server quote the key, without it."""
-        return text.replace(self._key, "***") if self._key else text
+    async def _decoded(self, ids: tuple[int, ...]) -> str:
+        body = {"model": self.model, "tokens": list(ids)}
+        answer = await self._server.ask("POST", DETOKENIZE, Patience(START_SECONDS), body)
+        if answer.status in NO_SUCH_PLACE:
+            raise cannot_continue(self._server.shown, f"POST /detokenize gives {answer.status}")
+        if answer.status != 200:
+            raise self._server.failure(answer.status, answer)
+        text = detokenized(parsed(answer.content))
+        if text is None:
+            raise cannot_continue(self._server.shown, "its /detokenize gives no text")
+        return text
+
+    async def _server_parses(self) -> bool:
+        """Whether a chat's reasoning comes in a field of its own, as with vLLM's --reasoning-parser; a completion's
+        never does. Asked with four tokens where no chat has shown it yet."""
+        async with self._asking:
+            if self._parses is not None:
+                return self._parses
+            hello = Request("parser", [{"role": "user", "content": "Hi"}], Sampling(temperature=0.0), 4)
+            await self.complete(hello)
+        return bool(self._parses)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole HTTP answer; `retry_after` is that header."""
-
-    status: int
-    retry_after: str | None
-    content: bytes
-
-
-class Unreachable(DistillError):
-    """No answer at all; `what` says why, without an address."""
-
-
-async def _whole(response: aiohttp.ClientResponse) -> Answer:
-    return Answer(response.status, response.headers.get("Retry-After"), await response.read())
+def cannot_continue(where: str, why: str) -> EndpointError:
+    """The error for a server that was taken for one that goes on with cut replies by their token ids."""
+    return EndpointError(
+        f"the server cannot go on with a cut reply: {why}",
+        given=where,
+        todo="set continuation: none in the teacher's spec (teacher_overrides.continuation=none), which excludes "
+        "generate.slice_tokens and generate.continue_truncated, or use vLLM",
+    )
 
 
 def is_url(where: str) -> bool:
@@ -257,125 +282,15 @@ def required_model(url: str, model: str | None) -> str:
     return model
 
 
-def request_body(request: Request, model: str) -> dict[str, Any]:
-    """The JSON of a chat completion. Settings that are None are left out, so that the server's own defaults hold;
-    top_k, min_p and repetition_penalty stand beside the others, as vLLM and SGLang take them."""
-    settings = dataclasses.asdict(request.sampling) | {"seed": request.seed}
-    return {
-        "model": model,
-        "messages": request.messages,
-        "n": 1,
-        "stream": False,
-        "max_tokens": request.max_tokens,
-        **{name: value for name, value in settings.items() if value is not None},
-    }
-
-
-def read_reply(body: Any, endpoint: str) -> Reply:
-    """The reply in a completion's JSON. Raises AttemptError for a form no completion has, RefusedError for an ending
-    other than the model's own or the token limit."""
-    choices = body.get("choices") if isinstance(body, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise AttemptError("the server's reply holds no choices")
-    message, reason = choices[0].get("message"), choices[0].get("finish_reason")
-    if not isinstance(message, dict):
-        raise AttemptError(f"the server broke the reply off (finish_reason {reason})")
-    finish = finish_of(reason)
-    text, reasoning = text_in(message, *CONTENT), text_in(message, *REASONING)
-    usage = body.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    details = usage.get("completion_tokens_details")
-    counted = token_count(details, "reasoning_tokens")
-    return Reply(
-        text=text or "",
-        finish_reason=finish,
-        endpoint=endpoint,
-        reasoning=reasoning,
-        prompt_tokens=token_count(usage, "prompt_tokens"),
-        completion_tokens=token_count(usage, "completion_tokens"),
-        # vLLM 0.32 counts from a <think> that the model wrote itself: 0 when the prompt already opened it, as R1's does
-        reasoning_tokens=None if counted == 0 and reasoning else counted,
-    )
-
-
-def finish_of(reason: Any) -> Literal["stop", "length"]:
-    """How a reply ended. Raises AttemptError when the server broke it off, RefusedError for another ending than the
-    model's own or the token limit."""
-    if reason is None or reason in PASSING_FINISH:
-        raise AttemptError(f"the server broke the reply off (finish_reason {reason})")
-    if reason not in FINISH:
-        raise RefusedError(f"the server ended the reply with finish_reason '{excerpt(storable(str(reason)))}'")
-    return FINISH[reason]
-
-
-def text_in(message: dict[str, Any], *fields: str) -> str | None:
-    """The first of these fields that holds text; the others may be missing, null or empty."""
-    values = [message.get(field) for field in fields]
-    for field, value in zip(fields, values, strict=True):
-        if value is not None and not isinstance(value, str):
-            raise AttemptError(f"the reply's {field} is {type(value).__name__}, not text")
-    found = next((value for value in values if value), None)
-    return storable(found) if found is not None else None
-
-
-def token_count(counts: Any, field: str) -> int | None:
-    """A field of a usage object, None where it holds no count."""
-    value = counts.get(field) if isinstance(counts, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
-
-
-def _parsed(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
-        raise AttemptError(f"the server's reply of {len(content)} bytes is not JSON") from None
-
-
-def model_names(content: bytes) -> list[str] | None:
-    """Names in the answer to GET /models; None when it is no such list."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    entries = body.get("data") if isinstance(body, dict) else body
-    if not isinstance(entries, list):
-        return None
-    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def server_message(content: bytes) -> str:
-    """A server's own words about an error, on one line: OpenAI's `error.message`, else what comes nearest."""
-    text = content.decode("utf-8", errors="replace")
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        body = None
-    if isinstance(body, dict):
-        error = body.get("error", body.get("detail", body.get("message")))
-        found = error.get("message") if isinstance(error, dict) else error
-        text = found if isinstance(found, str) else json.dumps(found if found is not None else body)
-    return " ".join(storable(text).split())
-
-
-def excerpt(text: str) -> str:
-    return text if len(text) <= EXCERPT else text[: EXCERPT - 1] + "…"
-
-
-def retry_after(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for, given as a number or as a date (RFC 9110, section 10.2.3)."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _kind(error: BaseException) -> str:
-    """The class of an error and the system's words for it, such as `ClientConnectorError, Connection refused`."""
-    number = getattr(error, "errno", None)
-    return type(error).__name__ + (f", {os.strerror(number)}" if isinstance(number, int) and number > 0 else "")
+__all__ = [
+    "EXCERPT",
+    "OpenAIEngine",
+    "cannot_continue",
+    "is_url",
+    "model_names",
+    "read_reply",
+    "request_body",
+    "required_model",
+    "retry_after",
+    "server_message",
+]

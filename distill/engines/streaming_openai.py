@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import json
 import queue
 import threading
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
@@ -17,21 +16,14 @@ from typing import Any, Literal, TypeVar
 
 from distill.contract import CLOSE, OPEN
 from distill.engines import AttemptError, RefusedError, Request
-from distill.engines.openai import (
-    CONTENT,
-    REASONING,
-    Answer,
-    OpenAIEngine,
-    Unreachable,
-    excerpt,
-    finish_of,
-    request_body,
-    text_in,
-    token_count,
-)
+from distill.engines.openai import OpenAIEngine
+from distill.engines.openai_replies import CONTENT, REASONING, finish_of, text_in, token_count
+from distill.engines.openai_requests import request_body
+from distill.engines.openai_server import CHAT, whole
+from distill.engines.openai_stream import DONE, choices_of, chunk_of, events
 from distill.engines.streaming import Asked, ContextFullError, Ending, Piece, Splitter, failures_told
 from distill.errors import EndpointError
-from distill.records import Message, storable
+from distill.records import Message
 
 T = TypeVar("T")
 CONTEXT_WORDS = ("context length", "context window", "maximum context")
@@ -53,7 +45,9 @@ class ServerTalker:
 
     def __init__(self, url: str, model: str, api_key: str | None = None, timeout: float = 600.0) -> None:
         self._loop = _LoopThread()
-        self._engine = _StreamingEngine(url=url, model=model, api_key=api_key, timeout=timeout, connections=1)
+        self._engine = _StreamingEngine(
+            url=url, model=model, api_key=api_key, timeout=None, connections=1, stream=True, stall=timeout
+        )
         try:
             with _own_words():
                 self._loop.run(self._engine.start())
@@ -115,61 +109,42 @@ class _StreamingEngine(OpenAIEngine):
     """The engine's connection, checks and errors, with a reply that comes in pieces."""
 
     async def stream(self, messages: list[Message], asked: Asked) -> AsyncIterator[Piece | Ending]:
+        body = _body(messages, asked, self.model)
         try:
-            async with self._response("POST", "/chat/completions", _body(messages, asked, self.model)) as response:
+            async with self._server.response("POST", CHAT, self._patience, body) as response:
                 if response.status != 200:
-                    raise self._failure(response.status, Answer(response.status, None, await response.read()))
-                async for part in read_stream(_events(response.content.iter_any()), asked):
+                    raise self._server.failure(response.status, await whole(response))
+                async for part in read_stream(events(response.content.iter_any()), asked):
                     yield part
-        except Unreachable as error:
-            raise EndpointError(error.what, todo="see whether the server still runs, or ask again later") from None
         except RefusedError as error:
             if any(words in error.what for words in CONTEXT_WORDS):
                 raise ContextFullError(error.what) from None
             raise EndpointError(error.what, todo="change the question or the options") from None
         except AttemptError as error:
-            raise EndpointError(error.what, todo="ask again; the server's log may tell why") from None
+            gone = "see whether the server still runs, or ask again later"
+            todo = gone if error.fault == "endpoint" else "ask again; the server's log may tell why"
+            raise EndpointError(error.what, todo=todo) from None
 
 
 def _body(messages: list[Message], asked: Asked, model: str) -> dict[str, Any]:
     request = Request("chat", messages, asked.sampling, asked.max_tokens or 0, asked.seed)
-    body = {**request_body(request, model), "stream": True}
+    body = request_body(request, model, stream=True)
     if asked.max_tokens is None:
         del body["max_tokens"]  # vLLM and SGLang then give what the context leaves
     return body
 
 
-async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """The data of server-sent events (WHATWG HTML, 9.2), however the bytes are cut; comments and other fields are
-    left out. A line break may be \\n or \\r\\n, and one event here is one line."""
-    held = b""
-    async for chunk in chunks:
-        *lines, held = (held + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield _data(line)
-    if held.startswith(b"data:"):
-        yield _data(held)
-
-
-def _data(line: bytes) -> str:
-    return line.removeprefix(b"data:").strip().decode("utf-8", errors="replace")
-
-
-async def read_stream(events: AsyncIterator[str], asked: Asked) -> AsyncIterator[Piece | Ending]:
+async def read_stream(data: AsyncIterator[str], asked: Asked) -> AsyncIterator[Piece | Ending]:
     """Pieces and the ending of a streamed completion. Raises AttemptError for an error event, an early end and a form
     no completion has, RefusedError for an ending that is neither the model's own nor the limit."""
     splitter, reason, tokens, inside = Splitter(opened=False), None, None, False
-    async for data in events:
-        if data == "[DONE]":
+    async for one in data:
+        if one == DONE:
             break
-        chunk = _chunk(data)
+        chunk = chunk_of(one)
         tokens = token_count(chunk.get("usage"), "completion_tokens") or tokens
-        for choice in chunk.get("choices") or []:
-            delta = choice.get("delta") or {} if isinstance(choice, dict) else None
-            if not isinstance(delta, dict):
-                raise AttemptError("the server's stream holds something that is no part of a completion")
-            text, inside = _tagged(delta, inside)
+        for choice in choices_of(chunk):
+            text, inside = _tagged(choice.get("delta") or {}, inside)
             for piece in splitter.feed(text):
                 yield piece
             reason = choice.get("finish_reason") or reason
@@ -185,20 +160,6 @@ def _tagged(delta: dict[str, Any], inside: bool) -> tuple[str, bool]:
     opening = OPEN if reasoning and not inside else ""
     closing = CLOSE if content and (inside or reasoning) else ""
     return f"{opening}{reasoning}{closing}{content}", bool(inside or reasoning) and not content
-
-
-def _chunk(data: str) -> dict[str, Any]:
-    try:
-        chunk = json.loads(data)
-    except (ValueError, RecursionError):
-        chunk = None
-    if not isinstance(chunk, dict):
-        raise AttemptError(f"the server's stream holds something that is no JSON object: {data[:80]!r}")
-    if chunk.get("error"):
-        error = chunk["error"]
-        said = error.get("message") if isinstance(error, dict) else error
-        raise AttemptError(f"the server broke the reply off: {excerpt(storable(str(said)))}")
-    return chunk
 
 
 @contextlib.contextmanager

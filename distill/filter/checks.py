@@ -1,6 +1,6 @@
-"""The checks on one trace: small pure functions that return a named reason and delete nothing.
+"""The checks that only filtering has: small functions that return a named reason and delete nothing.
 
-What a verdict means for training is the recipe's `keep` rule, not theirs.
+Those of a trace's form are in verify/form.py. What a verdict means for training is decided by the recipe's `keep` rule.
 """
 
 from __future__ import annotations
@@ -8,44 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from distill.contract import Response
-from distill.errors import ContractError
 from distill.records import Prompt, Trace
-from distill.verify import PASS, Outcome, abstaining, failing
+from distill.verify import PASS, Outcome, failing
 
 Check: TypeAlias = Callable[[Prompt, Trace], Outcome]
-
-
-def finished(prompt: Prompt, trace: Trace) -> Outcome:
-    """The reply ended by itself: not cut at the token limit (`truncated`), no loop, no error."""
-    reasons = {"length": "truncated", "loop": "loop", "error": "error"}
-    return PASS if trace.finish_reason == "stop" else failing(reasons[trace.finish_reason])
-
-
-def think_format(prompt: Prompt, trace: Trace) -> Outcome:
-    """The reply has the form its prompt asks for: a whole answer, reasoning where required, no stray tags."""
-    if trace.fault is not None:
-        return failing(trace.fault)
-    if trace.answer is None:
-        return failing("missing_answer")
-    if prompt.reasoning == "required" and trace.reasoning is None:
-        return failing("empty_reasoning")
-    if prompt.reasoning == "none" and trace.reasoning is not None:
-        return failing("unwanted_reasoning")
-    try:
-        Response(trace.reasoning, trace.answer)
-    except ContractError:
-        return failing("leaked_tag")
-    return PASS
-
-
-def has_gold_to_check(prompt: Prompt, trace: Trace) -> Outcome | None:
-    """Why the math verifier need not even look: None when it has to."""
-    if prompt.kind not in ("math", "numeric"):
-        return PASS if prompt.kind == "open" else abstaining("no_verifier")
-    if trace.answer is None:
-        return failing("no_answer")
-    return None
 
 
 class Duplicates:

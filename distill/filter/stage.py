@@ -13,7 +13,7 @@ from distill.contract import Response
 from distill.errors import RunError
 from distill.exchange.import_store import texts_asked
 from distill.files import replacing, replacing_folder, sha256_of
-from distill.filter.checks import Check, Duplicates, finished, has_gold_to_check, think_format
+from distill.filter.checks import Check, Duplicates
 from distill.progress import bar
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict
@@ -22,6 +22,7 @@ from distill.sampling.requests import Subject, prompts_by_asked, tasks_by_key
 from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import FilterSettings, Recipe
 from distill.verify import BROKEN, MATH, Outcome
+from distill.verify.form import finished, has_gold_to_check, think_format
 from distill.verify.pool import VerifierPool
 
 ROW_GROUP = 1_024

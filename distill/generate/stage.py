@@ -3,88 +3,178 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
 
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
-from distill.ledger import Ledger, Recovery
+from distill.generate.budget import Budget, Spent
+from distill.generate.sight import Sight
+from distill.generate.sources import (
+    Source,
+    left_to_ask,
+    missing_ones,
+    open_ends,
+    require_continuation,
+    until_correct,
+)
+from distill.ledger import Entry, Ledger, PutAside, Recovery
 from distill.progress import bar, say
-from distill.prompts.stage import read_prompts, require_verifier
-from distill.records import Prompt
+from distill.prompts.stage import require_verifier
+from distill.prompts.table import PromptTable
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import Subject, prompts_by_asked, samples_of, tasks_by_key, wanted
+from distill.sampling.requests import Subject, prompts_by_asked
 from distill.sampling.scheduler import Limits, Progress, sample
-from distill.sampling.subjects import engine_for, foreign, in_flight, teacher_subject
+from distill.sampling.subjects import fleet_for, foreign, teacher_subject
+from distill.sampling.wanted import ABSENT, Wanted
+from distill.specs import Recipe
+from distill.teacher_specs import TeacherSpec
+
+Round = AbstractContextManager[Source]
+JUDGED = ("math", "numeric", "open")
+"""Kinds of prompts that the math check judges, or lets pass."""
 
 
-def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
+def run(recipe: Recipe, run: RunDir) -> StageReport:
     """Fills `traces/`. Raises what `sampling.scheduler.sample` raises; everything answered until then is saved."""
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     settings = recipe.generate
     subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
-    prompts = list(read_prompts(run.prompts))
-    if not prompts:
+    prompts = PromptTable(run.prompts)
+    if not len(prompts):
         raise InputError("there are no prompts", given=str(run.prompts))
     if settings.engine == "imported":
         return _report_imported(run, len(prompts), prompts_by_asked(prompts, subject, texts_asked(run.imported)))
+    require_continuation(settings, teacher)
     if "math" in recipe.filter.required:
-        require_verifier(prompts, unjudged=("open",))
-    with Ledger(run.traces, on_recovery=_report_recovery) as ledger:
-        refuse_foreign(ledger, prompts, subject, settings.samples)
-        total = sum(samples_of(prompt, settings.samples) for prompt in prompts)
-        missing = sum(1 for _ in wanted(prompts, subject, settings.samples, ledger))
-        progress = Progress(total, already=total - missing)
+        require_verifier(prompts.of_other_kinds(JUDGED), unjudged=("open",))
+    with open_ledger(run) as ledger:
+        job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard))
+        return job.done()
+
+
+def open_ledger(run: RunDir, *, verify: bool = False) -> Ledger:
+    """The run's ledger for writing; what it had to put aside is told."""
+    return Ledger(run.traces, on_recovery=_report_recovery, on_put_aside=_report_put_aside, verify=verify)
+
+
+@dataclass(slots=True)
+class _Job:
+    """One start of sampling: what it is about, and what came of it."""
+
+    recipe: Recipe
+    teacher: TeacherSpec
+    run: RunDir
+    ledger: Ledger
+    wanted: Wanted
+
+    def done(self) -> StageReport:
+        """Asks for everything that is missing, and reports on all that is there then."""
+        settings, index = self.recipe.generate, self.ledger.index()
+        there = self.wanted.tally(index)
+        _refuse_foreign(self.ledger, index, there, self.wanted.subject)
+        going_on = open_ends(self.wanted, index, settings, self.teacher)
+        left = left_to_ask(there, len(going_on), only_failed=settings.retry_failed)
+        progress = Progress(len(self.wanted), already=len(self.wanted) - left)
         if progress.already:
-            say(f"generate: {progress.already} of {total} samples are there already, {missing} to go")
-        if missing:
-            engine = engine_for(teacher, settings)
-            limits = Limits(in_flight(engine, settings.concurrency), settings.max_attempts)
-            tasks = wanted(prompts, subject, settings.samples, ledger)
-            with bar("generate", total) as update:
-                sample(tasks, subject, engine, ledger, limits, progress, lambda p: update(p.done, _remark(p)))
-    return _report(run, tasks_by_key(prompts, subject, settings.samples), progress)
+            say(f"generate: {progress.already} of {len(self.wanted)} samples are there already, {left} to go")
+        told: dict[str, Any] = {}
+        lines: list[str] = []
+        broken = spared = 0
+        for following in self._rounds(index, going_on) if left else ():
+            with following as source:
+                self._sample(source, progress)
+                told, lines = {**told, **source.counts()}, [*lines, *source.lines()]
+                broken, spared = source.broken, source.spared
+            if progress.stopped_by is not None:
+                break
+        found = self.wanted.tally(self.ledger.index())
+        return _report(self.run, found, progress, told, lines, spared=spared, broken=broken)
+
+    def _rounds(self, index: Mapping[str, Entry], going_on: Collection[str]) -> Iterator[Round]:
+        """What is sampled one after the other: verdicts on a reply that goes on would be of no use before it ended."""
+        settings = self.recipe.generate
+        if settings.until_correct is None or settings.retry_failed:
+            only_failed = settings.retry_failed
+            yield missing_ones(self.wanted, self.ledger, index, going_on, only_failed=only_failed)
+            return
+        if going_on:
+            yield missing_ones(self.wanted, self.ledger, {}, going_on, only_failed=True)
+        yield until_correct(self.wanted, self.ledger, settings.until_correct, settings.samples, self.run)
+
+    def _sample(self, source: Source, progress: Progress) -> None:
+        settings, teacher = self.recipe.generate, self.teacher
+        fleet = fleet_for(teacher, settings, self.run, self.ledger)
+        by_ids = teacher.continuation == "token_ids"
+        limits = Limits(settings.concurrency, settings.max_attempts, settings.slice_tokens, by_ids)
+        budget = Budget(settings, teacher, _spent(self.ledger, progress))
+        with bar("generate", progress.total) as update:
+            sight = Sight(self.run, update, fleet, budget, source.right)
+            try:
+                sample(source.tasks, self.wanted.subject, fleet, self.ledger, limits, progress, sight, budget)
+            finally:
+                sight.log(progress)
 
 
-def refuse_foreign(ledger: Ledger, prompts: list[Prompt], subject: Subject, samples: int) -> None:
+def _spent(ledger: Ledger, progress: Progress) -> Spent:
+    """What the records of earlier starts were paid for; what this one has paid so far is in `progress`."""
+    prompt_tokens = sum(tokens or 0 for (tokens,) in ledger.fields("prompt_tokens"))
+    replies = sum(1 for entry in ledger.index().values() if entry.tokens)
+    now = progress.answered
+    return Spent(prompt_tokens - progress.prompt_tokens, ledger.tokens - progress.completion_tokens, replies - now)
+
+
+def _refuse_foreign(ledger: Ledger, index: Mapping[str, Entry], there: Counter[str], subject: Subject) -> None:
     """Raises RunError when the ledger holds answers and not one of them belongs to this recipe.
 
     Such a run was made by another teacher, sampling or set of prompts; going on would buy everything again.
     """
-    bought = {key for key, entry in ledger.index().items() if entry.answered}
-    if not bought:
-        return
-    missing = sum(1 for _ in wanted(prompts, subject, samples, bought))
-    if missing == sum(samples_of(prompt, samples) for prompt in prompts):
-        raise foreign(len(bought), ledger.folder, subject)
+    if there.total() == there[ABSENT] + there["error"]:
+        bought = sum(1 for entry in index.values() if entry.answered)
+        if bought:
+            raise foreign(bought, ledger.folder, subject)
 
 
-def _remark(progress: Progress) -> str:
-    cut = f", {progress.cut} cut" if progress.cut else ""
-    failed = f", {progress.failed} failed" if progress.failed else ""
-    return f"{progress.tokens_per_second:.0f} tokens/s{cut}{failed}"
-
-
-def _report(run: RunDir, keys: Collection[str], progress: Progress) -> StageReport:
+def _report(
+    run: RunDir,
+    found: Counter[str],
+    progress: Progress,
+    told: dict[str, Any],
+    lines: list[str],
+    *,
+    spared: int,
+    broken: int,
+) -> StageReport:
     """Counts over all that the ledger holds for this recipe, and apart from them what this start added."""
-    index = run.ledger().index()
-    found = Counter(index[key].finish_reason for key in keys if key in index)
+    absent, failed = max(0, found[ABSENT] - spared), found["error"]
+    answered = found.total() - found[ABSENT] - failed
     counts = {
-        "samples": len(keys),
-        "answered": sum(found.values()) - found["error"],
+        "samples": found.total(),
+        "answered": answered,
         "cut": found["length"],
-        "failed": found["error"],
+        "looped": found["loop"],
+        "failed": failed,
+        **told,
         "this_start": {
             "answered": progress.answered,
             "retries": progress.retries,
             "completion_tokens": progress.completion_tokens,
+            "stopped_by": progress.stopped_by,
             "errors": dict(progress.errors.most_common(10)),
         },
     }
-    line = f"{counts['answered']} of {len(keys)} samples, {found['length']} cut at the token limit"
-    failed = [f"{found['error']} samples failed; the same command tries them again"] if found["error"] else []
-    failed += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
-    return StageReport(counts, (run.traces,), (line, *failed), complete=not found["error"])
+    line = f"{answered} of {found.total()} samples, {found['length']} cut at the token limit"
+    said = [line + (f", {found['loop']} stopped as loops" if found["loop"] else ""), *lines]
+    if progress.stopped_by is not None:
+        said.append(f"stopped: {progress.stopped_by}; {absent} samples to go: the same command with a larger limit")
+    if failed:
+        said.append(f"{failed} samples failed; the same command tries them again, --retry-failed them alone")
+    said += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
+    complete = not failed and not absent and not broken and progress.stopped_by is None
+    return StageReport(counts, (run.traces,), tuple(said), complete=complete)
 
 
 def _report_imported(run: RunDir, prompts: int, wanted: Collection[str]) -> StageReport:
@@ -104,3 +194,7 @@ def _report_recovery(recovery: Recovery) -> None:
         f"generate: the last writer was cut off; {recovery.records} records are whole, "
         f"{recovery.lost_bytes} torn bytes lie in {recovery.quarantined}"
     )
+
+
+def _report_put_aside(found: PutAside) -> None:
+    say(f"generate: {found}")

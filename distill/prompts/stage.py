@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import InputError
-from distill.files import reading, replacing
+from distill.files import replacing
 from distill.progress import bar
 from distill.prompts.census import Census
 from distill.prompts.contamination import Contamination
 from distill.prompts.preparing import FILTERS, NEEDS_GOLD, Prepared, prepare
 from distill.prompts.sources import Sourced, place_of, sourced
 from distill.prompts.spool import Spool, write_in_order
+from distill.prompts.table import PromptTable
 from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.source_specs import PromptsPart
 from distill.specs import Recipe
 
-AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
-"""What to do about a prompts file that cannot be read."""
 Named = list[tuple[str, Prompt]]
 """Problems with the name of their benchmark."""
 QUOTED = 200
@@ -154,11 +153,7 @@ def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
 
 def read_prompts(path: Path) -> Iterator[Prompt]:
     """The prompts that an earlier stage wrote, in order."""
-    import pyarrow.parquet as pq
-
-    with reading(path, AGAIN), pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(1_024):
-            yield from (Prompt.from_json(row) for row in batch.to_pylist())
+    return iter(PromptTable(path))
 
 
 # --- inside --------------------------------------------------------------------------------------------------------

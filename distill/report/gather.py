@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distill import specs
 from distill.files import reading
-from distill.prompts import stage as prompts_stage
+from distill.prompts import table
 from distill.report import measures
 from distill.report.traces import AGAIN, Ledgered, read_ledger
 from distill.report.wording import count, without_folders
@@ -180,7 +180,7 @@ def funnel(
     recipe: specs.Recipe, run: RunDir, states: Mapping[str, StageState], ledger: Ledgered | None
 ) -> tuple[Step, ...]:
     """From prompts to tokens; ends where the run does."""
-    prompts = _rows(run.prompts, prompts_stage.AGAIN) if run.prompts.is_file() else 0
+    prompts = _rows(run.prompts, table.AGAIN) if run.prompts.is_file() else 0
     steps: list[Step] = []
     if prompts:
         steps.append(Step("Prompts", prompts, "prompts", remark=_left_out(states)))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from distill.contract import ReasoningFormat, parse_reply
-from distill.engines import Reply, Request
+from distill.contract import Parsed, ReasoningFormat, parse_reply
+from distill.engines import Reply, Request, TokenIds
 from distill.files import now, sha256_of
 from distill.records import (
+    FinishReason,
     Message,
     Prompt,
     Sampling,
@@ -34,6 +35,8 @@ class Subject:
     forced_prefix: str
     sampling: Sampling
     max_tokens: int
+    reasons: bool = False
+    """It always reasons first: a reply without, to a prompt that wants some, is a failure of that sample."""
     common_numbers: bool = False
     """The same question and sample index gets the same seed whoever answers: common random numbers, which take much
     of the chance out of the difference of two models (Glasserman and Yao, doi:10.1287/mnsc.38.6.884)."""
@@ -41,13 +44,23 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One sample that is wanted: its identity, and the request that would get it."""
+    """One sample that is wanted: its identity, and the request that would get it, or the rest of it."""
 
     key: str
     asked: str
     prompt_id: str
     sample: int
     request: Request
+    reasoning: bool = False
+    """Whether the prompt wants reasoning in the reply."""
+    place: int | None = None
+    """Which of the wanted prompts it belongs to, where that is known."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that the whole reply may have."""
+        before = self.request.goes_on_from
+        return self.request.max_tokens + (len(before.output) if before is not None else 0)
 
 
 def wanted(prompts: Iterable[Prompt], subject: Subject, samples: int, have: Container[str]) -> Iterator[Task]:
@@ -94,18 +107,50 @@ def prompts_by_asked(
     return {**found, **{asked: by_text[text] for asked, text in (texts or {}).items() if text in by_text}}
 
 
-def task_for(prompt: Prompt, subject: Subject, sample: int) -> Task:
+def task_for(prompt: Prompt, subject: Subject, sample: int, *, again: int = 0, place: int | None = None) -> Task:
+    """`again` counts replies to this very sample that were failures: the next is drawn with another seed."""
     messages = subject.messages(prompt)
     asked = asked_hash(messages, subject.forced_prefix)
     key = trace_key(asked, sample, subject.identity, subject.sampling)
     drawn_by = sha256_of([asked, sample]) if subject.common_numbers else key
-    request = Request(key, messages, subject.sampling, subject.max_tokens, request_seed(subject.sampling, drawn_by))
-    return Task(key, asked, prompt.id, sample, request)
+    seed = request_seed(subject.sampling, drawn_by, again=again)
+    request = Request(key, messages, subject.sampling, subject.max_tokens, seed)
+    return Task(key, asked, prompt.id, sample, request, prompt.reasoning == "required", place)
 
 
-def answered(task: Task, reply: Reply, subject: Subject, revision: int, attempts: int) -> Trace:
-    """The trace of a reply that came back."""
-    trace = Trace(
+def continuation(trace: Trace, max_tokens: int) -> Task:
+    """The task of going on with a cut trace whose token ids are known, up to `max_tokens` in all."""
+    assert trace.prompt_ids is not None
+    assert trace.output_ids is not None
+    before = TokenIds(trace.prompt_ids, trace.output_ids)
+    sampling, left = trace.sampling.requested, max_tokens - len(before.output)
+    seed = request_seed(sampling, trace.key, after=len(before.output)) if trace.seed is not None else None
+    request = Request(trace.key, [], sampling, left, seed, token_ids=True, goes_on_from=before)
+    return Task(trace.key, trace.asked, trace.prompt_id, trace.sample, request)
+
+
+NO_REASONING = "the reply holds no reasoning, which this teacher always gives"
+
+
+def answered(
+    task: Task,
+    reply: Reply,
+    subject: Subject,
+    revision: int,
+    attempts: int,
+    *,
+    goes_on: bool = False,
+    looping: bool = False,
+) -> Trace:
+    """The trace of a reply that came back: whole, cut where it can go on (`goes_on`), or given up as a loop.
+
+    One without the reasoning that its teacher always gives is a failure; its text is kept all the same.
+    """
+    ids = reply.token_ids if goes_on and not looping else None
+    finish: FinishReason = "loop" if looping else reply.finish_reason
+    parsed = _parsed(reply.text, reply.reasoning, finish, subject.reasoning_format, subject.forced_prefix)
+    bare = subject.reasons and task.reasoning and parsed.reasoning is None and finish == "stop"
+    return Trace(
         key=task.key,
         asked=task.asked,
         revision=revision,
@@ -113,19 +158,24 @@ def answered(task: Task, reply: Reply, subject: Subject, revision: int, attempts
         sample=task.sample,
         raw=reply.text,
         raw_reasoning=reply.reasoning,
-        finish_reason=reply.finish_reason,
+        reasoning=parsed.reasoning,
+        answer=None if bare else parsed.answer,
+        fault=None if bare else parsed.fault,
+        error=NO_REASONING if bare else None,
+        finish_reason="error" if bare else finish,
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         reasoning_tokens=reply.reasoning_tokens,
-        max_tokens=task.request.max_tokens,
+        max_tokens=task.max_tokens,
         seed=task.request.seed,
         teacher=subject.identity,
         sampling=SamplingRecord(subject.sampling, reply.honoured),
         endpoint=reply.endpoint,
         attempts=attempts,
         created=now(),
+        prompt_ids=ids.prompt if ids is not None else None,
+        output_ids=ids.output if ids is not None else None,
     )
-    return derive(trace, subject.reasoning_format, subject.forced_prefix)
 
 
 def failed(task: Task, subject: Subject, endpoint: str, error: str, revision: int, attempts: int) -> Trace:
@@ -138,7 +188,7 @@ def failed(task: Task, subject: Subject, endpoint: str, error: str, revision: in
         sample=task.sample,
         raw="",
         finish_reason="error",
-        max_tokens=task.request.max_tokens,
+        max_tokens=task.max_tokens,
         seed=task.request.seed,
         teacher=subject.identity,
         sampling=SamplingRecord(subject.sampling),
@@ -153,6 +203,12 @@ def derive(trace: Trace, style: ReasoningFormat, forced_prefix: str) -> Trace:
     """`reasoning`, `answer` and `fault` of a trace, derived from its raw reply; a failure has none."""
     if trace.finish_reason == "error":
         return trace
-    cut = trace.finish_reason == "length"
-    parsed = parse_reply(trace.raw, trace.raw_reasoning, style, forced_prefix=forced_prefix, cut=cut)
+    parsed = _parsed(trace.raw, trace.raw_reasoning, trace.finish_reason, style, forced_prefix)
     return replace(trace, reasoning=parsed.reasoning, answer=parsed.answer, fault=parsed.fault)
+
+
+def _parsed(
+    raw: str, raw_reasoning: str | None, finish: FinishReason, style: ReasoningFormat, forced_prefix: str
+) -> Parsed:
+    """A reply taken apart; one that was stopped, by its limit or as a loop, is cut."""
+    return parse_reply(raw, raw_reasoning, style, forced_prefix=forced_prefix, cut=finish in ("length", "loop"))

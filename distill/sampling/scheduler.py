@@ -1,6 +1,6 @@
-"""Keeps requests in flight until every wanted sample is in the ledger: retries, interruption, progress.
+"""Keeps requests in flight until every wanted sample is in the ledger: retries, slices, interruption, budgets.
 
-Tasks are pulled only when there is room, so memory does not grow with their number. Knows nothing about prompts,
+Tasks are taken only when a server has room, so memory does not grow with their number. Knows nothing about prompts,
 verification or what a reply means.
 """
 
@@ -12,20 +12,23 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from distill.engines import AttemptError, Engine, RefusedError
+from distill.engines import AttemptError, Engine, RefusedError, Reply, Request, TokenIds
 from distill.errors import DistillError, EndpointError, Interrupted
 from distill.ledger import Ledger
 from distill.progress import say
+from distill.records import Trace, request_seed
+from distill.sampling.cycles import cycle
+from distill.sampling.fleet import Endpoint, Fleet, FleetLimits
+from distill.sampling.listed import Listed
 from distill.sampling.requests import Subject, Task, answered, failed
+from distill.sampling.tasks import LATER, TaskSource
 
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.5, 60.0
 """Seconds before the second attempt, doubling each time with jitter, never longer than the latter."""
-LONGEST_RETRY_AFTER = 600.0
-"""A server's Retry-After is obeyed up to this many seconds."""
 GRACE_SECONDS = 30.0
 """After the first Ctrl-C: how long requests in flight may still finish."""
 FAILURES_IN_A_ROW = 50
@@ -42,11 +45,16 @@ class Progress:
     already: int = 0
     answered: int = 0
     cut: int = 0
+    looped: int = 0
     failed: int = 0
     retries: int = 0
+    prompt_tokens: int = 0
     completion_tokens: int = 0
+    """New ones of this start, those of failed replies included."""
     errors: Counter[str] = field(default_factory=Counter)
     """What was said of the samples that failed, and how often."""
+    stopped_by: str | None = None
+    """The budget that ended the job before everything was asked."""
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -66,59 +74,81 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How hard to try: requests in flight and attempts per sample."""
+    """How hard to try: requests in flight, attempts per sample; of how many tokens a slice of a reply is."""
 
     in_flight: int
     max_attempts: int
+    slice_tokens: int | None = None
+    token_ids: bool = False
+    """Ask for the token ids of replies, so that cut ones can go on later."""
+
+
+EndOfBudget = Callable[[Progress, int], str | None]
+"""Told the totals and the requests in flight; says why nothing new may be asked for, None while it may."""
 
 
 def sample(
-    tasks: Iterator[Task],
+    tasks: Iterator[Task] | TaskSource,
     subject: Subject,
-    engine: Engine,
+    engine: Engine | Fleet,
     ledger: Ledger,
     limits: Limits,
     progress: Progress,
     watch: Watcher = lambda progress: None,
+    budget: EndOfBudget = lambda progress, in_flight: None,
 ) -> Progress:
     """Draws every task's sample and appends it, or the failure after the last attempt, to the ledger.
 
-    Raises Interrupted after Ctrl-C or SIGTERM once what was in flight is saved, EndpointError when no request can
-    succeed, DiskFullError when the ledger cannot save. Whatever was answered before is in the ledger.
+    Returns `progress`, whose `stopped_by` is what the budget said when it ended the job. Raises Interrupted after
+    Ctrl-C or SIGTERM once what was in flight is saved, EndpointError when no request can succeed, DiskFullError when
+    the ledger cannot save. Whatever was answered before is in the ledger.
     """
-    return asyncio.run(_Sampler(tasks, subject, engine, ledger, limits, progress, watch).run())
+    fleet = engine if isinstance(engine, Fleet) else Fleet([engine], FleetLimits(limits.in_flight, limits.in_flight))
+    source = Listed(tasks) if isinstance(tasks, Iterator) else tasks
+    return asyncio.run(_Sampler(source, subject, fleet, ledger, limits, progress, watch, budget).run())
+
+
+class _Stopped(Exception):
+    """Sampling ends: what waits for its next attempt gives up, its sample stays wanted."""
 
 
 class _Sampler:
     def __init__(
         self,
-        tasks: Iterator[Task],
+        source: TaskSource,
         subject: Subject,
-        engine: Engine,
+        fleet: Fleet,
         ledger: Ledger,
         limits: Limits,
         progress: Progress,
         watch: Watcher,
+        budget: EndOfBudget,
     ) -> None:
-        self.tasks, self.subject, self.engine, self.ledger = tasks, subject, engine, ledger
-        self.limits, self.progress, self.watch = limits, progress, watch
+        self.source, self.subject, self.fleet, self.ledger = source, subject, fleet, ledger
+        self.limits, self.progress, self.watch, self.budget = limits, progress, watch, budget
         self.stop = asyncio.Event()
         self.interrupts = 0
-        self.in_flight = 0
+        self.live: set[asyncio.Task[None]] = set()
+        self.waiting = 0
+        """Samples that need another attempt and wait for a server: they come before new ones."""
         self.failures_in_a_row = 0
-        self.fatal: DistillError | None = None
+        self.failure: BaseException | None = None
+        self.out_of_budget: str | None = None
+        self._changed = asyncio.Event()
 
     async def run(self) -> Progress:
-        await self.engine.start()
+        self.fleet.notify = self._changed.set
+        self.source.wake = self._changed.set
+        await self.fleet.start()
         self.progress.started = time.monotonic()
         try:
             with self._signals():
-                workers = [asyncio.create_task(self._work()) for _ in range(self.limits.in_flight)]
-                await self._finish(workers)
+                await self._dispatch()
+                await self._finish()
         finally:
-            await self.engine.close()
-        if self.fatal is not None:
-            raise self.fatal
+            await self.fleet.close()
+        if self.failure is not None:
+            raise self.failure
         if self.interrupts:
             raise Interrupted(
                 f"interrupted with {self.progress.done} of {self.progress.total} samples saved",
@@ -127,76 +157,179 @@ class _Sampler:
         nothing = self.progress.failed and not self.progress.answered and not self.progress.already
         if nothing or self.failures_in_a_row >= FAILURES_AT_THE_END:
             raise self._broken(self.progress.failed if nothing else self.failures_in_a_row)
+        self.progress.stopped_by = self.out_of_budget
         return self.progress
 
-    async def _finish(self, workers: list[asyncio.Task[None]]) -> None:
-        """Waits for the workers; after a stop they get a grace period, after a second Ctrl-C none."""
-        # what a worker raises is looked at in the end: a gather would complain of its own when they are cancelled
-        ended: asyncio.Future[Any] = asyncio.create_task(asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION))
-        stopped: asyncio.Future[Any] = asyncio.create_task(self.stop.wait())
-        try:
-            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            deadline = time.monotonic() + GRACE_SECONDS
-            while not ended.done() and time.monotonic() < deadline and self.interrupts < 2:
-                await asyncio.wait({ended}, timeout=0.1)
-        finally:
-            for waiting in (stopped, ended, *workers):
-                waiting.cancel()
-            results = await asyncio.gather(*workers, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-                raise result
-
-    async def _work(self) -> None:
+    async def _dispatch(self) -> None:
+        """Gives tasks to servers that have room until nothing is left to ask, or sampling has to stop."""
         while not self.stop.is_set():
-            task = next(self.tasks, None)
-            if task is None:
+            if self.fleet.fatal is not None:
+                self._fail(self.fleet.fatal)
                 return
-            self.in_flight += 1
-            try:
-                await self._sample_one(task)
-            except DistillError as error:
-                self.fatal = self.fatal or error
-                self.stop.set()
+            if self.out_of_budget is None:
+                self.out_of_budget = self.budget(self.progress, len(self.live))
+            endpoint = None
+            if not self.waiting and len(self.live) < self.fleet.capacity and self.out_of_budget is None:
+                endpoint = self.fleet.pick()
+            task = self.source.take() if endpoint is not None else LATER
+            if isinstance(task, Task) and endpoint is not None:
+                self._begin(task, endpoint)
+            elif (task is None or self.out_of_budget is not None) and not self.live:
                 return
-            finally:
-                self.in_flight -= 1
+            else:
+                await self._change()
 
-    async def _sample_one(self, task: Task) -> None:
+    def _begin(self, task: Task, endpoint: Endpoint) -> None:
+        endpoint.in_flight += 1
+        work = asyncio.create_task(self._work(task, endpoint))
+        self.live.add(work)
+        work.add_done_callback(self._ended)
+
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self.live.discard(work)
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._fail(error)
+        self._changed.set()
+
+    def _fail(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self.stop.set()
+        self._changed.set()
+
+    async def _change(self) -> None:
+        """Waits until something may have made room, or sampling stops."""
+        await self._changed.wait()
+        self._changed.clear()
+
+    async def _finish(self) -> None:
+        """After a stop what is in flight gets a grace period, after a second Ctrl-C none."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.live and time.monotonic() < deadline and self.interrupts < 2 and not self._cannot_save:
+            await asyncio.wait(self.live, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
+        for work in self.live:
+            work.cancel()
+        await asyncio.gather(*self.live, return_exceptions=True)
+
+    @property
+    def _cannot_save(self) -> bool:
+        """A failure that no DistillError tells of, such as an input/output error: the ledger takes nothing more."""
+        return self.failure is not None and not isinstance(self.failure, DistillError)
+
+    # --- one sample --------------------------------------------------------------------------------------------------
+
+    async def _work(self, task: Task, endpoint: Endpoint) -> None:
+        trace: Trace | None = None
+        try:
+            trace = await self._sample(task, endpoint)
+        except _Stopped:
+            pass
+        finally:
+            self.source.settled(task, trace)
+
+    async def _sample(self, task: Task, endpoint: Endpoint) -> Trace:
+        """Asks for one reply, slice by slice, and records each; returns the last record."""
+        left, ids, attempts = task.request.max_tokens, task.request.goes_on_from, 0
+        held: Endpoint | None = endpoint
+        while True:
+            wanted_now = min(left, self.limits.slice_tokens or left)
+            request = self._slice(task.request, wanted_now, ids)
+            endpoint = held or await self._room(None)
+            try:
+                reply, tried = await self._attempts(request, endpoint)
+            except _GivenUp as given_up:
+                return self._give_up(task, given_up, attempts + given_up.attempts)
+            held, attempts = None, attempts + tried
+            left -= wanted_now
+            new = (reply.completion_tokens or 0) - (len(ids.output) if ids else 0)
+            self.progress.completion_tokens += new
+            self.progress.prompt_tokens += reply.prompt_tokens or 0
+            cut_here = reply.finish_reason == "length"
+            ids = reply.token_ids if cut_here and new >= wanted_now else None  # with fewer its context is full
+            looping = ids is not None and left > 0 and cycle(ids.output) is not None
+            trace = self._record(task, reply, attempts, goes_on=ids is not None, looping=looping)
+            if looping or ids is None or left <= 0:
+                return self._count(trace)
+            if self.out_of_budget is not None:
+                raise _Stopped
+
+    def _slice(self, whole: Request, tokens: int, ids: TokenIds | None) -> Request:
+        """The request for the next tokens: the whole one where it is not asked for in slices."""
+        if ids is None:
+            return replace(whole, max_tokens=tokens, token_ids=self.limits.token_ids)
+        seed = request_seed(self.subject.sampling, whole.id, after=len(ids.output)) if whole.seed is not None else None
+        return replace(whole, max_tokens=tokens, token_ids=True, goes_on_from=ids, seed=seed)
+
+    async def _attempts(self, request: Request, endpoint: Endpoint) -> tuple[Reply, int]:
+        """The reply, and how many attempts it took. Those that a server turned away, or never got, do not count.
+
+        Raises _GivenUp after the last one, _Stopped when sampling stops before the next.
+        """
         attempt = 0
         while True:
             attempt += 1
             try:
-                reply = await self.engine.complete(task.request)
+                return await self.fleet.ask(endpoint, request), attempt
             except RefusedError as error:
-                return self._give_up(task, error, attempt)
+                raise _GivenUp(error, attempt, endpoint.name) from None
             except AttemptError as error:
+                counts = error.sent and error.fault != "busy"
+                attempt -= not counts
                 if attempt >= self.limits.max_attempts:
-                    return self._give_up(task, error, attempt)
+                    raise _GivenUp(error, attempt, endpoint.name) from None
                 self.progress.retries += 1
-                if await self._pause(attempt, error.retry_after):
-                    return None  # stopped while waiting: the sample stays wanted
-            else:
-                self.failures_in_a_row = 0
-                trace = answered(task, reply, self.subject, self.ledger.next_revision(task.key), attempt)
-                self.ledger.append(trace)
-                self.progress.answered += 1
-                self.progress.cut += reply.finish_reason == "length"
-                self.progress.completion_tokens += reply.completion_tokens or 0
-                self.watch(self.progress)
-                return None
+                if counts and error.fault == "request":
+                    await self._pause(attempt, error.retry_after)
+            endpoint = await self._room(endpoint)
 
-    def _give_up(self, task: Task, error: DistillError, attempts: int) -> None:
+    async def _room(self, avoid: Endpoint | None) -> Endpoint:
+        """A place at a server for one that was in flight before. Raises _Stopped when there will be none."""
+        self.waiting += 1
+        pause = 0.01
+        try:
+            while True:
+                if self.fleet.fatal is not None:
+                    self._fail(self.fleet.fatal)
+                if self.stop.is_set():
+                    raise _Stopped
+                endpoint = self.fleet.pick(avoid)
+                if endpoint is not None:
+                    endpoint.in_flight += 1
+                    return endpoint
+                await asyncio.sleep(pause)
+                pause = min(0.25, pause * 2)
+        finally:
+            self.waiting -= 1
+            self._changed.set()
+
+    def _record(self, task: Task, reply: Reply, attempts: int, *, goes_on: bool, looping: bool) -> Trace:
         revision = self.ledger.next_revision(task.key)
-        self.ledger.append(failed(task, self.subject, self.engine.name, error.what, revision, attempts))
-        self.progress.failed += 1
-        self.progress.errors[error.what] += 1
+        trace = answered(task, reply, self.subject, revision, attempts, goes_on=goes_on, looping=looping)
+        self.ledger.append(trace)
+        return trace
+
+    def _count(self, trace: Trace) -> Trace:
+        if trace.finish_reason == "error":
+            self.progress.failed += 1
+            self.progress.errors[trace.error or ""] += 1
+        else:
+            self.failures_in_a_row = 0
+            self.progress.answered += 1
+            self.progress.cut += trace.finish_reason == "length"
+            self.progress.looped += trace.finish_reason == "loop"
         self.watch(self.progress)
+        return trace
+
+    def _give_up(self, task: Task, given_up: _GivenUp, attempts: int) -> Trace:
+        revision, error = self.ledger.next_revision(task.key), given_up.error
+        trace = failed(task, self.subject, given_up.endpoint, error.what, revision, attempts)
+        self.ledger.append(trace)
+        self._count(trace)
         if isinstance(error, RefusedError) and self.progress.done > self.progress.failed:
-            return  # it answers others: this one is at fault, not the endpoint
+            return trace  # it answers others: this one is at fault, not the endpoint
         self.failures_in_a_row += 1
         if self.failures_in_a_row >= FAILURES_IN_A_ROW:
             raise self._broken(FAILURES_IN_A_ROW) from error
+        return trace
 
     def _broken(self, count: int) -> EndpointError:
         ((what, _),) = self.progress.errors.most_common(1)
@@ -206,12 +339,11 @@ class _Sampler:
             todo="mend the endpoint and start the same command again; failed samples are tried again",
         )
 
-    async def _pause(self, attempt: int, retry_after: float | None) -> bool:
-        """Waits before the next attempt; True when sampling was stopped meanwhile."""
+    async def _pause(self, attempt: int, retry_after: float | None) -> None:
+        """Waits before the next attempt, less when sampling is stopped meanwhile."""
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), max(backoff, min(retry_after or 0.0, LONGEST_RETRY_AFTER)))
-        return self.stop.is_set()
+            await asyncio.wait_for(self.stop.wait(), backoff)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -221,9 +353,10 @@ class _Sampler:
         def interrupt() -> None:
             self.interrupts += 1
             self.stop.set()
+            self._changed.set()
             if self.interrupts == 1:
                 say(
-                    f"stopping: requests in flight ({self.in_flight}) may finish within {GRACE_SECONDS:.0f} s; "
+                    f"stopping: requests in flight ({self.fleet.in_flight}) may finish within {GRACE_SECONDS:.0f} s; "
                     "Ctrl-C again leaves at once and loses them"
                 )
 
@@ -237,3 +370,11 @@ class _Sampler:
         finally:
             for number in handled:
                 loop.remove_signal_handler(number)
+
+
+class _GivenUp(Exception):
+    """No further attempt is made; `error` is the last one's."""
+
+    def __init__(self, error: DistillError, attempts: int, endpoint: str) -> None:
+        super().__init__(error.what)
+        self.error, self.attempts, self.endpoint = error, attempts, endpoint

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Container
 from pathlib import Path
 
 from distill.contract import Contract, prompt_messages
 from distill.engines import Engine
-from distill.engines.batching import BatchEngine
 from distill.engines.local import LocalEngine
 from distill.errors import RunError, UsageError
 from distill.records import Message, Prompt, Sampling, TeacherIdentity
+from distill.rundir import RunDir
+from distill.sampling.endpoints import LiveFile, Place, named
+from distill.sampling.fleet import Fleet, FleetLimits
 from distill.sampling.requests import Subject
 from distill.specs import folder_revision
 from distill.teacher_specs import GenerateSettings, SamplingSpec, TeacherSpec
@@ -40,6 +44,7 @@ def teacher_subject(spec: TeacherSpec, sampling: SamplingSpec, max_tokens: int |
         spec.forced_prefix,
         sampling.over(spec.sampling).sampling(seed),
         max_tokens or spec.max_tokens,
+        reasons=spec.reasons,
     )
 
 
@@ -65,8 +70,91 @@ def foreign(count: int, folder: Path, subject: Subject) -> RunError:
     )
 
 
+def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answered: Container[str]) -> Fleet:
+    """Every server that a recipe asks: those at `url`, those in the file `endpoints`, else those in RUN/endpoints.json
+    where there is one, else the teacher's own. `answered` holds the keys that no batch need be read for again.
+
+    Raises UsageError when there is none, SpecError for a file that cannot be read.
+    """
+    if settings.engine == "batch":
+        return _alone(batch_engine(spec, settings, run, answered), settings)
+    if settings.engine != "openai":
+        return _alone(engine_for(spec, settings), settings)
+    limits = FleetLimits(
+        settings.concurrency,
+        max(settings.concurrency, settings.max_concurrency),
+        settings.stall_timeout,
+        settings.patience,
+    )
+
+    def build(place: Place) -> Engine:
+        return server(spec, settings, place)
+
+    file = Path(settings.endpoints) if settings.endpoints else run.endpoints
+    if settings.endpoints or (file.is_file() and not settings.urls):
+        roster = LiveFile(file, build)
+        if not roster.places:
+            raise UsageError(f"{file} names no endpoint", todo="start the servers that write it, or give a url")
+        beside = [place for place in named(settings.urls) if place.name not in roster.places]
+        return Fleet([build(place) for place in (*beside, *roster.places.values())], limits, roster)
+    return Fleet([build(place) for place in named(urls_of(spec, settings))], limits)
+
+
+def _alone(engine: Engine, settings: GenerateSettings) -> Fleet:
+    """A fleet of one that takes what it takes; how long it may be silent is its own affair."""
+    most = in_flight(engine, settings.concurrency)
+    return Fleet([engine], FleetLimits(most, most, stall=math.inf, patience=math.inf))
+
+
+def batch_engine(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answered: Container[str]) -> Engine:
+    """The engine of a provider's batch API; what was handed over is known by RUN/batches.jsonl."""
+    from distill.engines.batch_api import BatchApiEngine  # brings in aiohttp
+
+    (url,) = urls_of(spec, settings)[:1]
+    return BatchApiEngine(
+        url=url,
+        model=settings.served_model or spec.model,
+        state=run.batches,
+        answered=answered,
+        api_key=key_of(spec, settings),
+    )
+
+
+def key_of(spec: TeacherSpec, settings: GenerateSettings) -> str | None:
+    """The API key, from the environment."""
+    return os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV)
+
+
+def urls_of(spec: TeacherSpec, settings: GenerateSettings) -> tuple[str, ...]:
+    """Addresses of the servers to ask. Raises UsageError when nothing says where they are."""
+    urls = settings.urls or ((spec.url,) if spec.url else ())
+    if not urls:
+        todo = "set generate.url, such as http://localhost:8000/v1, or generate.endpoints"
+        raise UsageError(f"nothing says where {spec.name} answers", todo=todo)
+    return urls
+
+
+def server(spec: TeacherSpec, settings: GenerateSettings, place: Place) -> Engine:
+    """The engine of one server of a teacher."""
+    from distill.engines.openai import OpenAIEngine  # brings in aiohttp
+
+    served = settings.served_model or place.model or (spec.name if spec.is_folder else spec.model)
+    return OpenAIEngine(
+        url=place.url,
+        model=served,
+        name=place.name,
+        api_key=key_of(spec, settings),
+        timeout=settings.request_timeout,
+        connections=max(settings.concurrency, settings.max_concurrency),
+        stream=settings.stream,
+        stall=settings.stall_timeout,
+        ignores=spec.ignores,
+        continues=spec.continuation == "token_ids",
+    )
+
+
 def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
-    """The engine a recipe asks for. Raises UsageError when it cannot reach this teacher."""
+    """The one engine that a teacher is examined with. Raises UsageError when it cannot reach this teacher."""
     if settings.engine == "local":
         revision = None if spec.is_folder else spec.revision
         return LocalEngine(spec.model, name=f"local/{spec.name}", batch=settings.concurrency, revision=revision)
@@ -75,21 +163,11 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
             "the traces of this run were imported: there is no teacher here to ask",
             todo="set evaluate.models=[untrained,student], or generate.engine and the teacher to ask",
         )
-    from distill.engines.openai import OpenAIEngine  # brings in aiohttp
-
-    if not settings.urls:
-        raise UsageError("engine openai needs a url", todo="set generate.url, such as http://localhost:8000/v1")
-    served = settings.served_model or (spec.name if spec.is_folder else spec.model)
-    return OpenAIEngine(
-        url=settings.urls[0],
-        model=served,
-        api_key=os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV),
-        timeout=settings.request_timeout,
-        connections=settings.concurrency,
-    )
+    return server(spec, settings, named(urls_of(spec, settings)[:1])[0])
 
 
 def in_flight(engine: Engine, concurrency: int) -> int:
     """Requests to keep in flight: an engine in this process sorts several batches' worth, a server gets what was
     asked."""
-    return engine.capacity if isinstance(engine, BatchEngine) else concurrency
+    capacity: int = getattr(engine, "capacity", concurrency)
+    return capacity

@@ -1,6 +1,7 @@
-"""Runs verifiers in worker processes that are killed when one answer takes too long. Order in is order out.
+"""Runs verifiers in worker processes that are killed when one answer takes too long.
 
-Knows nothing about what a verifier does. A verifier's module may have a function `prepare()`, called once per worker
+`map` gives outcomes in the order of its items, `as_they_come` as soon as they are there. Knows nothing about what a
+verifier does. A verifier's module may have a function `prepare()`, called once per worker
 before any item's clock runs.
 """
 
@@ -10,11 +11,12 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill.verify import Outcome, abstaining
 
@@ -25,7 +27,12 @@ STARTUP_SECONDS = 120.0
 MEMORY_BYTES = 2 * 2**30
 """Address space of a worker beyond what it has after start."""
 
+MOST_HELD = 1_000
+"""Outcomes that `map` holds behind one that takes long, before it takes no further items."""
+
 Item = tuple[Any, ...]
+Tag = TypeVar("Tag")
+"""What tells the caller to which item an outcome belongs."""
 
 
 class VerifierPool:
@@ -35,53 +42,89 @@ class VerifierPool:
         self.function, self.seconds = function, seconds
         self.size = workers or max(1, os.cpu_count() or 1)
         self._workers: list[_Worker] = []
+        self._stopped = False
 
     def __enter__(self) -> VerifierPool:
+        self._bell, self._button = socket.socketpair()
+        for end in (self._bell, self._button):
+            end.setblocking(False)
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
+        self._bell.close()
+        self._button.close()
 
     def map(self, items: Iterable[Item]) -> Iterator[Outcome]:
         """Outcomes in the order of the items. A hung item abstains with `verifier_timeout`, one that takes its
         worker down with `verifier_crash`; an exception inside the verifier counts as `verifier_error`."""
-        source = enumerate(items)
-        results: dict[int, Outcome] = {}
-        given, exhausted = 0, False
-        while True:
-            while given in results:
-                yield results.pop(given)
-                given += 1
-            if not exhausted and len(results) < 1_000:
-                exhausted = not self._feed(source)
-            busy = [worker for worker in self._workers if worker.index is not None]
-            if not busy:
-                if exhausted and given not in results:
-                    return
-                continue
-            self._collect(busy, results)
+        held: dict[int, Outcome] = {}
 
-    def _feed(self, source: Iterator[tuple[int, Item]]) -> bool:
-        """Gives every idle worker an item; False when there are no more."""
-        idle = [worker for worker in self._workers if worker.index is None]
-        while True:
-            if not idle and len(self._workers) >= self.size:
-                return True
-            following = next(source, None)
-            if following is None:
+        def numbered() -> Iterator[tuple[int, Item] | None]:
+            for number, item in enumerate(items):
+                while len(held) >= MOST_HELD:
+                    yield None
+                yield number, item
+
+        following = 0
+        for number, outcome in self.as_they_come(numbered()):
+            held[number] = outcome
+            while following in held:
+                yield held.pop(following)
+                following += 1
+
+    def as_they_come(self, items: Iterable[tuple[Tag, Item] | None]) -> Iterator[tuple[Tag, Outcome]]:
+        """(tag, outcome) of every (tag, item), in the order in which they are ready; reasons as in `map`.
+
+        An item None says that there is nothing at the moment: the source is asked again when a worker has become idle
+        and after `nudge`, which it needs when none is busy. It must never wait itself.
+        """
+        source, exhausted = iter(items), False
+        while not self._stopped:
+            if not exhausted:
+                exhausted = not self._feed(source)
+            busy = [worker for worker in self._workers if worker.item is not None]
+            if exhausted and not busy:
+                return
+            yield from self._collect(busy)
+
+    def nudge(self) -> None:
+        """Has the source of `as_they_come` asked again at once; from any thread."""
+        with contextlib.suppress(BlockingIOError):  # so many unheard that one more tells nothing new
+            self._button.send(b"!")
+
+    def stop(self) -> None:
+        """Ends `as_they_come` now, whatever is still being judged; from any thread."""
+        self._stopped = True
+        self.nudge()
+
+    def _feed(self, source: Iterator[tuple[Tag, Item] | None]) -> bool:
+        """Gives every idle worker an item, as far as there are some; False when there will be no more."""
+        idle = [worker for worker in self._workers if worker.item is None]
+        while idle or len(self._workers) < self.size:
+            try:
+                following = next(source)
+            except StopIteration:
                 return False
+            if following is None:
+                return True
             if not idle:
                 idle.append(_Worker(self.function))
                 self._workers.append(idle[-1])
             idle.pop().give(*following)
+        return True
 
-    def _collect(self, busy: Sequence[_Worker], results: dict[int, Outcome]) -> None:
-        ready = wait([worker.connection for worker in busy], timeout=0.2)
+    def _collect(self, busy: Sequence[_Worker]) -> list[tuple[Any, Outcome]]:
+        """Waits until there is something to look at; with none at work only `nudge` ends that."""
+        ready = wait([self._bell, *(worker.connection for worker in busy)], timeout=0.2 if busy else None)
+        if self._bell in ready:
+            self._bell.recv(4_096)
+        found: list[tuple[Any, Outcome]] = []
         for worker in busy:
-            index = worker.index
-            assert index is not None
+            assert worker.item is not None
+            tag, _ = worker.item
             if worker.connection in ready:
                 try:
                     outcome = worker.take()
@@ -89,10 +132,11 @@ class VerifierPool:
                     outcome = abstaining("verifier_crash")
                     self._discard(worker)
                 if outcome is not None:
-                    results[index] = outcome
+                    found.append((tag, outcome))
             elif time.monotonic() - worker.since > (self.seconds if worker.ready else STARTUP_SECONDS):
-                results[index] = abstaining("verifier_timeout")
                 self._discard(worker)
+                found.append((tag, abstaining("verifier_timeout")))
+        return found
 
     def _discard(self, worker: _Worker) -> None:
         worker.kill()
@@ -100,7 +144,7 @@ class VerifierPool:
 
 
 class _Worker:
-    """One process and the pipe to it; `index` is the item it works on, `since` when that began.
+    """One process and the pipe to it; `item` is what it works on, with its tag, `since` when that began.
 
     The first message from the process is None and says that it is ready: an item given before starts only then.
     """
@@ -111,12 +155,12 @@ class _Worker:
         self.process = context.Process(target=_work, args=(child, function), daemon=True)
         self.process.start()
         child.close()
-        self.index: int | None = None
+        self.item: tuple[Any, Item] | None = None
         self.since = 0.0
         self.ready = False
 
-    def give(self, index: int, item: Item) -> None:
-        self.index, self.since = index, time.monotonic()
+    def give(self, tag: object, item: Item) -> None:
+        self.item, self.since = (tag, item), time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # it died before: the next look at it says so
             self.connection.send(item)
 
@@ -127,7 +171,7 @@ class _Worker:
             self.ready, self.since = True, time.monotonic()
             return None
         assert isinstance(message, Outcome)
-        self.index = None
+        self.item = None
         return message
 
     def kill(self) -> None:

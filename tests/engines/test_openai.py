@@ -261,7 +261,7 @@ def test_the_attempt_after_a_broken_connection_gets_its_reply() -> None:
 def test_a_server_that_stalls() -> None:
     error = failure(Fault("stall", seconds=3), timeout=0.2)
     assert isinstance(error, AttemptError)
-    assert str(error) == "no byte from the server within 0.2 s"
+    assert str(error) == "no reply within 0.2 s"
 
 
 @pytest.mark.parametrize(

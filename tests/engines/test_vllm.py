@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
-from recordings import recorded, same_form
-from vllm_server import CASES, CHECKOUT, NAME, PYTHON_VARIABLE, ask, vllm_python, vllm_server
+from recordings import recorded, same_form, same_stream, without_numbers
+from vllm_server import (
+    CASES,
+    CHECKOUT,
+    KEY,
+    NAME,
+    PROMPT,
+    PYTHON_VARIABLE,
+    REASONING_CASES,
+    Answer,
+    answers,
+    ask,
+    vllm_python,
+    vllm_server,
+    with_think_tokens,
+)
 
-from distill.engines import EndpointError, RefusedError, Reply, Request
+from distill.engines import EndpointError, RefusedError, Reply, Request, TokenIds
 from distill.engines.openai import OpenAIEngine
 from distill.records import Sampling
 
+T = TypeVar("T")
 MODEL = CHECKOUT / ".cache" / "smollm2"
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 SHORT = ("Hi", "What is 2 + 2?", "Name a colour.", "Say yes or no: is water wet?", "Thank you!")
+EMOJI = [{"role": "user", "content": "Repeat this line three times: 🧮🦊 思考 🎉 “so”"}]
 STORY = [{"role": "user", "content": "Tell me a story about a fox."}]
 
 pytestmark = [
@@ -34,18 +53,35 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def replies(url: str, *requests: Request, model: str = NAME) -> list[Reply]:
-    """The replies to these requests, asked at once."""
+@pytest.fixture(scope="module")
+def parsing_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that cuts the reasoning out of its chats, of a model that writes </think> for "of"; it wants a key."""
+    folder = tmp_path_factory.mktemp("parsing")
+    model = with_think_tokens(MODEL, folder / "model")
+    options = ("--dtype", "float32", "--reasoning-parser", "deepseek_r1")
+    with vllm_server(model, NAME, folder / "server.log", *options, key=KEY) as address:
+        yield address
 
-    async def everything() -> list[Reply]:
-        engine = OpenAIEngine(url=url, model=model, timeout=120)
+
+def using(url: str, work: Callable[[OpenAIEngine], Awaitable[T]], **options: Any) -> T:
+    async def everything() -> T:
+        engine = OpenAIEngine(**{"url": url, "model": NAME, "timeout": 120, **options})
         await engine.start()
         try:
-            return await asyncio.gather(*(engine.complete(request) for request in requests))
+            return await work(engine)
         finally:
             await engine.close()
 
     return asyncio.run(everything())
+
+
+def replies(url: str, *requests: Request, **options: Any) -> list[Reply]:
+    """The replies to these requests, asked at once."""
+
+    async def all_of_them(engine: OpenAIEngine) -> list[Reply]:
+        return list(await asyncio.gather(*(engine.complete(request) for request in requests)))
+
+    return using(url, all_of_them, **options)
 
 
 def test_replies_that_stop(url: str) -> None:
@@ -110,14 +146,100 @@ def test_requests_that_are_refused(url: str) -> None:
         replies(url, Request("a", FRANCE, Sampling(temperature=-1.0), 16))
 
 
-def test_the_recordings_are_still_what_the_server_says(url: str) -> None:
-    answers = {case: ask(f"{url}/chat/completions", {"model": NAME, **body}) for case, body in CASES.items()}
-    answers["models"] = ask(f"{url}/models")
-    for case, answer in answers.items():
+def drifted(found: dict[str, Answer]) -> dict[str, list[str]]:
+    """Case → where the form of a server's answer is not the recorded one, in either direction."""
+    faults: dict[str, list[str]] = {}
+    for case, answer in found.items():
         real = recorded(case)
-        assert answer.status == real.status, case
-        assert same_form(real.body, answer.body) == [], case
-        assert same_form(answer.body, real.body) == [], case
+        if case == "metrics":
+            same = sorted(without_numbers(answer.body)) == sorted(without_numbers(real.body))
+            faults[case] = [] if same else ["other lines"]
+        else:
+            compare = same_stream if isinstance(real.body, list) else same_form
+            faults[case] = compare(real.body, answer.body) + compare(answer.body, real.body)
+        if answer.status != real.status:
+            faults[case].append(f"status {answer.status}, recorded {real.status}")
+    return {case: told for case, told in faults.items() if told}
+
+
+def test_the_recordings_are_still_what_the_server_says(url: str) -> None:
+    assert drifted(answers(url, CASES)) == {}
+
+
+def test_the_recordings_of_a_server_that_parses_too(parsing_url: str) -> None:
+    assert drifted(answers(parsing_url, REASONING_CASES, KEY)) == {}
+
+
+# --- slices --------------------------------------------------------------------------------------------------------
+
+
+async def in_slices(engine: OpenAIEngine, request: Request, slices: tuple[int, ...]) -> Reply:
+    """The reply to `request` in slices of these lengths, over and over."""
+    turns, reply = itertools.cycle(slices), None
+    while reply is None or (reply.finish_reason == "length" and (reply.completion_tokens or 0) < request.max_tokens):
+        left = request.max_tokens - ((reply.completion_tokens or 0) if reply is not None else 0)
+        begun = reply.token_ids if reply is not None else None
+        reply = await engine.complete(replace(request, goes_on_from=begun, max_tokens=min(left, next(turns))))
+        assert reply.token_ids is not None
+    return reply
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_greedy_in_slices_is_greedy_in_one_piece(url: str, stream: bool) -> None:
+    """Text, ids, counts and ending; slices of one token end within characters as well."""
+    wanted = [(STORY, 96, (16,)), (STORY, 96, (48,)), (FRANCE, 64, (5, 31, 2)), (EMOJI, 64, (1,)), (EMOJI, 64, (3, 2))]
+
+    async def both(engine: OpenAIEngine) -> list[tuple[Reply, Reply]]:
+        pairs = []
+        for messages, tokens, slices in wanted:
+            request = Request("s", messages, Sampling(temperature=0.0), tokens, token_ids=True)
+            pairs.append((engine.complete(request), in_slices(engine, request, slices)))
+        return [(await one, await other) for one, other in pairs]
+
+    found = using(url, both, stream=stream, continues=True)
+    for whole, sliced in found:
+        assert sliced == whole
+    assert {whole.finish_reason for whole, _ in found} == {"stop", "length"}
+    assert any(not whole.text.isascii() for whole, _ in found), "a slice ended within a character"
+
+
+def test_a_reply_in_slices_has_its_reasoning_where_the_parser_puts_it(parsing_url: str) -> None:
+    """Each by an engine of its own, which has seen no chat when it goes on."""
+    request = Request("s", FRANCE, Sampling(temperature=0.0), 64, token_ids=True)
+    options: dict[str, Any] = {"api_key": KEY, "continues": True}
+    (whole,) = replies(parsing_url, request, **options)
+    assert (whole.text, whole.reasoning) == (" France is Paris.", "The capital")
+    for tokens in (1, 2, 3, 5):
+        (first,) = replies(parsing_url, replace(request, max_tokens=tokens), **options)
+        (rest,) = replies(parsing_url, replace(request, goes_on_from=first.token_ids), **options)
+        assert rest == whole, tokens
+
+
+def test_control_tokens_are_in_the_text_whether_it_was_cut_or_not(url: str) -> None:
+    """vLLM would leave them out of a chat, and its /detokenize cannot: see SHOW_ALL."""
+    opening, so_far = 1, "<|im_start|><|im_start|>"
+    body = {"model": NAME, "messages": FRANCE, "max_tokens": 2, "temperature": 0, "allowed_token_ids": [opening]}
+    shown = ask(f"{url}/chat/completions", {**body, "skip_special_tokens": False, "return_token_ids": True}).body
+    assert shown["choices"][0]["message"]["content"] == so_far
+    assert ask(f"{url}/chat/completions", body).body["choices"][0]["message"]["content"] == ""
+    begun = TokenIds(tuple(shown["prompt_token_ids"]), tuple(shown["choices"][0]["token_ids"]))
+    (reply,) = replies(url, Request("s", [], Sampling(temperature=0.0), 4, goes_on_from=begun), continues=True)
+    assert reply.text.startswith(so_far)
+    assert reply.token_ids is not None
+    assert reply.token_ids.prompt == tuple(PROMPT)
+
+
+def test_progress_counts_the_tokens_of_all(url: str) -> None:
+    async def around(engine: OpenAIEngine) -> tuple[float | None, float | None]:
+        await engine.probe()
+        before = await engine.progress()
+        await engine.complete(Request("p", STORY, Sampling(temperature=0.0), 8))
+        await asyncio.sleep(0.2)  # vLLM counts behind the reply
+        return before, await engine.progress()
+
+    before, after = using(url, around)
+    assert before is not None
+    assert after == before + 8
 
 
 def test_nothing_of_the_server_is_left(tmp_path: Path) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import pytest
-
-from distill.filter.checks import Duplicates, finished, has_gold_to_check, think_format
+from distill.filter.checks import Duplicates
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.specs import CHECKS
 
@@ -24,56 +21,6 @@ TRACE = Trace(
     teacher=TeacherIdentity("t", "1"),
     sampling=SamplingRecord(Sampling()),
 )
-
-
-@pytest.mark.parametrize(
-    ("finish", "reason"), [("stop", ""), ("length", "truncated"), ("loop", "loop"), ("error", "error")]
-)
-def test_finished(finish: Any, reason: str) -> None:
-    found = finished(PROMPT, replace(TRACE, finish_reason=finish))
-    assert (found.outcome, found.reason) == ("fail" if reason else "pass", reason)
-
-
-@pytest.mark.parametrize(
-    ("reasoning", "changed", "reason"),
-    [
-        ("required", {}, ""),
-        ("required", {"reasoning": None}, "empty_reasoning"),
-        ("optional", {"reasoning": None}, ""),
-        ("optional", {}, ""),
-        ("none", {"reasoning": None}, ""),
-        ("none", {}, "unwanted_reasoning"),
-        ("required", {"answer": None}, "missing_answer"),
-        ("required", {"fault": "missing_close", "answer": None}, "missing_close"),
-        ("required", {"fault": "doubled_tag"}, "doubled_tag"),
-        ("none", {"fault": "leaked_tag"}, "leaked_tag"),
-        ("required", {"answer": "4</think>"}, "leaked_tag"),
-        ("required", {"reasoning": "add<|im_end|>"}, "leaked_tag"),
-    ],
-)
-def test_think_format(reasoning: Any, changed: dict[str, Any], reason: str) -> None:
-    found = think_format(replace(PROMPT, reasoning=reasoning), replace(TRACE, **changed))
-    assert (found.outcome, found.reason) == ("fail" if reason else "pass", reason)
-
-
-@pytest.mark.parametrize(
-    ("kind", "answer", "expected"),
-    [
-        ("math", "4", None),
-        ("numeric", "4", None),
-        ("math", None, ("fail", "no_answer")),
-        ("open", "4", ("pass", "")),
-        ("open", None, ("pass", "")),
-        ("code", "4", ("abstain", "no_verifier")),
-        ("choice", "A", ("abstain", "no_verifier")),
-        ("exact", "4", ("abstain", "no_verifier")),
-    ],
-)
-def test_what_needs_no_look_by_the_math_verifier(
-    kind: Any, answer: str | None, expected: tuple[str, str] | None
-) -> None:
-    found = has_gold_to_check(replace(PROMPT, kind=kind), replace(TRACE, answer=answer))
-    assert (found and (found.outcome, found.reason)) == expected
 
 
 def test_the_first_of_equal_texts_of_one_prompt_passes() -> None:

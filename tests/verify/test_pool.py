@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
 
 import pytest
 
 from distill.verify import MATH, PASS, failing
-from distill.verify.pool import Item, VerifierPool
+from distill.verify.pool import MOST_HELD, Item, VerifierPool
 
 OBEY = "verify.hostile:obey"
 
@@ -53,6 +56,97 @@ def test_items_are_taken_lazily() -> None:
     with VerifierPool(OBEY, workers=1) as pool:
         assert list(islice(pool.map(endless()), 5)) == [expected(n) for n in range(5)]
     assert len(taken) < 20
+
+
+def test_few_outcomes_are_held_behind_one_that_takes_long() -> None:
+    taken = 0
+
+    def orders() -> Iterator[Item]:
+        nonlocal taken
+        yield "hang", 0
+        for taken in range(1, MOST_HELD + 500):
+            yield "judge", taken
+
+    with VerifierPool(OBEY, workers=2, seconds=2.0) as pool:
+        found = pool.map(orders())
+        assert next(found).reason == "verifier_timeout"
+        assert taken == MOST_HELD + 1, "held, and one in hand"
+        assert list(found) == [expected(number) for number in range(1, MOST_HELD + 500)]
+
+
+class Inbox:
+    """A source of items that never waits: None while it is empty."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[str, Item]] = deque()
+        self.closed = False
+        self.asked = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Item] | None]:
+        while self.waiting or not self.closed:
+            self.asked += 1
+            yield self.waiting.popleft() if self.waiting else None
+
+
+def test_an_outcome_does_not_wait_for_one_that_takes_long() -> None:
+    orders = [("slow", ("hang", 0)), ("first", ("judge", 3)), ("second", ("judge", 4))]
+    with VerifierPool(OBEY, workers=2, seconds=2.0) as pool:
+        assert [tag for tag, _ in pool.as_they_come(iter(orders))] == ["first", "second", "slow"]
+
+
+def test_a_source_may_have_nothing_at_the_moment() -> None:
+    inbox = Inbox()
+    found: deque[tuple[str, object]] = deque()
+    with VerifierPool(OBEY, workers=2, seconds=60.0) as pool:
+        thread = threading.Thread(target=lambda: found.extend(pool.as_they_come(inbox)))
+        thread.start()
+        time.sleep(0.3)
+        assert inbox.asked == 1, "an idle pool waits, it does not ask over and over"
+        asked = list(range(40))
+        for number in asked:
+            inbox.waiting.append((f"{number}", ("judge", number)))
+            pool.nudge()
+            time.sleep(0.01)
+        inbox.closed = True
+        pool.nudge()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert sorted(found, key=lambda pair: int(pair[0])) == [(f"{n}", expected(n)) for n in asked]
+
+
+def test_outcomes_and_new_items_pass_at_once_while_another_worker_is_busy() -> None:
+    inbox = Inbox()
+    came: deque[tuple[str, float]] = deque()
+    with VerifierPool(OBEY, workers=2, seconds=60.0) as pool:
+
+        def listen() -> None:
+            for tag, _ in pool.as_they_come(inbox):
+                came.append((tag, time.monotonic()))
+
+        thread = threading.Thread(target=listen)
+        inbox.waiting.extend([("hang", ("hang", 0)), ("warm", ("judge", 1))])
+        thread.start()
+        while not came:
+            time.sleep(0.01)
+        waited = []
+        for number in range(10):
+            given = time.monotonic()
+            inbox.waiting.append((f"{number}", ("judge", number)))
+            pool.nudge()
+            while came[-1][0] != f"{number}":
+                time.sleep(0.001)
+            waited.append(came[-1][1] - given)
+        assert sorted(waited)[5] < 0.1, "the pool looks up by itself only every 0.2 s"
+        pool.stop()
+        thread.join(5)
+        assert not thread.is_alive(), "stopped with a worker still busy"
+
+
+def test_nudges_that_nobody_hears_do_not_block() -> None:
+    with VerifierPool(OBEY, workers=1) as pool:
+        for _ in range(100_000):
+            pool.nudge()
+        assert list(pool.map([("judge", 7)])) == [failing("number_7")]
 
 
 def test_hostile_answers_neither_hang_nor_pass_and_those_behind_them_are_judged() -> None:
