@@ -27,8 +27,6 @@ BESIDE_TRACES = (
     *(f"teacher_overrides.{name}" for name in ("url", "api_key_env", "price", "description", "license", "source")),
 )
 """Settings among those in which they need not: where a teacher answers decides no trace."""
-BATCHES = "batches.jsonl"
-"""What was handed to a provider's batch API, one checksummed line per event (distill/engines/batch_state.py)."""
 
 
 def refuse_same(runs: Sequence[RunDir], out: RunDir) -> None:
@@ -109,12 +107,12 @@ def same_prompts(first: RunDir, other: RunDir) -> None:
 def refuse_unfinished_batches(run: RunDir) -> None:
     """Raises RunError where replies may still lie with a provider: the merged run would ask, and pay, for them anew."""
     index = run.ledger().index()
-    open_ones = [asked for asked in _batches(run.path / BATCHES) if not all(_answered(index, key) for key in asked)]
+    open_ones = [asked for asked in _batches(run.batches) if not all(_answered(index, key) for key in asked)]
     if open_ones:
         requests = sum(map(len, open_ones))
         raise RunError(
             f"{len(open_ones)} batches of {run.path} are not finished: {requests:,} requests lie with the provider",
-            given=str(run.path / BATCHES),
+            given=str(run.batches),
             todo="start its `distill generate` again until they are there, and merge then",
         )
 
@@ -125,7 +123,7 @@ def _answered(index: Mapping[str, Entry], key: str) -> bool:
 
 
 def _batches(path: Path) -> list[set[str]]:
-    """The keys that each batch asks for, of batches that are neither dropped nor done; less those known to have
+    """What each batch of a list (distill/engines/batch_state.py) asks for, of batches that are neither dropped nor done; less those known to have
     failed."""
     found: dict[str, set[str]] = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
