@@ -123,8 +123,8 @@ def _answered(index: Mapping[str, Entry], key: str) -> bool:
 
 
 def _batches(path: Path) -> list[set[str]]:
-    """What each batch of a list (distill/engines/batch_state.py) asks for, of batches that are neither dropped nor done; less those known to have
-    failed."""
+    """What each batch of a list (distill/engines/batch_state.py) asks for, by key; of batches that are neither dropped
+    nor done, and without the requests that are known to have failed."""
     found: dict[str, set[str]] = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
