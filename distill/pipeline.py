@@ -12,11 +12,10 @@ from distill.errors import GateError, Interrupted, RunError, UsageError
 from distill.files import now, write_text
 from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
-from distill.specs import STAGES, Recipe, dump, folder_revision, parse, read
+from distill.specs import STAGES, Recipe, dump, folder_revision
 
 DATA, MODELS = "data/", "models/"
 """Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
-MERGING = ".merging"
 """In a run that `distill merge` has not finished."""
 
 
@@ -94,7 +93,7 @@ def adopt(recipe: Recipe, run: RunDir, stages: Sequence[str] = ()) -> None:
     Raises RunError with the differences and the numbers when any trace that was paid for would be left out: that a
     lowered limit buys nothing new does not tell whether it was meant, and a new run with --reuse costs nothing either.
     """
-    if (run.path / MERGING).exists():
+    if run.merging.exists():
         raise RunError(
             f"the merge into {run.path} was cut off: what it has not brought yet would be bought again",
             todo="start the same `distill merge` once more; it completes the run",
@@ -111,7 +110,7 @@ def adopt(recipe: Recipe, run: RunDir, stages: Sequence[str] = ()) -> None:
 
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was made by. Raises RunError when the folder is no run."""
-    return parse(Recipe, read(run.existing().recipe), str(run.recipe))
+    return kept_in(run.existing().recipe)
 
 
 def plan(recipe: Recipe, run: RunDir, first: str, last: str) -> dict[str, str]:

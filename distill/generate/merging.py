@@ -103,7 +103,7 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
         if out.prompts.is_file():
             same_prompts(runs[0], out)
         held.enter_context(out.lock())
-        write_text(out.path / pipeline.MERGING, "not finished: start the same `distill merge` again\n")
+        write_text(out.merging, "not finished: start the same `distill merge` again\n")
         write_text(out.recipe, specs.dump(recipe))
         for name in ("prompts", "left_out"):
             _copy(getattr(runs[0], name), getattr(out, name))
@@ -112,7 +112,7 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
         _join_verdicts(runs, out)
         _count(merged, recipe, out)
         _write_stages(merged, recipe, runs[0], out)
-        (out.path / pipeline.MERGING).unlink()
+        out.merging.unlink()
     return merged
 
 
@@ -130,7 +130,7 @@ def _survey(runs: Sequence[RunDir], recipe: specs.Recipe) -> list[Source]:
         if answered and wanted.isdisjoint(answered):
             raise foreign(len(answered), run.traces, subject_of(recipe))
         state = run.stages().get("generate")
-        shard, seconds = pipeline.recipe_of(run).generate.shard, (state.seconds if state else None) or 0.0
+        shard, seconds = specs.kept_in(run.existing().recipe).generate.shard, (state.seconds if state else None) or 0.0
         failures, duplicates = len(entries) - len(answered), len(answered & seen)
         found.append(Source(str(run.path), shard, len(answered), failures, duplicates, seconds))
         seen |= answered
