@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import GateError, Interrupted, RunError, UsageError
 from distill.files import now, write_text
@@ -14,9 +14,11 @@ from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
 from distill.specs import STAGES, Recipe, dump, folder_revision
 
+if TYPE_CHECKING:
+    from distill.generate.merging import Merged
+
 DATA, MODELS = "data/", "models/"
 """Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
-"""In a run that `distill merge` has not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,13 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
     for line in report.lines:
         say(f"  {line}")
     return list(report.failed_gates)
+
+
+def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
+    """Makes one run of several; see `generate.merging`."""
+    from distill.generate.merging import merge as merge_runs
+
+    return merge_runs(runs, out, inputs_of)
 
 
 def inputs_of(name: str, recipe: Recipe, run: RunDir) -> dict[str, str]:
