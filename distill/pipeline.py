@@ -12,7 +12,7 @@ from distill.errors import GateError, Interrupted, RunError, UsageError
 from distill.files import now, write_text
 from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
-from distill.specs import STAGES, Recipe, dump, folder_revision
+from distill.specs import STAGES, Recipe, dump, folder_revision, kept_in
 
 if TYPE_CHECKING:
     from distill.generate.merging import Merged
