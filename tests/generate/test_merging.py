@@ -277,6 +277,7 @@ def test_verdicts_come_along_line_by_line(folder: Path) -> None:
 SLOW = """
 import sys, time
 from distill.generate import merging
+from distill.pipeline import merge
 from distill.rundir import RunDir
 takes = merging.take_over
 def slowly(source, folder):
@@ -284,7 +285,7 @@ def slowly(source, folder):
     time.sleep({seconds})
     return takes(source, folder)
 merging.take_over = slowly
-merging.merge([RunDir(path) for path in sys.argv[2:]], RunDir(sys.argv[1]))
+merge([RunDir(path) for path in sys.argv[2:]], RunDir(sys.argv[1]))
 """
 
 
