@@ -1,4 +1,4 @@
-"""800,000 traces of R1's lengths from an instant teacher: time, memory and disk of generation, and of going on after a kill.
+"""800,000 traces of R1's lengths from an instant teacher: time, memory, disk, and going on after a kill.
 
     python benchmarks/generate_at_size.py --prompts 800000 --out runs/at-size
 
@@ -32,13 +32,8 @@ from distill.files import sha256_of
 from distill.records import Prompt
 from distill.specs import Recipe
 
-DOMAINS = (
-    ("math", 395_285, 6_094.2),
-    ("code", 211_129, 7_435.7),
-    ("stem", 10_124, 4_928.8),
-    ("logic", 10_395, 2_739.0),
-)
-GENERAL = ("general", 177_812, 1_419.8)
+DOMAINS = ((395_285, 6_094.2), (211_129, 7_435.7), (10_124, 4_928.8), (10_395, 2_739.0), (177_812, 1_419.8))
+"""Samples and mean tokens of mathematics, code, STEM, logic and general questions."""
 SIGMA = 0.6
 LONGEST = 32_768
 CHARACTERS = 4
@@ -56,9 +51,7 @@ class Instant:
         self.text = "\n\n".join(texts) * 2
         while len(self.text) < 2 * LONGEST * CHARACTERS:
             self.text += self.text
-        domains = (*DOMAINS, GENERAL)
-        self.means = [mean for _, _, mean in domains]
-        self.shares = [share for _, share, _ in domains]
+        self.shares, self.means = [share for share, _ in DOMAINS], [mean for _, mean in DOMAINS]
 
     async def start(self) -> None:
         return
@@ -92,9 +85,7 @@ def write_prompts(path: Path, count: int) -> None:
     with pq.ParquetWriter(path, Prompt.schema(), compression="zstd") as writer:
         for first in range(0, count, ROW_GROUP):
             rows = range(first, min(count, first + ROW_GROUP))
-            asked = [
-                Prompt(f"Problem {n}: " + f"{sha256_of(n)} " * 4, id=f"p{n}", kind="math", answer="7") for n in rows
-            ]
+            asked = (Prompt(f"Problem {n}: {sha256_of(n) * 4}", id=f"p{n}", kind="math", answer="7") for n in rows)
             writer.write_table(Prompt.table(asked))
 
 
@@ -126,7 +117,7 @@ def child(out: Path) -> None:
                 tell(first=first[0])
             return await super().complete(request)
 
-    stage.fleet_for = lambda *_: Fleet([Noting()], FleetLimits(256, 256))  # type: ignore[assignment]
+    vars(stage)["fleet_for"] = lambda *_: Fleet([Noting()], FleetLimits(256, 256))
     report = stage.run(recipe(), RunDir(out))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])

@@ -233,7 +233,7 @@ def merge(
 
     Example: distill merge runs/a runs/b --out runs/all
     """
-    from distill.generate.merging import merge as merge_runs
+    from distill.pipeline import merge as merge_runs
     from distill.rundir import RunDir
 
     merged = merge_runs([RunDir(path) for path in runs], RunDir(out))

@@ -6,18 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.errors import GateError, Interrupted, RunError, UsageError
 from distill.files import now, write_text
 from distill.progress import say
 from distill.rundir import RunDir, StageReport, StageState
-from distill.specs import STAGES, Recipe, dump, folder_revision, parse, read
+from distill.specs import STAGES, Recipe, dump, folder_revision, kept_in
+
+if TYPE_CHECKING:
+    from distill.generate.merging import Merged
 
 DATA, MODELS = "data/", "models/"
 """Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
-MERGING = ".merging"
-"""In a run that `distill merge` has not finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def adopt(recipe: Recipe, run: RunDir, stages: Sequence[str] = ()) -> None:
     Raises RunError with the differences and the numbers when any trace that was paid for would be left out: that a
     lowered limit buys nothing new does not tell whether it was meant, and a new run with --reuse costs nothing either.
     """
-    if (run.path / MERGING).exists():
+    if run.merging.exists():
         raise RunError(
             f"the merge into {run.path} was cut off: what it has not brought yet would be bought again",
             todo="start the same `distill merge` once more; it completes the run",
@@ -111,7 +112,7 @@ def adopt(recipe: Recipe, run: RunDir, stages: Sequence[str] = ()) -> None:
 
 def recipe_of(run: RunDir) -> Recipe:
     """The recipe a run was made by. Raises RunError when the folder is no run."""
-    return parse(Recipe, read(run.existing().recipe), str(run.recipe))
+    return kept_in(run.existing().recipe)
 
 
 def plan(recipe: Recipe, run: RunDir, first: str, last: str) -> dict[str, str]:
@@ -163,6 +164,13 @@ def _run_stage(name: str, recipe: Recipe, run: RunDir, *, force: bool) -> list[s
     for line in report.lines:
         say(f"  {line}")
     return list(report.failed_gates)
+
+
+def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
+    """Makes one run of several; see `generate.merging`."""
+    from distill.generate.merging import merge as merge_runs
+
+    return merge_runs(runs, out, inputs_of)
 
 
 def inputs_of(name: str, recipe: Recipe, run: RunDir) -> dict[str, str]:

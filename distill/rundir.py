@@ -71,6 +71,7 @@ class RunDir:
         self.endpoints = self.path / "endpoints.json"
         self.early_verdicts = self.path / "early-verdicts.log"
         self.batches = self.path / "batches.jsonl"
+        self.merging = self.path / ".merging"
         self.verdicts = self.path / "verdicts.parquet"
         self.kept = self.path / "kept"
         self.encoded = self.path / "encoded"

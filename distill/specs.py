@@ -428,6 +428,11 @@ def parse(model: type[Spec], text: str, where: str, overrides: Mapping[str, Any]
         raise _explain(error, model, node, where, set(overrides or {})) from error
 
 
+def kept_in(file: Path) -> Recipe:
+    """The recipe that a run keeps in its recipe.yaml."""
+    return parse(Recipe, read(file), str(file))
+
+
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, every default written out."""
     kept = recipe.model_dump(mode="json", exclude={"generate": _OF_ONE_START})

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from distill import pipeline, specs
+from distill import specs
 from distill.errors import LockedError, RunError, UsageError
 from distill.files import FileLock, sha256_file
 from distill.generate.changed import leaves
@@ -27,8 +27,6 @@ BESIDE_TRACES = (
     *(f"teacher_overrides.{name}" for name in ("url", "api_key_env", "price", "description", "license", "source")),
 )
 """Settings among those in which they need not: where a teacher answers decides no trace."""
-BATCHES = "batches.jsonl"
-"""What was handed to a provider's batch API, one checksummed line per event (distill/engines/batch_state.py)."""
 
 
 def refuse_same(runs: Sequence[RunDir], out: RunDir) -> None:
@@ -41,7 +39,7 @@ def refuse_same(runs: Sequence[RunDir], out: RunDir) -> None:
         if count > 1:
             raise UsageError(f"{place} is given twice", todo="name each run once")
     for run in runs:
-        if (run.path / pipeline.MERGING).exists():
+        if run.merging.exists():
             raise RunError(f"the merge into {run.path} was cut off", todo="start it once more, and go on from there")
     if out.path.exists() and not out.recipe.is_file():
         there = [path.name for path in out.path.iterdir() if not path.name.startswith(".")]
@@ -55,7 +53,7 @@ def refuse_same(runs: Sequence[RunDir], out: RunDir) -> None:
 
 def common_recipe(runs: Sequence[RunDir], out: RunDir) -> specs.Recipe:
     """The recipe of all runs without its shard; that of `out` where it is there already."""
-    recipes = {run.path: pipeline.recipe_of(run) for run in runs}
+    recipes = {run.path: specs.kept_in(run.existing().recipe) for run in runs}
     for path, recipe in recipes.items():
         if recipe.generate.engine == "imported":
             raise RunError(
@@ -64,7 +62,7 @@ def common_recipe(runs: Sequence[RunDir], out: RunDir) -> specs.Recipe:
             )
     first = recipes[runs[0].path]
     if out.recipe.is_file():
-        recipes[out.path] = pipeline.recipe_of(out)
+        recipes[out.path] = specs.kept_in(out.existing().recipe)
     for path, recipe in recipes.items():
         differing = [
             f"{key}: {before} → {after}"
@@ -109,12 +107,12 @@ def same_prompts(first: RunDir, other: RunDir) -> None:
 def refuse_unfinished_batches(run: RunDir) -> None:
     """Raises RunError where replies may still lie with a provider: the merged run would ask, and pay, for them anew."""
     index = run.ledger().index()
-    open_ones = [asked for asked in _batches(run.path / BATCHES) if not all(_answered(index, key) for key in asked)]
+    open_ones = [asked for asked in _batches(run.batches) if not all(_answered(index, key) for key in asked)]
     if open_ones:
         requests = sum(map(len, open_ones))
         raise RunError(
             f"{len(open_ones)} batches of {run.path} are not finished: {requests:,} requests lie with the provider",
-            given=str(run.path / BATCHES),
+            given=str(run.batches),
             todo="start its `distill generate` again until they are there, and merge then",
         )
 
@@ -125,8 +123,8 @@ def _answered(index: Mapping[str, Entry], key: str) -> bool:
 
 
 def _batches(path: Path) -> list[set[str]]:
-    """The keys that each batch asks for, of batches that are neither dropped nor done; less those known to have
-    failed."""
+    """What each batch of a list (distill/engines/batch_state.py) asks for, by key; of batches that are neither dropped
+    nor done, and without the requests that are known to have failed."""
     found: dict[str, set[str]] = {}
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:

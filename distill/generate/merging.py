@@ -10,12 +10,12 @@ import contextlib
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill import pipeline, specs
+from distill import specs
 from distill.files import now, replacing, sha256_file, write_text
 from distill.generate.keys import subject_of, wanted_keys
 from distill.generate.mergeable import common_recipe, refuse_same, refuse_unfinished_batches, same_prompts, unwritten
@@ -84,7 +84,11 @@ class Merged:
             yield f"{self.others:,} more belong to no sample that the recipe wants"
 
 
-def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
+InputsOf = Callable[[str, specs.Recipe, RunDir], dict[str, str]]
+"""Stage, recipe and run → what the stage would read now, by its hash: the pipeline's."""
+
+
+def merge(runs: Sequence[RunDir], out: RunDir, inputs_of: InputsOf) -> Merged:
     """Takes everything over into `out`, which may be there from an earlier start or an earlier merge of this recipe.
 
     Raises UsageError for runs that cannot be meant, RunError for those that do not belong together, LockedError naming
@@ -103,7 +107,7 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
         if out.prompts.is_file():
             same_prompts(runs[0], out)
         held.enter_context(out.lock())
-        write_text(out.path / pipeline.MERGING, "not finished: start the same `distill merge` again\n")
+        write_text(out.merging, "not finished: start the same `distill merge` again\n")
         write_text(out.recipe, specs.dump(recipe))
         for name in ("prompts", "left_out"):
             _copy(getattr(runs[0], name), getattr(out, name))
@@ -111,8 +115,8 @@ def merge(runs: Sequence[RunDir], out: RunDir) -> Merged:
             take_over(run.ledger(), out.traces)
         _join_verdicts(runs, out)
         _count(merged, recipe, out)
-        _write_stages(merged, recipe, runs[0], out)
-        (out.path / pipeline.MERGING).unlink()
+        _write_stages(merged, recipe, runs[0], out, inputs_of("generate", recipe, out))
+        out.merging.unlink()
     return merged
 
 
@@ -130,7 +134,7 @@ def _survey(runs: Sequence[RunDir], recipe: specs.Recipe) -> list[Source]:
         if answered and wanted.isdisjoint(answered):
             raise foreign(len(answered), run.traces, subject_of(recipe))
         state = run.stages().get("generate")
-        shard, seconds = pipeline.recipe_of(run).generate.shard, (state.seconds if state else None) or 0.0
+        shard, seconds = specs.kept_in(run.existing().recipe).generate.shard, (state.seconds if state else None) or 0.0
         failures, duplicates = len(entries) - len(answered), len(answered & seen)
         found.append(Source(str(run.path), shard, len(answered), failures, duplicates, seconds))
         seen |= answered
@@ -191,14 +195,13 @@ def _count(merged: Merged, recipe: specs.Recipe, out: RunDir) -> None:
         merged.absent = [f"{number}/{shards}" for number in range(1, shards + 1) if number not in present]
 
 
-def _write_stages(merged: Merged, recipe: specs.Recipe, first: RunDir, out: RunDir) -> None:
+def _write_stages(merged: Merged, recipe: specs.Recipe, first: RunDir, out: RunDir, inputs: dict[str, str]) -> None:
     """The manifest as if one machine had sampled it all: done, or still to be gone on with; seconds are the sum."""
     before = out.stages()
     prompts = first.stages().get("prompts")
     made = prompts.outputs.get(out.prompts.name) if prompts and prompts.state == "done" else None
     if prompts is not None and "prompts" not in before and made == sha256_file(out.prompts):
         out.write_stage("prompts", prompts)
-    inputs = pipeline.inputs_of("generate", recipe, out)
     state = out.start_stage(
         "generate", recipe.section_hash("generate"), recipe.decides("generate"), recipe.seed, inputs
     )

@@ -43,9 +43,9 @@ class Taken:
 def take_over(source: LedgerReader, folder: Path, ids: Mapping[bytes, str] | None = None) -> Taken:
     """Everything that `source` holds and the ledger in `folder` does not, by the rule of revisions.
 
-    With `ids` (32 bytes of a key → the prompt's id here) only those keys are taken: such as `source` has an answer to. The source is only
-    read. Whoever calls holds the lock of the run to which `folder` belongs. Raises RunError for a part that is not what
-    was sealed.
+    With `ids` (32 bytes of a key → the prompt's id here) only those keys are taken; `source` has an answer to each. It
+    is only read. Whoever calls holds the lock of the run to which `folder` belongs. Raises RunError for a part that is
+    not what was sealed.
     """
     Ledger(folder).close()  # what an earlier writer left there is mended first
     index = LedgerReader(folder).index()

@@ -54,7 +54,7 @@ class Wanted:
     def prompt_count(self) -> int:
         return len(self._rows)
 
-    def keys(self) -> Iterator[tuple[str, int, int]]:
+    def each(self) -> Iterator[tuple[str, int, int]]:
         """(key, place, sample) of each: breadth first, sample 0 of every prompt before sample 1 of any. `place` counts
         the prompts that are wanted."""
         identity, sampling = self.subject.identity, self.subject.sampling
@@ -76,14 +76,14 @@ class Wanted:
     def tally(self, index: Mapping[str, Entry]) -> Counter[str]:
         """How many of the samples are there, by finish reason, and how many ABSENT."""
         found: Counter[str] = Counter()
-        for key, _, _ in self.keys():
+        for key, _, _ in self.each():
             entry = index.get(key)
             found[ABSENT if entry is None else entry.finish_reason] += 1
         return found
 
     def tasks(self, index: Mapping[str, Entry], *, only_failed: bool = False) -> Iterator[Task]:
         """The samples that have no answer yet, those that failed before among them or alone."""
-        for key, place, sample in self.keys():
+        for key, place, sample in self.each():
             entry = index.get(key)
             if entry is None and not only_failed:
                 yield self.task(place, sample)
@@ -104,7 +104,7 @@ class Wanted:
 
     def cut(self, index: Mapping[str, Entry], goes_on: Callable[[Entry], bool]) -> set[str]:
         """Keys of samples that are there and of which `goes_on` says that more is wanted."""
-        entries = ((key, index.get(key)) for key, _, _ in self.keys())
+        entries = ((key, index.get(key)) for key, _, _ in self.each())
         return {key for key, entry in entries if entry is not None and goes_on(entry)}
 
 

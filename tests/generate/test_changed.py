@@ -222,6 +222,19 @@ def test_an_edited_spec_of_the_teacher_is_seen(tmp_path: Path, run: RunDir) -> N
     adopts(recipe(tmp_path), run)
 
 
+def test_a_teachers_spec_that_asks_some_prompts_otherwise_is_seen(tmp_path: Path) -> None:
+    """What it said before cannot be loaded any more, so every answer counts as wanted."""
+    rows = [
+        {"question": f"Say {n}.", "id": f"q{n}", "kind": "open" if n < 2 else "exact", "answer": "4"} for n in range(6)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = recipe(tmp_path, filter__checks=["finished"])
+    run = noted(asked, sampled(asked, RunDir(tmp_path / "run")))
+    spec = tmp_path / "scripted.yaml"
+    spec.write_text(f"{spec.read_text()}instruction: {{open: Be brief.}}\n")
+    refused(asked, run, "8 of the 12 traces paid for still apply, 4", "teacher.instruction.open: None → Be brief.")
+
+
 def test_what_an_evaluation_asks_may_take_prompts_away(tmp_path: Path, run: RunDir) -> None:
     questions(tmp_path / "exam.jsonl", range(2))
     exam = [{"source": str(tmp_path / "exam.jsonl"), "split": "test"}]

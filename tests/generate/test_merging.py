@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from distill.cli import app
 from distill.errors import LockedError, RunError, UsageError
 from distill.files import sha256_file, write_text
 from distill.generate import taking
-from distill.generate.merging import merge
 from distill.ledger import Ledger, encode_line
 from distill.ledger_parts import read_parts
+from distill.pipeline import merge
 from distill.rundir import RunDir
 from generate.runs import contents, prepared, questions, recipe, records, sampled, tasks
 
@@ -152,6 +153,13 @@ def test_merging_again_and_adding_a_run_takes_nothing_twice(folder: Path) -> Non
     assert [source["run"] for source in brought] == [str(run.path) for run in runs]
 
 
+def test_a_run_with_failures_is_not_done(folder: Path) -> None:
+    merged = merge(shards(folder, 2, failing=lambda task: task.sample == 1), RunDir(folder / "all"))
+    assert (merged.answered, merged.failed, merged.missing) == (24, 24, 0)
+    assert pipeline.plan(recipe(folder), RunDir(folder / "all"), "generate", "generate") == {"generate": "to run"}
+    assert "  24 of those failed" in merged.lines()
+
+
 def test_a_merged_run_is_a_run_to_merge(folder: Path) -> None:
     """It is no shard, so that none can be called absent; what is missing still is told by shard."""
     runs = shards(folder, 3)
@@ -229,8 +237,15 @@ def test_a_copy_that_is_not_what_was_copied_is_no_part(folder: Path, monkeypatch
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(taking.os, "link", no_links)
+    copies = shutil.copyfile
+
+    def half(source: Path, target: Path) -> None:
+        copies(source, target)
+        if source.name.startswith("part-"):
+            target.write_bytes(source.read_bytes()[:-1] + b"x")
+
     with monkeypatch.context() as broken:
-        broken.setattr(taking.shutil, "copyfile", lambda source, target: target.write_bytes(b"half"))
+        broken.setattr(taking.shutil, "copyfile", half)
         with pytest.raises(RunError, match="is not what was copied"):
             merge(runs, out)
     assert out.ledger().parts() == []

@@ -177,6 +177,15 @@ def test_a_busy_one_is_asked_less_and_its_wish_is_honoured(tmp_path: Path) -> No
     assert all(trace.attempts == 1 for trace in LedgerReader(tmp_path).traces()), "being turned away is no attempt"
 
 
+def test_an_error_with_a_wish_is_honoured_too(tmp_path: Path) -> None:
+    """Such as a 500 with Retry-After: an attempt of the sample, and a pause of the server."""
+    server = Server("failing")
+    server.script = {"question 0": [AttemptError("500", retry_after=0.3)]}
+    draw(tmp_path, [server], 2, start=1, most=1)
+    assert server.sent_at[1] - server.sent_at[0] >= 0.3
+    assert {trace.prompt_id: trace.attempts for trace in LedgerReader(tmp_path).traces()} == {"p0": 2, "p1": 1}
+
+
 def test_without_a_wish_the_pauses_double(tmp_path: Path) -> None:
     server = Server("busy")
     server.busy = 4

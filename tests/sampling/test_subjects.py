@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,9 +13,12 @@ from distill.contract import Contract
 from distill.engines.local import LocalEngine
 from distill.errors import UsageError
 from distill.records import Prompt, Sampling, TeacherIdentity
+from distill.rundir import RunDir
+from distill.sampling.fleet import Fleet
 from distill.sampling.requests import task_for
 from distill.sampling.subjects import (
     engine_for,
+    fleet_for,
     folder_revision,
     in_flight,
     model_subject,
@@ -101,6 +106,37 @@ def test_the_engine_follows_the_settings() -> None:
     assert (local.batch, local.name, in_flight(local, 5)) == (5, "local/t", local.capacity)
     served = engine_for(spec, GenerateSettings(engine="openai", url="http://localhost:1/v1", concurrency=5))
     assert in_flight(served, 5) == 5
-    without = GenerateSettings.model_construct(**{**GenerateSettings().model_dump(), "engine": "openai", "url": None})
-    with pytest.raises(UsageError, match="needs a url"):
-        engine_for(spec, without)
+    with pytest.raises(UsageError, match="nothing says where t answers"):
+        engine_for(spec, GenerateSettings(engine="openai"))
+
+
+def fleet_of(tmp_path: Path, spec: TeacherSpec, **settings: object) -> Fleet:
+    return fleet_for(spec, GenerateSettings.model_validate({"engine": "openai", **settings}), RunDir(tmp_path), ())
+
+
+def test_servers_come_from_the_recipe_the_run_or_the_teacher(tmp_path: Path) -> None:
+    spec = TeacherSpec(name="t", model="org/M", url="http://own/v1")
+
+    def names(**settings: object) -> list[str]:
+        return [endpoint.name for endpoint in fleet_of(tmp_path, spec, **settings).endpoints]
+
+    assert names() == ["openai"], "the teacher's own"
+    assert names(url=["http://a/v1", "http://b/v1"]) == ["openai-0", "openai-1"]
+    live = {"endpoints": [{"name": "r0", "url": "http://r0/v1"}, {"name": "r1", "url": "http://r1/v1"}]}
+    (tmp_path / "endpoints.json").write_text(json.dumps(live))
+    assert names() == ["r0", "r1"], "the run's file stands above the teacher's own address"
+    assert names(url="http://a/v1") == ["openai"], "and what the recipe says above that"
+    (tmp_path / "other.json").write_text(json.dumps({"endpoints": [{"name": "x", "url": "http://x/v1"}]}))
+    assert names(url="http://a/v1", endpoints=str(tmp_path / "other.json")) == ["openai", "x"]
+    (tmp_path / "other.json").write_text(json.dumps({"endpoints": []}))
+    with pytest.raises(UsageError, match="names no endpoint"):
+        names(endpoints=str(tmp_path / "other.json"))
+
+
+def test_a_fleet_has_the_limits_of_the_recipe(tmp_path: Path) -> None:
+    spec = TeacherSpec(name="t", model="org/M", url="http://own/v1")
+    limits = fleet_of(tmp_path, spec, concurrency=9, max_concurrency=5, stall_timeout=7, patience=8).limits
+    assert (limits.start, limits.most, limits.stall, limits.patience) == (9, 9, 7.0, 8.0)
+    batch = fleet_of(tmp_path, spec, engine="batch")
+    assert batch.endpoints[0].concurrency.limit == 50_000
+    assert batch.limits.stall == math.inf, "a day in a provider's queue is no stall"

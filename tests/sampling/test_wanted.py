@@ -38,7 +38,7 @@ def test_it_is_what_goes_through_all_prompts_breadth_first() -> None:
     found = Wanted(Listed(asked), subject(), 2)
     plain = list(all_wanted(asked, subject(), 2, ()))
     assert len(found) == len(plain) == 10
-    assert [key for key, _, _ in found.keys()] == [task.key for task in plain]
+    assert [key for key, _, _ in found.each()] == [task.key for task in plain]
     assert [task.request for task in found.tasks({})] == [task.request for task in plain]
 
 
@@ -52,7 +52,7 @@ def test_a_question_that_stands_there_twice_is_wanted_once() -> None:
 def test_only_what_is_missing_is_read_and_asked() -> None:
     listed = Listed(prompts(6))
     found = Wanted(listed, subject(), 1)
-    keys = [key for key, _, _ in found.keys()]
+    keys = [key for key, _, _ in found.each()]
     index = {keys[0]: entry(), keys[1]: entry("error", tokens=0), keys[2]: entry("length"), keys[4]: entry("loop")}
     assert [task.prompt_id for task in found.tasks(index)] == ["p1", "p3", "p5"]
     assert listed.fetched == [1, 3, 5]
@@ -62,7 +62,7 @@ def test_only_what_is_missing_is_read_and_asked() -> None:
 
 def test_a_reply_that_was_a_failure_is_drawn_with_another_seed_a_lost_request_with_the_same() -> None:
     found = Wanted(Listed(prompts(1)), subject(), 1)
-    ((key, _, _),) = found.keys()
+    ((key, _, _),) = found.each()
     plain = task_for(prompts(1)[0], subject(), 0).request.seed
     (lost,) = found.tasks({key: entry("error", tokens=0)})
     (first,) = found.tasks({key: entry("error", tokens=7)})
@@ -74,7 +74,7 @@ def test_a_reply_that_was_a_failure_is_drawn_with_another_seed_a_lost_request_wi
 
 def test_those_that_go_on_are_found_by_their_entry() -> None:
     found = Wanted(Listed(prompts(3)), subject(), 1)
-    keys = [key for key, _, _ in found.keys()]
+    keys = [key for key, _, _ in found.each()]
     index = {keys[0]: entry("length"), keys[2]: entry("stop"), "foreign": entry("length")}
     assert found.cut(index, lambda e: e.finish_reason == "length") == {keys[0]}
 
@@ -82,9 +82,9 @@ def test_those_that_go_on_are_found_by_their_entry() -> None:
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 6))
 def test_shards_share_the_prompts_without_overlap(numbers: list[int], parts: int) -> None:
     asked = [Prompt(f"q{number}") for number in numbers]
-    whole = {key for key, _, _ in Wanted(Listed(asked), subject(), 2).keys()}
+    whole = {key for key, _, _ in Wanted(Listed(asked), subject(), 2).each()}
     shares = [
-        {key for key, _, _ in Wanted(Listed(asked), subject(), 2, f"{i + 1}/{parts}").keys()} for i in range(parts)
+        {key for key, _, _ in Wanted(Listed(asked), subject(), 2, f"{i + 1}/{parts}").each()} for i in range(parts)
     ]
     assert set().union(*shares) == whole
     assert sum(map(len, shares)) == len(whole)
