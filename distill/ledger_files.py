@@ -145,19 +145,17 @@ class Segment:
         self.path = path
         self.waiting: list[Line] = []
         self.written = 0
-        self.noted = 0
-        """Of those waiting, so many were handed out by `write` once; after a failed sync that is more than written."""
         self.size = self._durable = 0
         self._descriptor: int | None = None
         self._ragged = False
 
     @property
     def unwritten(self) -> list[Line]:
-        """Lines that were in the file at no time."""
-        return self.waiting[self.noted :]
+        """Lines that are not in the file."""
+        return self.waiting[self.written :]
 
     def write(self) -> Iterator[Line]:
-        """Writes what is not in the file and gives each line that came there for the first time.
+        """Writes what is not in the file and gives each line that came there, after a failed sync again.
 
         Raises DiskFullError, or RunError for other errors of the system; the file then ends with the last whole line,
         and the others stay waiting.
@@ -172,9 +170,7 @@ class Segment:
             while self.written < len(self.waiting):
                 line = self.waiting[self.written]
                 self._write(line.bytes)
-                if self.written > self.noted:
-                    self.noted = self.written
-                    yield line
+                yield line
 
     def _write(self, data: bytes) -> None:
         assert self._descriptor is not None
@@ -206,7 +202,6 @@ class Segment:
         self._durable += sum(len(line.bytes) for line in self.waiting[:count])
         del self.waiting[:count]
         self.written -= count
-        self.noted -= count
 
     def unsure(self) -> None:
         """A sync failed: what the disk has of the lines since the last one is unknown, so they are written again."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.ledger_files import Recovery, finish_sealing, mend_and_seal, segment_paths
-from distill.ledger_index import Index, entries_of
+from distill.ledger_index import Index, entries_of, without_collecting
 from distill.ledger_parts import (
     PARTS,
     DamagedError,
@@ -66,6 +66,7 @@ def _open_list(folder: Path, on_put_aside: OnPutAside) -> None:
     refuse_gone(folder, {name: part for name, part in parts.items() if name not in sealed_again})
 
 
+@without_collecting()
 def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> tuple[Index, list[PutAside]]:
     """The index of what is sound, and what was put aside. Parts of older runs get their entry in the list.
 

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from distill.errors import InputError, RunError
 from distill.ledger_files import segment_path, segment_paths
-from distill.ledger_index import Entry, Index, entries_of
+from distill.ledger_index import Entry, Index, entries_of, without_collecting
 from distill.ledger_lines import read_line
 from distill.ledger_parts import (
     MEND,
@@ -112,6 +112,7 @@ class LedgerReader:
                 del wanted[trace.key]
                 yield trace
 
+    @without_collecting()
     def _read_index(self) -> Index:
         index = Index()
         parts = read_parts(self.folder)
