@@ -235,6 +235,14 @@ def test_a_teachers_spec_that_asks_some_prompts_otherwise_is_seen(tmp_path: Path
     refused(asked, run, "8 of the 12 traces paid for still apply, 4", "teacher.instruction.open: None → Be brief.")
 
 
+def test_answers_of_which_the_run_itself_wants_none_are_not_passed_over(tmp_path: Path, run: RunDir) -> None:
+    """As after new weights in the teacher's old place."""
+    spec = tmp_path / "scripted.yaml"
+    spec.write_text(spec.read_text().replace("'1'", "'2'"))
+    with pytest.raises(RunError, match="none of the 24 traces paid for would count"):
+        pipeline.adopt(recipe(tmp_path, prepare__min_chars=2), run)
+
+
 def test_what_an_evaluation_asks_may_take_prompts_away(tmp_path: Path, run: RunDir) -> None:
     questions(tmp_path / "exam.jsonl", range(2))
     exam = [{"source": str(tmp_path / "exam.jsonl"), "split": "test"}]
