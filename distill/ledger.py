@@ -75,7 +75,7 @@ class Ledger(LedgerReader):
     from another thread.
 
     A record is in the index, and in `in`, once it is written. It is durable after the next sync: `commit` waits for
-    that, and `durable` counts.
+    that, and `durable` counts. `reserve_bytes` are kept free for what is in flight when the disk fills.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Ledger(LedgerReader):
         on_recovery: Callable[[Recovery], None] | None = None,
         on_put_aside: Callable[[PutAside], None] | None = None,
         verify: bool = False,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         super().__init__(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ class Ledger(LedgerReader):
         self._new_file = True
         self._synced = 0
         self._closing, self._wake = threading.Event(), threading.Event()
-        self._reserve = folder / ".reserve"
+        self._reserve, self._reserve_bytes = folder / ".reserve", reserve_bytes
         try:
             recover(folder, self._on_recovery, self._on_put_aside)
             self._keep_reserve()
@@ -339,7 +340,7 @@ class Ledger(LedgerReader):
 
     def _keep_reserve(self) -> None:
         """Takes space that is given back when the disk fills, so that what was in flight then can still be saved."""
-        size = min(RESERVE_BYTES, shutil.disk_usage(self.folder).free // RESERVE_SHARE)
+        size = min(self._reserve_bytes, shutil.disk_usage(self.folder).free // RESERVE_SHARE)
         with contextlib.suppress(OSError), self._reserve.open("wb") as file:  # without room there is no reserve either
             if size > 0:
                 os.posix_fallocate(file.fileno(), 0, size)

@@ -513,7 +513,7 @@ def test_full_disk(tmp_path: Path, tiny_disk: Path) -> None:
     long = lambda question: Said(right(question).text, reasoning=f"{noise} {question}")  # noqa: E731
     file = questions(tmp_path / "q.jsonl", 100)
     with HttpTeacher(long, latency=0.2) as teacher:
-        options = ("--set", "generate.concurrency=2", "--max-tokens", "4000")
+        options = ("--set", "generate.concurrency=2", "--set", "generate.max_concurrency=2", "--max-tokens", "4000")
         full = generate(file, teacher, tiny_disk / "run", *options)
         fails(full, 1, "the disk is full")
         saved = {trace.key for trace in RunDir(tiny_disk / "run").ledger().traces()}

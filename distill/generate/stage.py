@@ -21,7 +21,7 @@ from distill.generate.sources import (
     require_continuation,
     until_correct,
 )
-from distill.ledger import Entry, Ledger, PutAside, Recovery
+from distill.ledger import RESERVE_BYTES, Entry, Ledger, PutAside, Recovery
 from distill.progress import bar, say
 from distill.prompts.stage import require_verifier
 from distill.prompts.table import PromptTable
@@ -33,6 +33,8 @@ from distill.sampling.wanted import ABSENT, Wanted
 from distill.specs import Recipe
 from distill.teacher_specs import TeacherSpec
 
+LONG_REPLY_BYTES = 128 * 1_024
+"""A record of a reply of 32K tokens."""
 Round = AbstractContextManager[Source]
 JUDGED = ("math", "numeric", "open")
 """Kinds of prompts that the math check judges, or lets pass."""
@@ -51,14 +53,21 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     require_continuation(settings, teacher)
     if "math" in recipe.filter.required:
         require_verifier(prompts.of_other_kinds(JUDGED), unjudged=("open",))
-    with open_ledger(run) as ledger:
+    with open_ledger(run, in_flight=settings.max_concurrency) as ledger:
         job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard))
         return job.done()
 
 
-def open_ledger(run: RunDir, *, verify: bool = False) -> Ledger:
-    """The run's ledger for writing; what it had to put aside is told."""
-    return Ledger(run.traces, on_recovery=_report_recovery, on_put_aside=_report_put_aside, verify=verify)
+def open_ledger(run: RunDir, *, in_flight: int = 0, verify: bool = False) -> Ledger:
+    """The run's ledger for writing; what it had to put aside is told. Space is kept for `in_flight` replies."""
+    reserve = max(RESERVE_BYTES, in_flight * LONG_REPLY_BYTES)
+    return Ledger(
+        run.traces,
+        on_recovery=_report_recovery,
+        on_put_aside=_report_put_aside,
+        verify=verify,
+        reserve_bytes=reserve,
+    )
 
 
 @dataclass(slots=True)

@@ -234,6 +234,8 @@ class Fleet:
         endpoint.state = "aside"
         if endpoint.faults >= FAULTS_IN_A_ROW:
             self._pause(endpoint, time.monotonic(), None)
+        elif endpoint.probing is None and self._watch is not None:  # a single broken connection costs a moment
+            endpoint.probing = asyncio.create_task(self._look(endpoint, aside=True))
 
     def _refused(self, endpoint: Endpoint, error: EndpointError) -> None:
         """It will never answer: the key, the model or the address is wrong. The others go on without it."""

@@ -42,23 +42,23 @@ class Paid:
 
 def misbehaving(share: float) -> object:
     """One request in so many meets a fault, each kind in turn by chance; every request meets them alike."""
-    kinds = [
-        Fault("status", 429, retry_after="0"),
-        Fault("status", 429, retry_after="1"),
-        Fault("status", 429),
-        Fault("status", 503),
-        Fault("status", 500),
-        Fault("status", 502),
-        Fault("drop"),
-        Fault("hang_up"),
-        Fault("malformed"),
-        Fault("no_choices"),
-        Fault("stall", seconds=6.0),
-    ]
+    kinds = {
+        Fault("status", 429, retry_after="0"): 10,
+        Fault("status", 429, retry_after="1"): 1,  # nothing is sent to a server for so long
+        Fault("status", 429): 2,
+        Fault("status", 503): 2,
+        Fault("status", 500): 10,
+        Fault("status", 502): 10,
+        Fault("drop"): 10,
+        Fault("hang_up"): 10,
+        Fault("malformed"): 10,
+        Fault("no_choices"): 10,
+        Fault("stall", seconds=6.0): 5,
+    }
     draw = random.Random(7)
 
     def script(number: int, seen: Seen) -> Fault | None:
-        return draw.choice(kinds) if draw.random() < share else None
+        return draw.choices([*kinds], [*kinds.values()])[0] if draw.random() < share else None
 
     return script
 
@@ -111,17 +111,11 @@ def test_every_fault_in_small_and_each_reply_is_stored_once(tmp_path: Path) -> N
     write_prompts(tmp_path / "prompts.jsonl", 100)
     with HttpTeacher(paid, faults=misbehaving(0.15), latency=(0.001, 0.05)) as teacher:  # type: ignore[arg-type]
         ended(generate(tmp_path, teacher, 4))
-        stalls = sum(1 for seen in teacher.chats) - paid.total
-    assert stalls > 0, "some requests did meet a fault"
+        assert len(teacher.chats) > paid.total + 30, "some requests did meet a fault"
     complete_and_right(tmp_path, 100, 4)
     whole = [trace for trace in records(tmp_path) if trace.finish_reason != "error"]
     assert len(whole) == 400, "nothing was stored twice"
-    assert paid.total <= 400 + hung_up(teacher), "and nothing was paid for twice but what we hung up on"
-
-
-def hung_up(teacher: HttpTeacher) -> int:
-    """Replies that came after we had stopped waiting: those that stalled."""
-    return teacher.stalled
+    assert paid.total == 400, "and no reply was given out twice"
 
 
 @pytest.mark.slow
@@ -147,8 +141,8 @@ def test_2000_prompts_times_4_with_every_fault_a_dying_server_and_kills(tmp_path
     whole = [trace for trace in records(tmp_path) if trace.finish_reason != "error"]
     assert len(whole) == 8_000
     again = paid.total - 8_000
-    print(f"{kills} kills: {again} replies paid for again, {teacher.stalled} of them stalled")
-    assert again <= kills * IN_FLIGHT + teacher.stalled + 3 * IN_FLIGHT, "kills, what we hung up on, three deaths"
+    print(f"{kills} kills and 3 deaths of the server: {again} replies were given out again")
+    assert again <= (kills + 3) * IN_FLIGHT
 
 
 def die_and_return(teacher: HttpTeacher, paid: Paid, times: int) -> None:
