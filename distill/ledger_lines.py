@@ -194,8 +194,23 @@ def _value(hint: Any) -> Callable[[Any], str]:
     if get_origin(hint) is tuple and get_args(hint)[0] is int:
         return _token_ids
     if dataclasses.is_dataclass(hint):
-        return _writer(typing.cast(type, hint))
+        return _kept(_writer(typing.cast(type, hint)))
     return {str: _text, int: _int, float: _float}[hint]
+
+
+def _kept(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The teacher and the sampling of one trace are as a rule those of the next: frozen, and the very same objects."""
+    last: tuple[Any, str] = (None, "")
+
+    def written(record: Any) -> str:
+        nonlocal last
+        known, text = last
+        if record is not known:
+            text = write(record)
+            last = record, text
+        return text
+
+    return written
 
 
 def _known(words: dict[str, str], given: Any) -> str:

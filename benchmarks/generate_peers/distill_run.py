@@ -18,7 +18,12 @@ from distill.rundir import RunDir
 
 
 def command(job: Job, prompts: Path) -> list[str]:
-    settings = {"generate.concurrency": job.in_flight, "prepare.near_duplicates": "false", "prepare.shuffle": "false"}
+    settings = {
+        "generate.concurrency": job.in_flight,
+        "generate.max_concurrency": job.in_flight,
+        "prepare.near_duplicates": "false",
+        "prepare.shuffle": "false",
+    }
     places = ["--prompts", str(prompts), "--teacher", job.url, "--model", job.model, "--out", str(job.out)]
     changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     return ["generate", *places, "--max-tokens", str(job.max_tokens), *changes]

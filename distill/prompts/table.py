@@ -8,15 +8,25 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from distill.files import reading
-from distill.records import Prompt
+from distill.records import Kind, Prompt, Reasoning, field_names
 
 BATCH_ROWS = 1_024
+_FIELDS = set(field_names(Prompt))
+_KINDS, _REASONINGS = set(get_args(Kind)), set(get_args(Reasoning))
 GROUPS_KEPT = 8
 """Row groups that `fetch` keeps decoded: rows are asked for again in about the order of the first time."""
 AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out RUN`, or the same `distill generate`"
+
+
+def _prompt(row: dict[str, Any]) -> Prompt:
+    """The prompt of a row. A file has types of its own: what need not be read value by value is taken as it is."""
+    plain = row.keys() == _FIELDS and row["kind"] in _KINDS and row["reasoning"] in _REASONINGS
+    if plain and row["choices"] is row["tests"] is row["marks"] is None and isinstance(row["repeats"], int | None):
+        return Prompt(**row)
+    return Prompt.from_json(row)
 
 
 class PromptTable:
@@ -35,7 +45,7 @@ class PromptTable:
 
         with reading(self.path, AGAIN), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(BATCH_ROWS):
-                yield from map(Prompt.from_json, batch.to_pylist())
+                yield from map(_prompt, batch.to_pylist())
 
     def fetch(self, row: int) -> Prompt:
         """The prompt in a row, counted from 0."""
@@ -43,7 +53,7 @@ class PromptTable:
 
         group = bisect.bisect_right(self._ends(), row)
         first = self._ends()[group - 1] if group else 0
-        return Prompt.from_json(self._group(group)[row - first])
+        return _prompt(self._group(group)[row - first])
 
     def _group(self, number: int) -> list[dict[str, Any]]:
         import pyarrow.parquet as pq

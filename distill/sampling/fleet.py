@@ -197,7 +197,6 @@ class Fleet:
         finally:
             endpoint.calls.discard(call)
             endpoint.in_flight -= 1
-            self.notify()
 
     def _alive(self, endpoint: Endpoint) -> None:
         endpoint.last_sign = self._last_answer = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -107,10 +108,13 @@ def prompts_by_asked(
     return {**found, **{asked: by_text[text] for asked, text in (texts or {}).items() if text in by_text}}
 
 
-def task_for(prompt: Prompt, subject: Subject, sample: int, *, again: int = 0, place: int | None = None) -> Task:
-    """`again` counts replies to this very sample that were failures: the next is drawn with another seed."""
+def task_for(
+    prompt: Prompt, subject: Subject, sample: int, *, again: int = 0, place: int | None = None, asked: str | None = None
+) -> Task:
+    """`again` counts replies to this very sample that were failures: the next is drawn with another seed. `asked` is
+    the hash of what is asked, where it is known already."""
     messages = subject.messages(prompt)
-    asked = asked_hash(messages, subject.forced_prefix)
+    asked = asked or asked_hash(messages, subject.forced_prefix)
     key = trace_key(asked, sample, subject.identity, subject.sampling)
     drawn_by = sha256_of([asked, sample]) if subject.common_numbers else key
     seed = request_seed(subject.sampling, drawn_by, again=again)
@@ -169,13 +173,19 @@ def answered(
         max_tokens=task.max_tokens,
         seed=task.request.seed,
         teacher=subject.identity,
-        sampling=SamplingRecord(subject.sampling, reply.honoured),
+        sampling=_drawn_by(subject.sampling, reply.honoured),
         endpoint=reply.endpoint,
         attempts=attempts,
         created=now(),
         prompt_ids=ids.prompt if ids is not None else None,
         output_ids=ids.output if ids is not None else None,
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn_by(requested: Sampling, honoured: Sampling | None) -> SamplingRecord:
+    """One record for all traces that are drawn alike."""
+    return SamplingRecord(requested, honoured)
 
 
 def failed(task: Task, subject: Subject, endpoint: str, error: str, revision: int, attempts: int) -> Trace:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import signal
 import time
@@ -33,6 +34,8 @@ GRACE_SECONDS = 30.0
 """After the first Ctrl-C: how long requests in flight may still finish."""
 FAILURES_IN_A_ROW = 50
 """So many samples given up on, with none answered in between, and the endpoint counts as broken."""
+GARBAGE_OBJECTS = 50_000
+"""Objects made and not freed between two looks for garbage while sampling."""
 FAILURES_AT_THE_END = 5
 """The same where a job ends with them: a server that died near the end must not pass for a few odd prompts."""
 
@@ -105,7 +108,25 @@ def sample(
     """
     fleet = engine if isinstance(engine, Fleet) else Fleet([engine], FleetLimits(limits.in_flight, limits.in_flight))
     source = Listed(tasks) if isinstance(tasks, Iterator) else tasks
-    return asyncio.run(_Sampler(source, subject, fleet, ledger, limits, progress, watch, budget).run())
+    sampler = _Sampler(source, subject, fleet, ledger, limits, progress, watch, budget)
+    import uvloop  # libuv's event loop: a sixth less time per request than asyncio's own
+
+    with _little_garbage_collection(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(sampler.run())
+
+
+@contextlib.contextmanager
+def _little_garbage_collection() -> Iterator[None]:
+    """What is there by now stays, and what a request leaves goes by itself: to look through all of it every 700 new
+    objects, Python's default, took a tenth of the time."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class _Stopped(Exception):
@@ -131,6 +152,7 @@ class _Sampler:
         self.live: set[asyncio.Task[None]] = set()
         self.waiting = 0
         """Samples that need another attempt and wait for a server: they come before new ones."""
+        self.pausing = 0
         self.failures_in_a_row = 0
         self.failure: BaseException | None = None
         self.out_of_budget: str | None = None
@@ -166,11 +188,7 @@ class _Sampler:
             if self.fleet.fatal is not None:
                 self._fail(self.fleet.fatal)
                 return
-            if self.out_of_budget is None:
-                self.out_of_budget = self.budget(self.progress, len(self.live))
-            endpoint = None
-            if not self.waiting and len(self.live) < self.fleet.capacity and self.out_of_budget is None:
-                endpoint = self.fleet.pick()
+            endpoint = self._place_for_more(len(self.live))
             task = self.source.take() if endpoint is not None else LATER
             if isinstance(task, Task) and endpoint is not None:
                 self._begin(task, endpoint)
@@ -178,6 +196,18 @@ class _Sampler:
                 return
             else:
                 await self._change()
+
+    def _place_for_more(self, live: int) -> Endpoint | None:
+        """A server that may be asked for a new sample, while `live` are under way; None where none may be asked.
+
+        Samples that pause between two attempts hold no place at a server, and still must not grow without end.
+        """
+        if self.out_of_budget is None:
+            self.out_of_budget = self.budget(self.progress, live)
+        held_back = self.waiting or self.out_of_budget is not None or self.stop.is_set()
+        if held_back or (self.pausing and live >= self.fleet.capacity):
+            return None
+        return self.fleet.pick()
 
     def _begin(self, task: Task, endpoint: Endpoint) -> None:
         endpoint.in_flight += 1
@@ -187,8 +217,6 @@ class _Sampler:
 
     def _ended(self, work: asyncio.Task[None]) -> None:
         self.live.discard(work)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            self._fail(error)
         self._changed.set()
 
     def _fail(self, error: BaseException) -> None:
@@ -218,13 +246,33 @@ class _Sampler:
     # --- one sample --------------------------------------------------------------------------------------------------
 
     async def _work(self, task: Task, endpoint: Endpoint) -> None:
+        """One sample after the other, as long as there is a place for the next as soon as one is done."""
+        following: tuple[Task, Endpoint] | None = (task, endpoint)
+        while following is not None:
+            await self._work_on(*following)
+            following = self._following()
+
+    async def _work_on(self, task: Task, endpoint: Endpoint) -> None:
         trace: Trace | None = None
         try:
             trace = await self._sample(task, endpoint)
         except _Stopped:
             pass
+        except Exception as error:  # noqa: BLE001  # told at once, so that nothing further is asked; raised by `run`
+            self._fail(error)
         finally:
             self.source.settled(task, trace)
+
+    def _following(self) -> tuple[Task, Endpoint] | None:
+        """The next sample and a place for it, None where the dispatcher has to see."""
+        endpoint = self._place_for_more(len(self.live) - 1)
+        task = self.source.take() if endpoint is not None else LATER
+        if endpoint is None or not isinstance(task, Task):
+            return None
+        endpoint.in_flight += 1
+        if endpoint.in_flight < endpoint.concurrency.limit:
+            self._changed.set()
+        return task, endpoint
 
     async def _sample(self, task: Task, endpoint: Endpoint) -> Trace:
         """Asks for one reply, slice by slice, and records each; returns the last record."""
@@ -254,6 +302,8 @@ class _Sampler:
 
     def _slice(self, whole: Request, tokens: int, ids: TokenIds | None) -> Request:
         """The request for the next tokens: the whole one where it is not asked for in slices."""
+        if ids is None and tokens == whole.max_tokens and self.limits.token_ids == whole.token_ids:
+            return whole
         if ids is None:
             return replace(whole, max_tokens=tokens, token_ids=self.limits.token_ids)
         seed = request_seed(self.subject.sampling, whole.id, after=len(ids.output)) if whole.seed is not None else None
@@ -277,8 +327,9 @@ class _Sampler:
                 if attempt >= self.limits.max_attempts:
                     raise _GivenUp(error, attempt, endpoint.name) from None
                 self.progress.retries += 1
+                self._changed.set()  # its place is free
                 if counts and error.fault == "request":
-                    await self._pause(attempt, error.retry_after)
+                    await self._pause(attempt)
             endpoint = await self._room(endpoint)
 
     async def _room(self, avoid: Endpoint | None) -> Endpoint:
@@ -339,11 +390,15 @@ class _Sampler:
             todo="mend the endpoint and start the same command again; failed samples are tried again",
         )
 
-    async def _pause(self, attempt: int, retry_after: float | None) -> None:
+    async def _pause(self, attempt: int) -> None:
         """Waits before the next attempt, less when sampling is stopped meanwhile."""
         backoff = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stop.wait(), backoff)
+        self.pausing += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), backoff)
+        finally:
+            self.pausing -= 1
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

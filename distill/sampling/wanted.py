@@ -100,7 +100,8 @@ class Wanted:
         return entry.revision + 1 if entry is not None and not entry.answered and entry.tokens else 0
 
     def task(self, place: int, sample: int, *, again: int = 0) -> Task:
-        return task_for(self.prompt(place), self.subject, sample, again=again, place=place)
+        prompt, asked = self.prompt(place), self.asked(place)
+        return task_for(prompt, self.subject, sample, again=again, place=place, asked=asked)
 
     def cut(self, index: Mapping[str, Entry], goes_on: Callable[[Entry], bool]) -> set[str]:
         """Keys of samples that are there and of which `goes_on` says that more is wanted."""
