@@ -160,12 +160,12 @@ class Ledger(LedgerReader):
 
     def next_revision(self, key: str) -> int:
         with self._guard:
-            pending = (line for segment in self._segments() for line in segment.unwritten)
-            known = [line.entry.revision for line in pending if line.key == key]
             entry = self._index.entries.get(key)
-            if entry is not None:
-                known += [entry.revision, entry.highest]
-            return max(known, default=-1) + 1
+            known = -1 if entry is None else max(entry.revision, entry.highest)
+            for segment in self._segments():
+                if segment.written < len(segment.waiting):  # the disk is full
+                    known = max([known, *(line.entry.revision for line in segment.unwritten if line.key == key)])
+            return known + 1
 
     def append(self, trace: Trace) -> None:
         """Takes a record over and writes it; it is durable at the latest after COMMIT_SECONDS and the sync itself.

@@ -39,6 +39,12 @@ def fault_of(status: int) -> Fault:
 
 def parsed(content: bytes) -> Any:
     """The JSON of a reply; blank lines before it, which DeepSeek's API sends to keep a connection alive, do no harm."""
+    import orjson
+
+    try:
+        return orjson.loads(content)
+    except ValueError:  # Python's own takes what is no strict JSON: NaN, half a surrogate pair
+        pass
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

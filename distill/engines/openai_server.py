@@ -139,7 +139,7 @@ class Server:
     ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         if self._session is None:
             raise RuntimeError("the engine is not started")
-        data = json.dumps(body).encode() if body is not None else None
+        data = _encoded(body) if body is not None else None
         return self._session.request(
             method, self._places[place], data=data, allow_redirects=False, timeout=patience.limits
         )
@@ -184,6 +184,15 @@ class Server:
 async def whole(response: aiohttp.ClientResponse) -> Answer:
     wish = response.headers.get("Retry-After") if response.status != 200 else None
     return Answer(response.status, wish, await response.read())
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    import orjson
+
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # half a surrogate pair, as a terminal may give: no UTF-8, but JSON has a way to write it
+        return json.dumps(body).encode()
 
 
 def _places(parts: SplitResult) -> dict[str, yarl.URL]:

@@ -23,10 +23,11 @@ AGAIN = "run the prompts stage again: `distill run RECIPE --from prompts --out R
 
 def _prompt(row: dict[str, Any]) -> Prompt:
     """The prompt of a row. A file has types of its own: what need not be read value by value is taken as it is."""
-    plain = row.keys() == _FIELDS and row["kind"] in _KINDS and row["reasoning"] in _REASONINGS
-    if plain and row["choices"] is row["tests"] is row["marks"] is None and isinstance(row["repeats"], int | None):
-        return Prompt(**row)
-    return Prompt.from_json(row)
+    known = row.keys() == _FIELDS and row["kind"] in _KINDS and row["reasoning"] in _REASONINGS
+    if not known or row["choices"] is not None or row["tests"] is not None:
+        return Prompt.from_json(row)
+    marks = row["marks"]
+    return Prompt(**{**row, "marks": None if marks is None else tuple(marks)})
 
 
 class PromptTable:
