@@ -178,10 +178,13 @@ class Ledger(LedgerReader):
         with self._guard:
             if self._closing.is_set():
                 raise RunError("the ledger is closed", given=str(self.folder), todo="append before closing it")
-            self._segment.waiting.append(line)
             if self._waiting_since is None:
                 self._waiting_since = time.monotonic()
-            self._write()
+            if not self._full_segments and self._segment.size < SEAL_BYTES and self._segment.write_at_once(line):
+                self._index.note(line.key, line.entry)
+            else:
+                self._segment.waiting.append(line)
+                self._write()
             if self._full is not None:
                 raise self._full
             if self._failure is not None:

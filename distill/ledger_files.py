@@ -154,6 +154,23 @@ class Segment:
         """Lines that are not in the file."""
         return self.waiting[self.written :]
 
+    def write_at_once(self, line: Line) -> bool:
+        """Adds and writes a line where nothing stands in the way: the file is open and whole, and nothing waits before
+        it. False where `waiting` and `write` have to do it, whatever was tried."""
+        if self._descriptor is None or self._ragged or self.written != len(self.waiting):
+            return False
+        self._ragged = True
+        try:
+            if os.write(self._descriptor, line.bytes) != len(line.bytes):
+                return False
+        except OSError:
+            return False
+        self.waiting.append(line)
+        self.size += len(line.bytes)
+        self.written += 1
+        self._ragged = False
+        return True
+
     def write(self) -> Iterator[Line]:
         """Writes what is not in the file and gives each line that came there, after a failed sync again.
 
