@@ -65,6 +65,9 @@ class Instant:
     async def progress(self) -> float | None:
         return None
 
+    async def check_continuation(self) -> None:
+        return
+
     async def complete(self, request: Request) -> Reply:
         draw = random.Random(request.seed)
         (mean,) = draw.choices(self.means, self.shares)

@@ -20,7 +20,7 @@ from distill.records import Trace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEY_COLUMNS = ("key", "revision", "finish_reason", "completion_tokens", "max_tokens")
+KEY_COLUMNS = ("key", "revision", "finish_reason", "completion_tokens", "max_tokens", "prompt_ids")
 """The columns that an index is made of; the first three are in every part."""
 SHARED_ENTRIES = 2**17
 """So many different entries are kept to be shared: four times the number of lengths that a reply of R1 can have."""
@@ -38,6 +38,8 @@ class Entry:
     """Completion tokens of the record that counts; 0 where the endpoint does not tell."""
     unfinished: bool = field(default=False, compare=False)
     """As `Trace.unfinished`: cut at the end of a slice, so it goes on by itself."""
+    can_go_on: bool = field(default=False, compare=False)
+    """As `Trace.can_go_on`: cut, and its token ids are known."""
 
     @property
     def answered(self) -> bool:
@@ -52,13 +54,15 @@ def supersedes(new: Entry, old: Entry) -> bool:
 
 
 @functools.lru_cache(maxsize=SHARED_ENTRIES)
-def _shared(revision: int, finish_reason: str, tokens: int | None, max_tokens: int | None) -> Entry:
+def _shared(revision: int, finish_reason: str, tokens: int | None, max_tokens: int | None, ids: bool) -> Entry:
+    can = ids and finish_reason == "length"
     below = tokens is not None and max_tokens is not None and tokens < max_tokens
-    return Entry(revision, finish_reason, tokens=tokens or 0, unfinished=below and finish_reason == "length")
+    return Entry(revision, finish_reason, tokens=tokens or 0, unfinished=can and below, can_go_on=can)
 
 
 def entry_of(trace: Trace) -> Entry:
-    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens, trace.max_tokens)
+    ids = trace.prompt_ids is not None
+    return _shared(trace.revision, trace.finish_reason, trace.completion_tokens, trace.max_tokens, ids)
 
 
 def entries_of(table: pa.Table) -> tuple[list[str], list[Entry]]:
@@ -66,8 +70,10 @@ def entries_of(table: pa.Table) -> tuple[list[str], list[Entry]]:
     # only to_pylist: other ways out of Arrow import pandas where it is installed, which takes a second and 50 MB
     there = table.column_names
     keys: list[str] = table.column("key").to_pylist()
-    others = [table.column(name).to_pylist() if name in there else repeat(None) for name in KEY_COLUMNS[1:]]
-    return keys, list(map(_shared, *others))
+    others = [table.column(name).to_pylist() if name in there else repeat(None) for name in KEY_COLUMNS[1:-1]]
+    few = "prompt_ids" in there and table.column("prompt_ids").null_count < len(table)
+    ids = (found is not None for found in table.column("prompt_ids").to_pylist()) if few else repeat(False)
+    return keys, list(map(_shared, *others, ids))
 
 
 @contextlib.contextmanager

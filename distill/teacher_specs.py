@@ -74,7 +74,7 @@ class TeacherSpec(Strict):
     sampling: SamplingSpec = SamplingSpec()
     max_tokens: int = Field(32_768, gt=0)
     reasons: bool = False
-    """It always reasons first: a reply without, to a prompt that wants some, is a failure of that sample."""
+    """It always reasons first: a reply without is a failure of that sample, but for prompts that want no reasoning."""
     continuation: Literal["token_ids", "prefix", "none"] = "none"
     """How its endpoint can go on with a cut reply: by `token_ids` (a completion after ids that it told before, as vLLM
     does), by a `prefix` of text, which is tokenized anew and so no longer what the model wrote, or not at all."""

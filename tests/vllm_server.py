@@ -68,10 +68,16 @@ def content_of(kind: str, text: str) -> Any:
     return [event if event == "[DONE]" else json.loads(event) for event in events]
 
 
+class ServerUrl(str):
+    """Where a server answers, and its process: the leader of a group."""
+
+    process: subprocess.Popen[bytes]
+
+
 @contextmanager
 def vllm_server(
     model: Path, name: str, log: Path, *options: str, key: str | None = None, limit: float = 480
-) -> Iterator[str]:
+) -> Iterator[ServerUrl]:
     """The URL (ending in /v1) of a server that has answered a completion; its whole process group ends with the block.
 
     On a CPU vLLM 0.32 dies of a request with a seed whose prompt is prefilled in parts ("CPU Generator does not use
@@ -91,7 +97,8 @@ def vllm_server(
             command, env=environment(key), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            url = f"http://127.0.0.1:{port}/v1"
+            url = ServerUrl(f"http://127.0.0.1:{port}/v1")
+            url.process = process
             wait_until_ready(process, url, name, key, log, limit)
             yield url
         finally:

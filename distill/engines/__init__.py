@@ -95,6 +95,9 @@ class Engine(Protocol):
         """A number that grows while tokens are produced, for whomever; None where the endpoint tells none. Raises
         AttemptError when it does not answer."""
 
+    async def check_continuation(self) -> None:
+        """Raises EndpointError when a cut reply could not be gone on with here by its token ids."""
+
     async def close(self) -> None:
         """Gives connections and memory back."""
 

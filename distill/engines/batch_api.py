@@ -121,6 +121,10 @@ class BatchApiEngine:
         """Raises EndpointError when GET /models finds no server, or not this model."""
         await self._server.probe()
 
+    async def check_continuation(self) -> None:
+        what, todo = "a batch API goes on with no reply", "leave out slice_tokens and continue_truncated"
+        raise EndpointError(what, given=self.name, todo=todo)
+
     async def progress(self) -> float | None:
         """None: while a batch waits its turn nothing moves for hours, and nothing is wrong. `completed` tells more."""
         return None

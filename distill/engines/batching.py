@@ -106,6 +106,9 @@ class BatchEngine(ABC):
     async def progress(self) -> float | None:
         return None
 
+    async def check_continuation(self) -> None:
+        return  # it has the ids of every reply
+
     async def complete(self, request: Request) -> Reply:
         refuse_penalties(request.sampling)
         begun = request.goes_on_from

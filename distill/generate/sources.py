@@ -72,6 +72,8 @@ def require_continuation(settings: GenerateSettings, teacher: TeacherSpec) -> No
     """Raises UsageError where replies are to be continued and the teacher's endpoint cannot do so by token ids."""
     options = {"--slice-tokens": settings.slice_tokens, "--continue-truncated": settings.continue_truncated}
     asked = next((name for name, value in options.items() if value), None)
+    if asked is not None and settings.engine == "batch":
+        raise UsageError(f"{asked}: a batch API goes on with no reply", todo="leave the option out")
     if asked is None or teacher.continuation == "token_ids":
         return
     reason = {
@@ -88,13 +90,12 @@ def open_ends(wanted: Wanted, index: Mapping[str, Entry], settings: GenerateSett
     """Keys of cut traces that more is wanted of: those between two slices, and with --continue-truncated all others."""
     if teacher.continuation != "token_ids" or settings.retry_failed:
         return set()
-    return wanted.cut(
-        index, lambda entry: entry.unfinished or _is_truncated(entry, settings, wanted.subject.max_tokens)
-    )
 
+    def goes_on(entry: Entry) -> bool:
+        longer = settings.continue_truncated and entry.can_go_on and entry.tokens < wanted.subject.max_tokens
+        return entry.unfinished or longer
 
-def _is_truncated(entry: Entry, settings: GenerateSettings, max_tokens: int) -> bool:
-    return settings.continue_truncated and entry.finish_reason == "length" and entry.tokens < max_tokens
+    return wanted.cut(index, goes_on)
 
 
 def continuations(ledger: Ledger, keys: Collection[str], max_tokens: int) -> Iterator[Task]:

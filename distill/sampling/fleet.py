@@ -81,6 +81,8 @@ class FleetLimits:
     most: int
     stall: float = 180.0
     patience: float = 900.0
+    continues: bool = False
+    """Cut replies are to be gone on with: every server is asked first whether it can."""
 
 
 class Roster(Protocol):
@@ -119,11 +121,18 @@ class Fleet:
 
     async def _started(self, endpoint: Endpoint) -> EndpointError | None:
         try:
-            await endpoint.engine.start()
+            await self._begin(endpoint)
         except EndpointError as error:
             return error
-        endpoint.started = True
+        except AttemptError as error:
+            return EndpointError(error.what)
         return None
+
+    async def _begin(self, endpoint: Endpoint) -> None:
+        await endpoint.engine.start()
+        if self.limits.continues:
+            await endpoint.engine.check_continuation()
+        endpoint.started = True
 
     async def close(self) -> None:
         """Ends every call and gives connections and memory back."""
@@ -290,8 +299,7 @@ class Fleet:
                 if endpoint.started:
                     await endpoint.engine.probe()
                 else:
-                    await endpoint.engine.start()
-                    endpoint.started = True
+                    await self._begin(endpoint)
         except (AttemptError, EndpointError, TimeoutError) as error:
             endpoint.why = error.what if isinstance(error, DistillError) else f"no answer within {PROBE_SECONDS:g} s"
             if endpoint.pauses == 1:

@@ -37,7 +37,7 @@ class Subject:
     sampling: Sampling
     max_tokens: int
     reasons: bool = False
-    """It always reasons first: a reply without, to a prompt that wants some, is a failure of that sample."""
+    """It always reasons first: a reply without is a failure of that sample, but for prompts that want no reasoning."""
     common_numbers: bool = False
     """The same question and sample index gets the same seed whoever answers: common random numbers, which take much
     of the chance out of the difference of two models (Glasserman and Yao, doi:10.1287/mnsc.38.6.884)."""
@@ -53,9 +53,11 @@ class Task:
     sample: int
     request: Request
     reasoning: bool = False
-    """Whether the prompt wants reasoning in the reply."""
+    """Whether the prompt leaves room for reasoning in the reply: all but those that want none."""
     place: int | None = None
     """Which of the wanted prompts it belongs to, where that is known."""
+    cut: Trace | None = None
+    """The trace that it goes on with."""
 
     @property
     def max_tokens(self) -> int:
@@ -119,7 +121,7 @@ def task_for(
     drawn_by = sha256_of([asked, sample]) if subject.common_numbers else key
     seed = request_seed(subject.sampling, drawn_by, again=again)
     request = Request(key, messages, subject.sampling, subject.max_tokens, seed)
-    return Task(key, asked, prompt.id, sample, request, prompt.reasoning == "required", place)
+    return Task(key, asked, prompt.id, sample, request, prompt.reasoning != "none", place)
 
 
 def continuation(trace: Trace, max_tokens: int) -> Task:
@@ -130,7 +132,7 @@ def continuation(trace: Trace, max_tokens: int) -> Task:
     sampling, left = trace.sampling.requested, max_tokens - len(before.output)
     seed = request_seed(sampling, trace.key, after=len(before.output)) if trace.seed is not None else None
     request = Request(trace.key, [], sampling, left, seed, token_ids=True, goes_on_from=before)
-    return Task(trace.key, trace.asked, trace.prompt_id, trace.sample, request)
+    return Task(trace.key, trace.asked, trace.prompt_id, trace.sample, request, cut=trace)
 
 
 NO_REASONING = "the reply holds no reasoning, which this teacher always gives"

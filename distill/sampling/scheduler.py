@@ -19,6 +19,7 @@ from typing import Protocol
 
 from distill.engines import AttemptError, Engine, RefusedError, Reply, Request, TokenIds
 from distill.errors import DistillError, EndpointError, Interrupted
+from distill.files import now
 from distill.ledger import Ledger
 from distill.progress import say
 from distill.records import Trace, request_seed
@@ -277,6 +278,7 @@ class _Sampler:
     async def _sample(self, task: Task, endpoint: Endpoint) -> Trace:
         """Asks for one reply, slice by slice, and records each; returns the last record."""
         left, ids, attempts = task.request.max_tokens, task.request.goes_on_from, 0
+        trace = task.cut
         held: Endpoint | None = endpoint
         while True:
             wanted_now = min(left, self.limits.slice_tokens or left)
@@ -285,6 +287,8 @@ class _Sampler:
             try:
                 reply, tried = await self._attempts(request, endpoint)
             except _GivenUp as given_up:
+                if trace is not None and isinstance(given_up.error, RefusedError):
+                    return self._leave(trace)
                 return self._give_up(task, given_up, attempts + given_up.attempts)
             held, attempts = None, attempts + tried
             left -= wanted_now
@@ -357,6 +361,13 @@ class _Sampler:
         trace = answered(task, reply, self.subject, revision, attempts, goes_on=goes_on, looping=looping)
         self.ledger.append(trace)
         return trace
+
+    def _leave(self, trace: Trace) -> Trace:
+        """A server takes no more of this reply: there is no room for a slice in its context. It stays as it is."""
+        revision = self.ledger.next_revision(trace.key)
+        last = replace(trace, revision=revision, prompt_ids=None, output_ids=None, created=now())
+        self.ledger.append(last)
+        return self._count(last)
 
     def _count(self, trace: Trace) -> Trace:
         if trace.finish_reason == "error":

@@ -85,6 +85,7 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answer
         max(settings.concurrency, settings.max_concurrency),
         settings.stall_timeout,
         settings.patience,
+        continues=settings.slice_tokens is not None or settings.continue_truncated,
     )
 
     def build(place: Place) -> Engine:

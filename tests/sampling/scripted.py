@@ -42,6 +42,9 @@ class Scripted:
     async def progress(self) -> float | None:
         return None
 
+    async def check_continuation(self) -> None:
+        return None
+
     async def close(self) -> None:
         self.closed = True
 
