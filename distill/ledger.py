@@ -59,6 +59,9 @@ COMMIT_RECORDS = 64
 COMMIT_SECONDS = 0.5
 SEAL_BYTES = 64 * 2**20
 """An open segment is sealed once it has grown past this, and when the writer closes."""
+MOST_UNSEALED = 4
+"""So many full segments may wait to be sealed before `append` waits as well: whoever opens the ledger after a kill seals
+them first. Sealing keeps up with hundreds of traces of R1's length a second, more than a fleet of servers writes."""
 RESERVE_BYTES = 32 * 2**20
 """Space kept for the replies in flight when the disk fills: 256 of them at 128 KB, the size of 32K tokens."""
 RESERVE_SHARE = 4
@@ -192,6 +195,8 @@ class Ledger(LedgerReader):
                 raise failure
         if len(self._segment.waiting) >= COMMIT_RECORDS or self._full_segments:
             self._wake.set()
+        while self._to_seal.qsize() >= MOST_UNSEALED and self._sealer.is_alive():
+            time.sleep(0.01)
 
     def commit(self) -> None:
         """Returns when everything appended is durable; on a full disk in the space kept for it.

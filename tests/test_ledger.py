@@ -447,3 +447,24 @@ def test_a_reader_in_another_thread_always_sees_what_was_durable(
             done.set()
             reader.join()
     assert failures == []
+
+
+def test_a_writer_that_is_faster_than_sealing_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else hundreds of segments lie there after a kill, and the next start has to seal them before anything else."""
+    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 2_000)
+    monkeypatch.setattr(ledger_module, "MOST_UNSEALED", 2)
+    sealing = ledger_module.mend_and_seal
+    most = 0
+
+    def slowly(segment: Path, on_recovery: Any) -> None:
+        nonlocal most
+        most = max(most, len(list(tmp_path.glob("open-*.log"))))
+        time.sleep(0.05)
+        sealing(segment, on_recovery)
+
+    monkeypatch.setattr(ledger_module, "mend_and_seal", slowly)
+    with Ledger(tmp_path) as ledger:
+        for number in range(60):
+            ledger.append(trace(number))
+    assert len(list(LedgerReader(tmp_path).traces())) == 60
+    assert 2 <= most <= 2 + 1 + 2, "two that wait, the one being sealed, the open one and one on its way"
