@@ -195,8 +195,13 @@ class Ledger(LedgerReader):
                 raise failure
         if len(self._segment.waiting) >= COMMIT_RECORDS or self._full_segments:
             self._wake.set()
-        while self._to_seal.qsize() >= MOST_UNSEALED and self._sealer.is_alive():
+        while self._sealing_lags():
             time.sleep(0.01)
+
+    def _sealing_lags(self) -> bool:
+        """Never because of a failure: then whoever appends next is told."""
+        full = len(self._full_segments) + self._to_seal.qsize()
+        return full >= MOST_UNSEALED and self._failure is None and self._full is None and self._sealer.is_alive()
 
     def commit(self) -> None:
         """Returns when everything appended is durable; on a full disk in the space kept for it.

@@ -272,7 +272,9 @@ def test_the_right_revision_counts(tmp_path: Path, written: list[tuple[int, str]
 
 def test_tokens_are_those_of_the_records_that_count(tmp_path: Path) -> None:
     def paid(key: str, tokens: int | None, **given: Any) -> Trace:
-        return replace(trace(key, **given), completion_tokens=tokens, max_tokens=100)
+        cut = given.get("finish") == "length"
+        ids = {"prompt_ids": (1,), "output_ids": (2,)} if cut else {}
+        return replace(trace(key, **given), completion_tokens=tokens, max_tokens=100, **ids)
 
     with Ledger(tmp_path) as ledger:
         assert ledger.tokens == 0
