@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from distill import specs
+from distill import compose, specs
 from distill.compose import changed_recipe, evaluation_recipe, quantize_recipe
 from distill.rundir import RunDir, StageState
 from distill.show import run_lines
@@ -47,3 +48,40 @@ def test_a_failed_stage_is_shown_with_all_of_its_error(tmp_path: Path) -> None:
     run.write_stage("train", StageState("failed", "now", "", {}, 0, counts={"error": "what\n  given: this"}))
     lines = list(run_lines(run))
     assert lines[lines.index("    what") + 1] == "      given: this"
+
+
+def asked(teacher: str, tmp_path: Path, urls: Sequence[str] = (), **how: object) -> specs.Recipe:
+    return compose.generate_recipe(
+        "questions.jsonl",
+        teacher,
+        model="m" if teacher.startswith("http") else None,
+        samples=1,
+        limit=None,
+        max_tokens=None,
+        settings=[],
+        out=tmp_path / "run",
+        urls=urls,
+        how=how,
+    )
+
+
+def test_servers_of_the_command_line(tmp_path: Path) -> None:
+    assert asked("http://a/v1", tmp_path).generate.urls == ("http://a/v1",)
+    both = asked("http://a/v1", tmp_path, ["http://b/v1"]).generate
+    assert (both.engine, both.urls) == ("openai", ("http://a/v1", "http://b/v1"))
+    assert asked("deepseek-r1", tmp_path).generate.urls == ("http://localhost:8000/v1",)
+    assert asked("deepseek-r1", tmp_path, ["http://b/v1"]).generate.urls == ("http://b/v1",)
+    assert asked("deepseek-r1", tmp_path, endpoints="e.json").generate.urls == ()
+    provider = asked("deepseek-api", tmp_path).generate
+    assert (provider.engine, provider.urls) == ("openai", ()), "its own address stands in its spec"
+    assert asked("tiny-r1", tmp_path).generate.engine == "local"
+    assert asked("tiny-r1", tmp_path, endpoints="e.json").generate.engine == "openai"
+    assert asked("tiny-r1", tmp_path, ["http://a/v1"]).generate.engine == "openai"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "endpoints.json").write_text("{}")
+    assert asked("deepseek-r1", tmp_path).generate.urls == (), "the run says where its teacher answers"
+
+
+def test_options_that_are_not_given_stay_as_the_recipe_has_them(tmp_path: Path) -> None:
+    found = asked("tiny-r1", tmp_path, until_correct=None, shard="1/2", max_hours=1.5).generate
+    assert (found.until_correct, found.shard, found.max_hours, found.concurrency) == (None, "1/2", 1.5, 64)
