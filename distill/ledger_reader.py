@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from distill.errors import InputError, RunError
+from distill.files import sha256_file, sha256_of
 from distill.ledger_files import segment_path, segment_paths
 from distill.ledger_index import Entry, Index, entries_of, without_collecting
 from distill.ledger_lines import read_line
@@ -77,6 +78,15 @@ class LedgerReader:
                 with source:
                     traces = (read_line(line, Path(source.name).name) for line in source)
                     yield from (trace for trace in traces if trace is not None)
+
+    def digest(self) -> str:
+        """Hex sha256 that stands for all records: of each part its size and the hash it was sealed with, so that not
+        all of it need be read; other files are read."""
+        listed, found = read_parts(self.folder), []
+        for path in (*self.parts(), *self.segments()):
+            known = listed.get(path.name)
+            found.append([path.name, path.stat().st_size, known.sha256 if known is not None else sha256_file(path)])
+        return sha256_of(found)
 
     def fields(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """These fields of every record in the order of writing, all revisions, without reading any other column."""

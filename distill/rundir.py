@@ -149,8 +149,13 @@ class RunDir:
         return state
 
     def hashes(self, *paths: Path) -> dict[str, str]:
-        """Path inside the run → sha256 of its content, for those that exist. A folder counts with all its files."""
-        return {str(path.relative_to(self.path)): sha256_tree(path) for path in paths if path.exists()}
+        """Path inside the run → sha256 of its content, for those that exist. A folder counts with all its files, the ledger
+        by the hashes that it keeps: there may be terabytes of traces."""
+        there = [path for path in paths if path.exists()]
+        return {
+            str(path.relative_to(self.path)): self.ledger().digest() if path == self.traces else sha256_tree(path)
+            for path in there
+        }
 
     def log_metrics(self, stage: str, values: Mapping[str, Any]) -> None:
         """Appends one line to metrics.jsonl; a record for machines, not a durable fact. A number that JSON cannot say

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_material import trace
 
 from distill import __version__
 from distill.errors import FAILED, LockedError, RunError
 from distill.files import sha256_file, sha256_tree
+from distill.ledger import Ledger
 from distill.rundir import FORMAT, RunDir, StageState, versions
 
 
@@ -195,3 +197,23 @@ def test_metrics_are_appended_one_object_per_line(tmp_path: Path) -> None:
         {"stage": "train", "step": 1, "loss": 0.5},
         {"stage": "train", "step": 2, "loss": None, "norm": None},
     ]
+
+
+def test_traces_are_known_by_the_hashes_that_their_ledger_keeps(tmp_path: Path) -> None:
+    """Not by reading terabytes; another size, another part or a record more is another hash all the same."""
+    run = RunDir(tmp_path)
+    with Ledger(run.traces) as ledger:
+        ledger.append(trace("a"))
+        while_open = run.hashes(run.traces)
+    sealed = run.hashes(run.traces)
+    assert list(sealed) == ["traces"]
+    assert sealed != while_open
+    (part,) = run.ledger().parts()
+    assert run.hashes(run.traces) == sealed
+    content = part.read_bytes()
+    part.write_bytes(content + b"x")
+    assert run.hashes(run.traces) != sealed
+    part.write_bytes(content)
+    with Ledger(run.traces) as ledger:
+        ledger.append(trace("b"))
+    assert run.hashes(run.traces) != sealed
