@@ -4,9 +4,9 @@
 
 The real way in: a run's prompts.parquet, the generate stage, its ledger. Only the teacher is another: an engine in this
 process that answers at once, with the words of real outputs (tests/data) and the length that it is to have. The process
-is killed (SIGKILL) once half of the traces are sealed, and started again. Lengths are drawn by domain: the shares and means of
-arXiv 2501.12948v2, appendix B.3.3, table 5 (804,745 samples, 5,355 tokens on the mean), log-normal around each (sigma
-0.6, ours: the paper gives no spread), none beyond 32,768. A token counts as four characters.
+is killed (SIGKILL) once half of the traces are sealed, and started again. Lengths are drawn by domain: the shares and
+means of arXiv 2501.12948v2, appendix B.3.3, table 5 (804,745 samples, 5,355 tokens on the mean), log-normal around each
+(sigma 0.6, ours: the paper gives no spread), none beyond 32,768. A token counts as four characters.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ SEAL_BYTES = 64 * 2**20
 """An open segment is sealed once it has grown past this, and when the writer closes."""
 MOST_UNSEALED = 4
 """So many full segments may wait to be sealed before `append` waits as well: whoever opens the ledger after a kill
-seals them first. Sealing keeps up with hundreds of traces of R1's length a second, more than a fleet of servers writes."""
+seals them first. Sealing keeps up with hundreds of traces of R1's length a second, more than a fleet writes."""
 RESERVE_BYTES = 32 * 2**20
 """Space kept for the replies in flight when the disk fills: 256 of them at 128 KB, the size of 32K tokens."""
 RESERVE_SHARE = 4

@@ -7,6 +7,7 @@ and what opens next finishes it. Knows nothing about which record counts, or abo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import zlib
@@ -31,6 +32,7 @@ from distill.ledger_parts import (
     write_tables,
 )
 
+MANY_FILES = (errno.EMFILE, errno.ENFILE)
 _OPEN = re.compile(r"open-(\d{5})\.log")
 
 
@@ -121,10 +123,13 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, DiskFullError):
             raise
+        mend = (
+            "raise the limit of open files (ulimit -n)" if error.errno in MANY_FILES else "mend the disk or the network"
+        )
         raise RunError(
             f"the ledger cannot be written: {(error.strerror or str(error)).lower()}",
             given=str(path),
-            todo="mend the disk or the network and start the same command again; everything durable is kept",
+            todo=f"{mend} and start the same command again; everything durable is kept",
         ) from error
 
 

@@ -18,13 +18,14 @@ class Bar(Protocol):
 
 
 @contextmanager
-def bar(what: str, total: float | None) -> Iterator[Bar]:
-    """A bar for `total` units of work under the name `what`; None when nobody knows how many will come."""
+def bar(what: str, total: float | None, begun: float = 0.0) -> Iterator[Bar]:
+    """A bar for `total` units of work under the name `what`; None when nobody knows how many will come. `begun` of them
+    were done before."""
     if sys.stderr.isatty():
-        with _live(what, total) as update:
+        with _live(what, total, begun) as update:
             yield update
     else:
-        yield _lines(what, total)
+        yield _lines(what, total, begun)
 
 
 def say(line: str) -> None:
@@ -48,7 +49,7 @@ def quiet_transformers() -> None:
 
 
 @contextmanager
-def _live(what: str, total: float | None) -> Iterator[Bar]:
+def _live(what: str, total: float | None, begun: float) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -61,11 +62,11 @@ def _live(what: str, total: float | None) -> Iterator[Bar]:
         TextColumn("{task.fields[remark]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total, remark="")
+        task = progress.add_task(what, total=total, completed=int(begun), remark="")
         yield lambda done, remark="": progress.update(task, completed=done, remark=remark)
 
 
-def _lines(what: str, total: float | None) -> Bar:
+def _lines(what: str, total: float | None, begun: float) -> Bar:
     started = last = time.monotonic()
 
     def update(done: float, remark: str = "") -> None:
@@ -77,7 +78,7 @@ def _lines(what: str, total: float | None) -> Bar:
             if total is None:
                 say(f"{what}: {done:.0f}, {now - started:.0f} s{detail}")
                 return
-            left = (total - done) * (now - started) / done if done else 0.0
+            left = (total - done) * (now - started) / (done - begun) if done > begun else 0.0
             say(f"{what}: {done:.0f} of {total:.0f}, {now - started:.0f} s, about {left:.0f} s left{detail}")
 
     return update

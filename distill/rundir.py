@@ -149,8 +149,8 @@ class RunDir:
         return state
 
     def hashes(self, *paths: Path) -> dict[str, str]:
-        """Path inside the run → sha256 of its content, for those that exist. A folder counts with all its files, the ledger
-        by the hashes that it keeps: there may be terabytes of traces."""
+        """Path inside the run → sha256 of its content, for those that exist. A folder counts with all its files,
+        the ledger by the hashes that it keeps: there may be terabytes of traces."""
         there = [path for path in paths if path.exists()]
         return {
             str(path.relative_to(self.path)): self.ledger().digest() if path == self.traces else sha256_tree(path)

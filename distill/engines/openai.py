@@ -47,6 +47,9 @@ stopped takes connections in and never answers."""
 SHOWN_MODELS = 10
 NO_LIST_STATUS = (404, 405, 429, 501)
 """Answers to GET /models that say nothing about whether the server can chat."""
+UNKNOWN_FIELD = (400, 422)
+OWN_FIELDS = ("return_token_ids", "skip_special_tokens")
+"""What a server that goes on with replies is sent beyond OpenAI's own fields; a strict gateway refuses them."""
 Read = Callable[[Any, str, Sampling | None], Reply]
 
 
@@ -135,11 +138,14 @@ class OpenAIEngine:
         if not self._stream:
             answer = await self._server.ask("POST", place, self._patience, body)
             return read(self._completed(place, answer), self.name, honoured)
+        import aiohttp
+
         async with self._server.response("POST", place, self._patience, body) as response:
             if response.status != 200 or response.content_type != EVENTS:
                 return read(self._completed(place, await whole(response)), self.name, honoured)
             found = await gathered(events(response.content.iter_any()))
-            with contextlib.suppress(TimeoutError):  # its end is due at once, and then the connection serves again
+            # its end is due at once, and then the connection serves again; some gateways just close it
+            with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
                 await asyncio.wait_for(response.content.read(), 1)
         return read(found, self.name, honoured)
 
@@ -158,6 +164,10 @@ class OpenAIEngine:
             return cannot_continue(
                 self._server.shown, f"POST /completions gives {status}: {self._server.words(answer)}"
             )
+        if status in UNKNOWN_FIELD and self._continues:
+            words = self._server.words(answer)
+            if any(name in words for name in OWN_FIELDS):
+                return cannot_continue(self._server.shown, f"it refuses what that needs ({status}): {words}")
         return self._server.failure(status, answer)
 
     def _honoured(self, sampling: Sampling) -> Sampling | None:

@@ -132,8 +132,8 @@ def _batches(path: Path) -> list[set[str]]:
                 event = decode_line(line)
                 if event["event"] == "planned":
                     found[event["batch"]] = set(event["asked"])
-                elif event["event"] == "finished":
-                    found.get(event["batch"], set()).difference_update(event["failed"])
+                elif event["event"] == "failed":
+                    found.get(event["batch"], set()).difference_update(event["ids"])
                 elif event["event"] in ("dropped", "done"):
                     found.pop(event["batch"], None)
     return list(found.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from distill.generate.budget import Budget
-from distill.progress import LINE_SECONDS, Bar
+from distill.generate.sources import Source
+from distill.progress import LINE_SECONDS, Bar, say
 from distill.rundir import RunDir
 from distill.sampling.fleet import Fleet
 from distill.sampling.scheduler import Progress
@@ -16,32 +16,37 @@ DRAW_SECONDS = 0.2
 """The bar is drawn this often at most: replies come by the thousand a second."""
 SHOWN = 4
 """Servers whose state stands in the line; of more only how many are well."""
-Right = Callable[[], tuple[int, int] | None]
-"""(right, judged) of the replies so far, None where nobody looked."""
 
 
 class Sight:
     """Watches a sampling job: draws the bar, and appends to metrics.jsonl every LINE_SECONDS and at the end."""
 
-    def __init__(self, run: RunDir, update: Bar, fleet: Fleet, budget: Budget, right: Right) -> None:
-        self.run, self.update, self.fleet, self.budget, self.right = run, update, fleet, budget, right
+    def __init__(self, run: RunDir, update: Bar, fleet: Fleet, budget: Budget, source: Source) -> None:
+        self.run, self.update, self.fleet, self.budget, self.source = run, update, fleet, budget, source
+        self._writes = True
         self._drawn = self._logged = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if now - self._drawn >= DRAW_SECONDS:
             self._drawn = now
-            self.update(progress.done, self.remark(progress))
+            self.update(progress.done + self.source.spared, self.remark(progress))
         if now - self._logged >= LINE_SECONDS:
             self._logged = now
             self.log(progress)
 
     def log(self, progress: Progress) -> None:
-        self.run.log_metrics("generate", self.figures(progress))
+        """A line for machines; where it cannot be written that is said once, and sampling goes on."""
+        if self._writes:
+            try:
+                self.run.log_metrics("generate", self.figures(progress))
+            except OSError as error:
+                self._writes = False
+                say(f"generate: {self.run.metrics} cannot be written ({error.strerror}); sampling goes on without")
 
     def figures(self, progress: Progress) -> dict[str, Any]:
         """Totals of this start and the state of every server, as plain JSON."""
-        right = self.right()
+        right = self.source.right()
         return {
             "samples": progress.total,
             "done": progress.done,
@@ -73,7 +78,7 @@ class Sight:
     def remark(self, progress: Progress) -> str:
         """What stands beside the bar, which tells itself how many samples there are and how long the rest will take."""
         parts = [f"{progress.tokens_per_second:.0f} tokens/s"]
-        right = self.right()
+        right = self.source.right()
         if right is not None and right[1]:
             parts.append(f"{right[0] / right[1]:.0%} right of {right[1]}")
         if progress.cut:

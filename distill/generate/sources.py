@@ -6,7 +6,7 @@ Knows nothing about servers.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -86,10 +86,13 @@ def require_continuation(settings: GenerateSettings, teacher: TeacherSpec) -> No
     )
 
 
-def open_ends(wanted: Wanted, index: Mapping[str, Entry], settings: GenerateSettings, teacher: TeacherSpec) -> set[str]:
-    """Keys of cut traces that more is wanted of: those between two slices, and with --continue-truncated all others."""
+def open_ends(
+    wanted: Wanted, index: Mapping[str, Entry], settings: GenerateSettings, teacher: TeacherSpec
+) -> dict[str, int]:
+    """Cut traces that more is wanted of, key → place of the prompt: those between two slices, and with
+    --continue-truncated all others."""
     if teacher.continuation != "token_ids" or settings.retry_failed:
-        return set()
+        return {}
 
     def goes_on(entry: Entry) -> bool:
         longer = settings.continue_truncated and entry.can_go_on and entry.tokens < wanted.subject.max_tokens
@@ -98,13 +101,15 @@ def open_ends(wanted: Wanted, index: Mapping[str, Entry], settings: GenerateSett
     return wanted.cut(index, goes_on)
 
 
-def continuations(ledger: Ledger, keys: Collection[str], max_tokens: int) -> Iterator[Task]:
+def continuations(ledger: Ledger, wanted: Wanted, keys: Mapping[str, int]) -> Iterator[Task]:
     """The tasks of going on with these traces; those whose token ids are not known, or whose context is full, stay."""
     if not keys:
         return
+    most = wanted.subject.max_tokens
     for trace in ledger.traces():
-        if trace.key in keys and trace.can_go_on and len(trace.output_ids or ()) < max_tokens:
-            yield continuation(trace, max_tokens)
+        place = keys.get(trace.key)
+        if place is not None and trace.can_go_on and len(trace.output_ids or ()) < most:
+            yield continuation(trace, most, wanted.prompt(place), place)
 
 
 @contextmanager
@@ -112,14 +117,12 @@ def missing_ones(
     wanted: Wanted,
     ledger: Ledger,
     index: Mapping[str, Entry],
-    going_on: Collection[str],
+    going_on: Mapping[str, int],
     *,
     only_failed: bool,
 ) -> Iterator[Source]:
     """Replies to go on with, then samples that are missing or failed; with `only_failed` the latter alone."""
-    tasks = chain(
-        continuations(ledger, going_on, wanted.subject.max_tokens), wanted.tasks(index, only_failed=only_failed)
-    )
+    tasks = chain(continuations(ledger, wanted, going_on), wanted.tasks(index, only_failed=only_failed))
     with Glance(Listed(tasks, len(wanted)), wanted.prompt) as glance:
         yield Source(glance, glance.right)
 

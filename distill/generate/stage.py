@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
-from distill.generate.budget import Budget, Spent
+from distill.generate.budget import Budget, Spent, spent_before
 from distill.generate.sight import Sight
 from distill.generate.sources import (
     Source,
@@ -79,6 +79,7 @@ class _Job:
     run: RunDir
     ledger: Ledger
     wanted: Wanted
+    budget: Budget = field(init=False)
 
     def done(self) -> StageReport:
         """Asks for everything that is missing, and reports on all that is there then."""
@@ -87,9 +88,12 @@ class _Job:
         _refuse_foreign(self.ledger, index, there, self.wanted.subject)
         going_on = open_ends(self.wanted, index, settings, self.teacher)
         left = left_to_ask(there, len(going_on), only_failed=settings.retry_failed)
-        progress = Progress(len(self.wanted), already=len(self.wanted) - left)
-        if progress.already:
-            say(f"generate: {progress.already} of {len(self.wanted)} samples are there already, {left} to go")
+        already = there.total() - there[ABSENT] - there["error"] - len(going_on)
+        progress = Progress(len(self.wanted), already=already)
+        if already or settings.retry_failed:
+            failed = ", those that failed" if settings.retry_failed else ""
+            say(f"generate: {already} of {len(self.wanted)} samples are there already, {left} to go{failed}")
+        self.budget = Budget(settings, self.teacher, self._spent(), self.wanted.subject.max_tokens)
         told: dict[str, Any] = {}
         lines: list[str] = []
         broken = spared = 0
@@ -100,10 +104,12 @@ class _Job:
                 broken, spared = source.broken, source.spared
             if progress.stopped_by is not None:
                 break
-        found = self.wanted.tally(self.ledger.index())
-        return _report(self.run, found, progress, told, lines, spared=spared, broken=broken)
+        index = self.ledger.index()
+        unfinished = len(self.wanted.cut(index, lambda entry: entry.unfinished))
+        found = self.wanted.tally(index)
+        return _report(self.run, found, progress, told, lines, spared=spared, broken=broken, unfinished=unfinished)
 
-    def _rounds(self, index: Mapping[str, Entry], going_on: Collection[str]) -> Iterator[Round]:
+    def _rounds(self, index: Mapping[str, Entry], going_on: Mapping[str, int]) -> Iterator[Round]:
         """What is sampled one after the other: verdicts on a reply that goes on would be of no use before it ended."""
         settings = self.recipe.generate
         if settings.until_correct is None or settings.retry_failed:
@@ -119,21 +125,19 @@ class _Job:
         fleet = fleet_for(teacher, settings, self.run, self.ledger)
         by_ids = teacher.continuation == "token_ids"
         limits = Limits(settings.concurrency, settings.max_attempts, settings.slice_tokens, by_ids)
-        budget = Budget(settings, teacher, _spent(self.ledger, progress))
-        with bar("generate", progress.total) as update:
-            sight = Sight(self.run, update, fleet, budget, source.right)
+        with bar("generate", progress.total, progress.already) as update:
+            sight = Sight(self.run, update, fleet, self.budget, source)
             try:
-                sample(source.tasks, self.wanted.subject, fleet, self.ledger, limits, progress, sight, budget)
+                sample(source.tasks, self.wanted.subject, fleet, self.ledger, limits, progress, sight, self.budget)
             finally:
                 sight.log(progress)
 
-
-def _spent(ledger: Ledger, progress: Progress) -> Spent:
-    """What the records of earlier starts were paid for; what this one has paid so far is in `progress`."""
-    prompt_tokens = sum(tokens or 0 for (tokens,) in ledger.fields("prompt_tokens"))
-    replies = sum(1 for entry in ledger.index().values() if entry.tokens)
-    now = progress.answered
-    return Spent(prompt_tokens - progress.prompt_tokens, ledger.tokens - progress.completion_tokens, replies - now)
+    def _spent(self) -> Spent:
+        """What earlier starts paid: exactly where it matters, which takes a look at every record."""
+        settings = self.recipe.generate
+        if settings.max_tokens_total is None and settings.max_cost is None and self.teacher.price is None:
+            return Spent(completion_tokens=self.ledger.tokens)
+        return spent_before(self.ledger)
 
 
 def _refuse_foreign(ledger: Ledger, index: Mapping[str, Entry], there: Counter[str], subject: Subject) -> None:
@@ -156,6 +160,7 @@ def _report(
     *,
     spared: int,
     broken: int,
+    unfinished: int,
 ) -> StageReport:
     """Counts over all that the ledger holds for this recipe, and apart from them what this start added."""
     absent, failed = max(0, found[ABSENT] - spared), found["error"]
@@ -177,12 +182,14 @@ def _report(
     }
     line = f"{answered} of {found.total()} samples, {found['length']} cut at the token limit"
     said = [line + (f", {found['loop']} stopped as loops" if found["loop"] else ""), *lines]
-    if progress.stopped_by is not None:
+    if unfinished:
+        said.append(f"{unfinished} replies stopped between two slices; the same command goes on with them")
+    if progress.stopped_by is not None and (absent or unfinished):
         said.append(f"stopped: {progress.stopped_by}; {absent} samples to go: the same command with a larger limit")
     if failed:
         said.append(f"{failed} samples failed; the same command tries them again, --retry-failed them alone")
     said += [f"  {count} × {what}" for what, count in progress.errors.most_common(3)]
-    complete = not failed and not absent and not broken and progress.stopped_by is None
+    complete = not (failed or absent or broken or unfinished)
     return StageReport(counts, (run.traces,), tuple(said), complete=complete)
 
 

@@ -60,7 +60,7 @@ class Concurrency:
         if self._best is None or self.holds:
             return
         share = TOLERANCE * self._best / statistics.median(self._recent)
-        self._limit = max(float(self.start), self._limit * max(BACK_OFF, share))
+        self._limit = max(min(float(self.start), self._limit), self._limit * max(BACK_OFF, share))
         self._met_a_bound = True
 
     @property

@@ -174,10 +174,10 @@ class Fleet:
         """
         call = asyncio.current_task()
         assert call is not None
-        endpoint.calls.add(call)
         asked, used = time.monotonic(), endpoint.concurrency.is_used(endpoint.in_flight)
-        if endpoint.in_flight == 1:
+        if not endpoint.calls:
             endpoint.last_sign = asked  # before it had nothing to do
+        endpoint.calls.add(call)
         try:
             reply = await endpoint.engine.complete(request)
         except asyncio.CancelledError:

@@ -124,7 +124,7 @@ def task_for(
     return Task(key, asked, prompt.id, sample, request, prompt.reasoning != "none", place)
 
 
-def continuation(trace: Trace, max_tokens: int) -> Task:
+def continuation(trace: Trace, max_tokens: int, prompt: Prompt, place: int | None = None) -> Task:
     """The task of going on with a cut trace whose token ids are known, up to `max_tokens` in all."""
     assert trace.prompt_ids is not None
     assert trace.output_ids is not None
@@ -132,7 +132,8 @@ def continuation(trace: Trace, max_tokens: int) -> Task:
     sampling, left = trace.sampling.requested, max_tokens - len(before.output)
     seed = request_seed(sampling, trace.key, after=len(before.output)) if trace.seed is not None else None
     request = Request(trace.key, [], sampling, left, seed, token_ids=True, goes_on_from=before)
-    return Task(trace.key, trace.asked, trace.prompt_id, trace.sample, request, cut=trace)
+    wants = prompt.reasoning != "none"
+    return Task(trace.key, trace.asked, trace.prompt_id, trace.sample, request, wants, place, cut=trace)
 
 
 NO_REASONING = "the reply holds no reasoning, which this teacher always gives"

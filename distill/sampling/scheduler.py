@@ -13,12 +13,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from distill.engines import AttemptError, Engine, RefusedError, Reply, Request, TokenIds
-from distill.errors import DistillError, EndpointError, Interrupted
+from distill.errors import DiskFullError, DistillError, EndpointError, Interrupted
 from distill.files import now
 from distill.ledger import Ledger
 from distill.progress import say
@@ -55,6 +55,8 @@ class Progress:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     """New ones of this start, those of failed replies included."""
+    finished_tokens: int = 0
+    """Those of whole replies, what they had before included."""
     errors: Counter[str] = field(default_factory=Counter)
     """What was said of the samples that failed, and how often."""
     stopped_by: str | None = None
@@ -87,8 +89,24 @@ class Limits:
     """Ask for the token ids of replies, so that cut ones can go on later."""
 
 
-EndOfBudget = Callable[[Progress, int], str | None]
-"""Told the totals and the requests in flight; says why nothing new may be asked for, None while it may."""
+class Budget(Protocol):
+    """What may be spent."""
+
+    def used_up(self, progress: Progress) -> str | None:
+        """Why nothing new may be asked for any more, None while something may."""
+
+    def holds_back(self, progress: Progress, in_flight: int) -> bool:
+        """Whether what is in flight is expected to use up the rest: nothing new before more is known."""
+
+
+class NoLimit:
+    """A Budget without an end."""
+
+    def used_up(self, progress: Progress) -> str | None:
+        return None
+
+    def holds_back(self, progress: Progress, in_flight: int) -> bool:
+        return False
 
 
 def sample(
@@ -99,7 +117,7 @@ def sample(
     limits: Limits,
     progress: Progress,
     watch: Watcher = lambda progress: None,
-    budget: EndOfBudget = lambda progress, in_flight: None,
+    budget: Budget | None = None,
 ) -> Progress:
     """Draws every task's sample and appends it, or the failure after the last attempt, to the ledger.
 
@@ -109,7 +127,7 @@ def sample(
     """
     fleet = engine if isinstance(engine, Fleet) else Fleet([engine], FleetLimits(limits.in_flight, limits.in_flight))
     source = Listed(tasks) if isinstance(tasks, Iterator) else tasks
-    sampler = _Sampler(source, subject, fleet, ledger, limits, progress, watch, budget)
+    sampler = _Sampler(source, subject, fleet, ledger, limits, progress, watch, budget or NoLimit())
     import uvloop  # libuv's event loop: a sixth less time per request than asyncio's own
 
     with _little_garbage_collection(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -144,7 +162,7 @@ class _Sampler:
         limits: Limits,
         progress: Progress,
         watch: Watcher,
-        budget: EndOfBudget,
+        budget: Budget,
     ) -> None:
         self.source, self.subject, self.fleet, self.ledger = source, subject, fleet, ledger
         self.limits, self.progress, self.watch, self.budget = limits, progress, watch, budget
@@ -156,6 +174,8 @@ class _Sampler:
         self.pausing = 0
         self.failures_in_a_row = 0
         self.failure: BaseException | None = None
+        self.cannot_save = False
+        """The ledger takes nothing more: to wait for what is in flight would be in vain."""
         self.out_of_budget: str | None = None
         self._changed = asyncio.Event()
 
@@ -163,10 +183,14 @@ class _Sampler:
         self.fleet.notify = self._changed.set
         self.source.wake = self._changed.set
         await self.fleet.start()
-        self.progress.started = time.monotonic()
+        if not self.progress.completion_tokens:
+            self.progress.started = time.monotonic()
         try:
             with self._signals():
-                await self._dispatch()
+                try:
+                    await self._dispatch()
+                except Exception as error:  # noqa: BLE001  # what is in flight may finish all the same; raised below
+                    self._fail(error)
                 await self._finish()
         finally:
             await self.fleet.close()
@@ -204,9 +228,10 @@ class _Sampler:
         Samples that pause between two attempts hold no place at a server, and still must not grow without end.
         """
         if self.out_of_budget is None:
-            self.out_of_budget = self.budget(self.progress, live)
-        held_back = self.waiting or self.out_of_budget is not None or self.stop.is_set()
-        if held_back or (self.pausing and live >= self.fleet.capacity):
+            self.out_of_budget = self.budget.used_up(self.progress)
+        if self.waiting or self.out_of_budget is not None or self.stop.is_set():
+            return None
+        if (self.pausing and live >= self.fleet.capacity) or (live and self.budget.holds_back(self.progress, live)):
             return None
         return self.fleet.pick()
 
@@ -226,32 +251,31 @@ class _Sampler:
         self._changed.set()
 
     async def _change(self) -> None:
-        """Waits until something may have made room, or sampling stops."""
+        """Waits until something may have made room, or sampling stops; the fleet's watch sees that it is not long."""
         await self._changed.wait()
         self._changed.clear()
+        self.watch(self.progress)
 
     async def _finish(self) -> None:
         """After a stop what is in flight gets a grace period, after a second Ctrl-C none."""
         deadline = time.monotonic() + GRACE_SECONDS
-        while self.live and time.monotonic() < deadline and self.interrupts < 2 and not self._cannot_save:
+        while self.live and time.monotonic() < deadline and self.interrupts < 2 and not self.cannot_save:
             await asyncio.wait(self.live, timeout=0.1, return_when=asyncio.FIRST_COMPLETED)
         for work in self.live:
             work.cancel()
         await asyncio.gather(*self.live, return_exceptions=True)
-
-    @property
-    def _cannot_save(self) -> bool:
-        """A failure that no DistillError tells of, such as an input/output error: the ledger takes nothing more."""
-        return self.failure is not None and not isinstance(self.failure, DistillError)
 
     # --- one sample --------------------------------------------------------------------------------------------------
 
     async def _work(self, task: Task, endpoint: Endpoint) -> None:
         """One sample after the other, as long as there is a place for the next as soon as one is done."""
         following: tuple[Task, Endpoint] | None = (task, endpoint)
-        while following is not None:
-            await self._work_on(*following)
-            following = self._following()
+        try:
+            while following is not None:
+                await self._work_on(*following)
+                following = self._following()
+        except Exception as error:  # noqa: BLE001  # told at once, so that nothing further is asked; raised by `run`
+            self._fail(error)
 
     async def _work_on(self, task: Task, endpoint: Endpoint) -> None:
         trace: Trace | None = None
@@ -259,8 +283,6 @@ class _Sampler:
             trace = await self._sample(task, endpoint)
         except _Stopped:
             pass
-        except Exception as error:  # noqa: BLE001  # told at once, so that nothing further is asked; raised by `run`
-            self._fail(error)
         finally:
             self.source.settled(task, trace)
 
@@ -359,17 +381,28 @@ class _Sampler:
     def _record(self, task: Task, reply: Reply, attempts: int, *, goes_on: bool, looping: bool) -> Trace:
         revision = self.ledger.next_revision(task.key)
         trace = answered(task, reply, self.subject, revision, attempts, goes_on=goes_on, looping=looping)
-        self.ledger.append(trace)
+        self._save(trace)
         return trace
+
+    def _save(self, trace: Trace) -> None:
+        """A full disk has room for what is in flight; after any other failure nothing can be saved."""
+        try:
+            self.ledger.append(trace)
+        except DiskFullError:
+            raise
+        except Exception:
+            self.cannot_save = True
+            raise
 
     def _leave(self, trace: Trace) -> Trace:
         """A server takes no more of this reply: there is no room for a slice in its context. It stays as it is."""
         revision = self.ledger.next_revision(trace.key)
         last = replace(trace, revision=revision, prompt_ids=None, output_ids=None, created=now())
-        self.ledger.append(last)
+        self._save(last)
         return self._count(last)
 
     def _count(self, trace: Trace) -> Trace:
+        self.progress.finished_tokens += trace.completion_tokens or 0
         if trace.finish_reason == "error":
             self.progress.failed += 1
             self.progress.errors[trace.error or ""] += 1
@@ -384,7 +417,7 @@ class _Sampler:
     def _give_up(self, task: Task, given_up: _GivenUp, attempts: int) -> Trace:
         revision, error = self.ledger.next_revision(task.key), given_up.error
         trace = failed(task, self.subject, given_up.endpoint, error.what, revision, attempts)
-        self.ledger.append(trace)
+        self._save(trace)
         self._count(trace)
         if isinstance(error, RefusedError) and self.progress.done > self.progress.failed:
             return trace  # it answers others: this one is at fault, not the endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Container
@@ -20,6 +21,8 @@ from distill.specs import folder_revision
 from distill.teacher_specs import GenerateSettings, SamplingSpec, TeacherSpec
 
 API_KEY_ENV = "OPENAI_API_KEY"
+FILES_KEPT = 128
+"""Open files that are left for the ledger, verifiers and libraries."""
 
 
 def teacher_identity(spec: TeacherSpec) -> TeacherIdentity:
@@ -82,7 +85,7 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answer
         return _alone(engine_for(spec, settings), settings)
     limits = FleetLimits(
         settings.concurrency,
-        max(settings.concurrency, settings.max_concurrency),
+        most_connections(max(settings.concurrency, settings.max_concurrency)),
         settings.stall_timeout,
         settings.patience,
         continues=settings.slice_tokens is not None or settings.continue_truncated,
@@ -124,6 +127,19 @@ def batch_engine(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, ans
 def key_of(spec: TeacherSpec, settings: GenerateSettings) -> str | None:
     """The API key, from the environment."""
     return os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV)
+
+
+def most_connections(wanted: int) -> int:
+    """As many of `wanted` connections to a server as this process may open; raises its soft limit of open files to the
+    hard one, since the usual 1,024 are soon used up by several servers."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit of its own below the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - FILES_KEPT))
 
 
 def urls_of(spec: TeacherSpec, settings: GenerateSettings) -> tuple[str, ...]:

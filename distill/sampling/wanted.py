@@ -97,16 +97,18 @@ class Wanted:
     @staticmethod
     def replies_lost(entry: Entry | None) -> int:
         """Replies to a sample that came and were failures, as its entry tells: 0 where the request itself was lost."""
-        return entry.revision + 1 if entry is not None and not entry.answered and entry.tokens else 0
+        if entry is None or entry.answered or (entry.revision == 0 and not entry.tokens):
+            return 0
+        return entry.revision + 1  # that an earlier one came is not known any more: better another seed
 
     def task(self, place: int, sample: int, *, again: int = 0) -> Task:
         prompt, asked = self.prompt(place), self.asked(place)
         return task_for(prompt, self.subject, sample, again=again, place=place, asked=asked)
 
-    def cut(self, index: Mapping[str, Entry], goes_on: Callable[[Entry], bool]) -> set[str]:
-        """Keys of samples that are there and of which `goes_on` says that more is wanted."""
-        entries = ((key, index.get(key)) for key, _, _ in self.each())
-        return {key for key, entry in entries if entry is not None and goes_on(entry)}
+    def cut(self, index: Mapping[str, Entry], goes_on: Callable[[Entry], bool]) -> dict[str, int]:
+        """Samples that are there and of which `goes_on` says that more is wanted: key → the place of the prompt."""
+        entries = ((key, place, index.get(key)) for key, place, _ in self.each())
+        return {key: place for key, place, entry in entries if entry is not None and goes_on(entry)}
 
 
 Found = tuple[str, int, int]

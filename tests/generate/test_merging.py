@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from distill import pipeline, specs
 from distill.cli import app
+from distill.engines.batch_state import BatchState
 from distill.errors import LockedError, RunError, UsageError
 from distill.files import sha256_file, write_text
 from distill.generate import taking
@@ -446,8 +447,12 @@ def test_batches_that_are_not_finished_are_refused(folder: Path) -> None:
     for ending in ("done", "dropped"):
         told(planned, {"event": ending, "batch": "b"})
         assert merge(runs, RunDir(folder / ending)).missing == 0
-    told(planned, {"event": "finished", "batch": "b", "failed": ["k"]})
+    written_by_the_engine = {"event": "failed", "batch": "b", "ids": ["k"]}
+    told(planned, {"event": "created", "batch": "b", "provider_id": "p"}, written_by_the_engine)
     assert merge(runs, RunDir(folder / "failed")).missing == 0
+    state = BatchState(runs[0].path / "batches.jsonl")
+    assert state.open(()) == [], "the engine itself takes it for done"
+    state.close()
     told({**planned, "asked": {key: ["d", 1], other: ["d", 1]}})
     assert merge(runs, RunDir(folder / "answered")).missing == 0
 

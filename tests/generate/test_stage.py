@@ -144,8 +144,16 @@ def test_a_reply_without_reasoning_is_a_failure_whose_text_is_kept(tmp_path: Pat
 
 def test_reasoning_is_not_asked_of_a_prompt_that_wants_none(tmp_path: Path) -> None:
     with HttpTeacher(lambda question: Said("\\boxed{4}")) as teacher:
-        counts = generated(tmp_path, teacher, prompts__0__reasoning="optional")
+        counts = generated(tmp_path, teacher, prompts__0__reasoning="none")
     assert counts["failed"] == 0
+
+
+def test_only_failures_where_there_are_none(
+    tmp_path: Path, teacher: HttpTeacher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = generated(tmp_path, teacher, retry_failed=True)
+    assert "0 of 6 samples are there already, 0 to go, those that failed" in capsys.readouterr().err
+    assert (counts["answered"], counts["state"], asked(teacher)) == (0, "incomplete", [])
 
 
 # --- enough is enough ------------------------------------------------------------------------------------------------
@@ -225,6 +233,30 @@ def test_a_server_that_dies_costs_one_slice(tmp_path: Path, teacher: HttpTeacher
     assert whole.finish_reason == "stop"
     assert len(asked(teacher)) == before[0], "nothing begins anew"
     assert len(teacher.completions) - before[1] == 1
+
+
+def test_a_reply_that_fails_between_two_slices_goes_on_with_the_same_command(
+    tmp_path: Path, teacher: HttpTeacher
+) -> None:
+    """What it has was paid for, and the failure of the rest does not make it a finished one."""
+    failing_rest = {"What is 3 + 3?"}
+
+    def script(number: int, seen: Seen) -> Fault | None:
+        continues = seen.path == "/v1/completions" and "step3of3" not in json.dumps(seen.body) and failing_rest
+        return Fault("status", 500) if continues and number % 7 == 6 else None
+
+    teacher.faults = script
+    first = generated(tmp_path, teacher, 6, slice_tokens=16, max_attempts=1)
+    left = [trace for trace in traces(tmp_path) if trace.unfinished]
+    assert left, "at least one of their requests met the fault"
+    assert first["state"] == "incomplete"
+    assert f"{len(left)} replies stopped between two slices; the same command goes on with them" in first["_lines"]
+    teacher.faults = lambda number, seen: None
+    before = len(asked(teacher))
+    last = generated(tmp_path, teacher, 6, slice_tokens=16, max_attempts=1)
+    assert (last["answered"], last["state"]) == (6, "done")
+    assert len(asked(teacher)) == before
+    assert not any(trace.unfinished for trace in traces(tmp_path))
 
 
 def test_a_truncated_reply_goes_on_when_asked_and_not_before(tmp_path: Path, teacher: HttpTeacher) -> None:
@@ -310,7 +342,14 @@ def test_hours_end_it_too(tmp_path: Path, teacher: HttpTeacher) -> None:
     teacher.latency = 0.1
     counts = generated(tmp_path, teacher, 40, concurrency=1, max_concurrency=1, max_hours=0.5 / 3_600)
     assert 0 < counts["answered"] < 40
-    assert "hours" not in counts["this_start"]["stopped_by"] or counts["state"] == "incomplete"
+    assert counts["this_start"]["stopped_by"].startswith("--max-hours")
+    assert counts["state"] == "incomplete"
+
+
+def test_a_limit_that_is_met_by_the_last_reply_leaves_nothing_to_go(tmp_path: Path, teacher: HttpTeacher) -> None:
+    counts = generated(tmp_path, teacher, 4, concurrency=1, max_concurrency=1, max_tokens_total=4 * WORDS)
+    assert (counts["answered"], counts["state"]) == (4, "done")
+    assert not any(line.startswith("stopped") for line in counts["_lines"])
 
 
 # --- sight -----------------------------------------------------------------------------------------------------------

@@ -91,6 +91,18 @@ class Talking(Scripted):
         return await super().complete(request)
 
 
+class Told:
+    """Says how many samples are done, each number once."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.done > self.last:
+            self.last = progress.done
+            say(progress.done)
+
+
 def say(line: object) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -104,7 +116,7 @@ def main(folder: str, count: str, samples: str, seconds: str) -> int:
         tasks = wanted(asked, subject(), int(samples), ledger)
         engine = Talking(seconds=float(seconds))
         try:
-            sample(tasks, subject(), engine, ledger, Limits(4, 3), progress, lambda progress: say(progress.done))
+            sample(tasks, subject(), engine, ledger, Limits(4, 3), progress, Told())
         except Interrupted as error:
             say(error)
             return error.exit_code

@@ -69,6 +69,16 @@ def test_after_a_bound_was_met_it_grows_by_one_a_round() -> None:
     assert before + 3 <= limit.limit <= before + 4
 
 
+def test_slow_replies_after_a_wish_for_less_do_not_raise_it() -> None:
+    limit = Concurrency(64, 64)
+    rounds(limit, 2, 1.0)
+    for second in range(20):
+        limit.back_off(20.0 + second, 20.5 + second)
+    assert limit.limit == 1
+    rounds(limit, 40, 50.0)
+    assert limit.limit < 8, "the first few were not known to be slow"
+
+
 def test_after_an_absence_it_begins_again() -> None:
     limit = Concurrency(16, 256)
     rounds(limit, 6, 1.0)

@@ -214,6 +214,14 @@ def test_requests_at_a_stuck_server_are_asked_elsewhere(tmp_path: Path, capsys: 
     assert "stuck is put aside: no progress for" in capsys.readouterr().err
 
 
+def test_a_burst_after_a_pause_is_no_stall(tmp_path: Path) -> None:
+    """Nothing was sent for longer than the stall limit, because the server wished so."""
+    server = Server("busy", seconds=0.15)
+    server.busy, server.wish, server.tells_progress = 1, 0.8, True
+    progress = draw(tmp_path, [server], 8, start=4, most=4, stall=0.4)
+    assert (progress.answered, progress.retries) == (8, 1)
+
+
 def test_one_that_is_slow_and_tells_of_progress_is_left_alone(tmp_path: Path) -> None:
     """A reply takes ten times the stall limit, tokens come all the while."""
     server = Server("slow", seconds=1.0)

@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from distill.engines import AttemptError, EndpointError, RefusedError, Reply, Request
-from distill.errors import INTERRUPTED, DiskFullError, DistillError
+from distill.errors import INTERRUPTED, DiskFullError, DistillError, RunError
 from distill.ledger import Ledger, LedgerReader
 from distill.records import Trace
 from distill.sampling import scheduler
 from distill.sampling.requests import Task, task_for, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
+from distill.sampling.tasks import Outlook
 from sampling.scripted import Scripted, prompts, subject
 
 TESTS = Path(__file__).parents[1]
@@ -220,6 +221,38 @@ def test_a_ledger_that_cannot_save_stops_it(
     assert len(engine.asked) < 12
     assert engine.closed
     assert not caplog.records, "nothing but the error itself is told"
+
+
+class Breaking:
+    """A TaskSource that breaks down when it is asked for, or told of, the sixth sample."""
+
+    def __init__(self, tasks: Iterator[Task], where: str) -> None:
+        self.tasks, self.where, self.count = tasks, where, 0
+        self.wake: Callable[[], None] = lambda: None
+
+    def _count(self, where: str) -> None:
+        self.count += where == self.where
+        if self.count > 5 and where == self.where:
+            raise RunError("answers can no longer be verified")
+
+    def take(self) -> Task | None:
+        self._count("take")
+        return next(self.tasks, None)
+
+    def settled(self, task: Task, trace: Trace | None) -> None:
+        self._count("settled")
+
+    def outlook(self) -> Outlook:
+        return Outlook(0, 0)
+
+
+@pytest.mark.parametrize("where", ["take", "settled"])
+def test_a_source_that_breaks_down_stops_it_and_what_is_in_flight_is_saved(tmp_path: Path, where: str) -> None:
+    engine = Scripted(seconds=0.05)
+    source = Breaking(wanted(prompts(40), subject(), 1, ()), where)
+    with Ledger(tmp_path) as ledger, pytest.raises(RunError, match="can no longer be verified"):
+        sample(source, subject(), engine, ledger, Limits(3, 3), Progress(40))
+    assert len(by_prompt(tmp_path)) == len(engine.asked) < 12
 
 
 def test_a_stop_while_waiting_to_try_again_leaves_the_sample_wanted(

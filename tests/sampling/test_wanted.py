@@ -76,7 +76,7 @@ def test_those_that_go_on_are_found_by_their_entry() -> None:
     found = Wanted(Listed(prompts(3)), subject(), 1)
     keys = [key for key, _, _ in found.each()]
     index = {keys[0]: entry("length"), keys[2]: entry("stop"), "foreign": entry("length")}
-    assert found.cut(index, lambda e: e.finish_reason == "length") == {keys[0]}
+    assert found.cut(index, lambda e: e.finish_reason == "length") == {keys[0]: 0}
 
 
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 6))
