@@ -169,6 +169,7 @@ def test_a_segment_is_sealed_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
 def test_sealing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are taken and made durable while a segment is being sealed, however long that takes."""
     monkeypatch.setattr(ledger_module, "SEAL_BYTES", 1_000)
+    monkeypatch.setattr(ledger_module, "MOST_UNSEALED", 1_000)
     go, begun = threading.Event(), threading.Event()
 
     def slowly(*given: Any) -> None:
