@@ -18,7 +18,7 @@ from distill.sampling.subjects import teacher_subject
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedSample:
     """One sample that is wanted: its trace's key as 32 bytes, the hash of what is asked, the prompt's id."""
 
     key: bytes
@@ -32,7 +32,7 @@ def subject_of(recipe: specs.Recipe) -> Subject:
     return teacher_subject(teacher, recipe.generate.sampling, recipe.generate.max_tokens, recipe.seed)
 
 
-def wanted_keys(recipe: specs.Recipe, prompts: Path) -> Iterator[Wanted]:
+def wanted_keys(recipe: specs.Recipe, prompts: Path) -> Iterator[WantedSample]:
     """Every sample that `recipe` wants of the prompts in that file, those of its shard alone, each once.
 
     Prompts are streamed; 16 bytes of each are kept, to know what is asked twice.
@@ -45,4 +45,4 @@ def wanted_keys(recipe: specs.Recipe, prompts: Path) -> Iterator[Wanted]:
             seen.add(start)
             for sample in range(samples_of(prompt, recipe.generate.samples)):
                 key = trace_key(asked, sample, subject.identity, subject.sampling)
-                yield Wanted(bytes.fromhex(key), asked, prompt.id)
+                yield WantedSample(bytes.fromhex(key), asked, prompt.id)

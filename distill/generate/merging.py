@@ -25,9 +25,6 @@ from distill.rundir import RunDir
 from distill.sampling.shards import numbers, shard_of
 from distill.sampling.subjects import foreign
 
-VERDICTS = "early-verdicts.log"
-"""Verdicts reached while sampling, one checksummed line each; a cache."""
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -155,11 +152,11 @@ def _copy(path: Path, here: Path) -> None:
 
 def _join_verdicts(runs: Sequence[RunDir], out: RunDir) -> None:
     """Every whole line of the runs' verdicts once; a torn one is only a verdict to be reached again."""
-    files = [file for run in (out, *runs) if (file := run.path / VERDICTS).is_file()]
+    files = [file for run in (out, *runs) if (file := run.early_verdicts).is_file()]
     if not files:
         return
     seen: set[bytes] = set()
-    with replacing(out.path / VERDICTS) as temporary, temporary.open("wb") as joined:
+    with replacing(out.early_verdicts) as temporary, temporary.open("wb") as joined:
         for file in files:
             with file.open("rb") as lines:
                 for line in lines:

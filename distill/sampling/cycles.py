@@ -7,7 +7,6 @@ phrases, tables and digits, but not for that long. Knows nothing about tokenizer
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -125,12 +124,3 @@ def _new_share(hashes: NDArray[np.uint64]) -> float:
 
     ordered = np.sort(hashes)
     return (1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))) / len(ordered)
-
-
-_PIECE = re.compile(r" ?[^\W\d_]{1,8}| ?\d{1,3}| ?[^\w\s]|\s+|.", re.DOTALL)
-
-
-def pieces(text: str) -> list[int]:
-    """Numbers for the pieces of a text, about as many as it has tokens, where an endpoint tells no token ids."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(piece, len(numbers)) for piece in _PIECE.findall(text)]

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distill.filter.checks import Duplicates
-from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
-from distill.specs import CHECKS
+from checked_trace import PROMPT, TRACE
 
-PROMPT = Prompt("2 + 2?", kind="math", answer="4")
-TRACE = Trace(
-    key="k",
-    asked="a",
-    prompt_id=PROMPT.id,
-    sample=0,
-    raw="<think>\nadd\n</think>\n\n4",
-    reasoning="add",
-    answer="4",
-    finish_reason="stop",
-    teacher=TeacherIdentity("t", "1"),
-    sampling=SamplingRecord(Sampling()),
-)
+from distill.filter.checks import Duplicates
+from distill.records import Prompt
+from distill.specs import CHECKS
 
 
 def test_the_first_of_equal_texts_of_one_prompt_passes() -> None:

@@ -20,6 +20,9 @@ from distill.rundir import RunDir
 SMOLLM2 = CHECKOUT / ".cache" / "smollm2"
 GSM8K = Path(__file__).resolve().parent.parent / "data" / "gsm8k_200.jsonl"
 
+FLOAT32 = ("--dtype", "float32")
+"""A CPU without bfloat16 products emulates them, and a token then takes seconds."""
+
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.timeout(1_500),
@@ -40,7 +43,7 @@ class Case:
 
 def real_questions(folder: Path) -> tuple[str, ...]:
     """GSM8K's own rows, through its source spec."""
-    rows = GSM8K.read_text(encoding="utf-8").splitlines()[:12]
+    rows = GSM8K.read_text(encoding="utf-8").splitlines()[:6]
     (folder / "gsm8k.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return ("--prompts", "gsm8k", "--set", f"prompts.0.path={folder / 'gsm8k.jsonl'}")
 
@@ -71,22 +74,22 @@ def test_a_server_is_killed_and_another_takes_its_place(tmp_path: Path, name: st
         ),
     }[name]
     traces = tmp_path / "run" / "traces"
-    with vllm_server(case.model, case.teacher, tmp_path / "first.log") as first:
+    with vllm_server(case.model, case.teacher, tmp_path / "first.log", *FLOAT32) as first:
         tell(tmp_path, first)
         process = generate(tmp_path, case)
-        while process.poll() is None and sum(1 for _ in LedgerReader(traces).records()) < 12:
+        while process.poll() is None and sum(1 for _ in LedgerReader(traces).records()) < 8:
             time.sleep(0.2)
         assert process.poll() is None, process.communicate()[0]
         os.killpg(first.process.pid, signal.SIGKILL)
     at_the_kill = {trace.key: trace for trace in LedgerReader(traces).traces()}
-    with vllm_server(case.model, case.teacher, tmp_path / "second.log") as second:
+    with vllm_server(case.model, case.teacher, tmp_path / "second.log", *FLOAT32) as second:
         assert process.poll() is None, "it waits for a server"
         tell(tmp_path, second)
         output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-3_000:]
     run = RunDir(tmp_path / "run")
     counts = run.stages()["generate"].counts
-    assert counts["answered"] == counts["samples"] == (24 if name == "smollm2" else 60)
+    assert counts["answered"] == counts["samples"] == (12 if name == "smollm2" else 60)
     assert counts["failed"] == 0
     found = list(run.ledger().traces())
     assert len({trace.key for trace in found}) == len(found) == counts["samples"]

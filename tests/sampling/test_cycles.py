@@ -27,10 +27,17 @@ from distill.sampling.cycles import (
     Cycle,
     cycle,
     new_share,
-    pieces,
 )
 
 DATA = Path(__file__).parents[1] / "data"
+
+_PIECE = re.compile(r" ?[^\W\d_]{1,8}| ?\d{1,3}| ?[^\w\s]|\s+|.", re.DOTALL)
+
+
+def pieces(text: str) -> list[int]:
+    """Numbers for the pieces of a text, about as many as it has tokens."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(piece, len(numbers)) for piece in _PIECE.findall(text)]
 
 
 def ids(rng: random.Random, count: int, vocabulary: int = 50_000) -> list[int]:

@@ -6,23 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from checked_trace import PROMPT, TRACE
 
-from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.verify.form import finished, has_gold_to_check, think_format
-
-PROMPT = Prompt("2 + 2?", kind="math", answer="4")
-TRACE = Trace(
-    key="k",
-    asked="a",
-    prompt_id=PROMPT.id,
-    sample=0,
-    raw="<think>\nadd\n</think>\n\n4",
-    reasoning="add",
-    answer="4",
-    finish_reason="stop",
-    teacher=TeacherIdentity("t", "1"),
-    sampling=SamplingRecord(Sampling()),
-)
 
 
 @pytest.mark.parametrize(
