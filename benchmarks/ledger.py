@@ -27,8 +27,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from distill import ledger as module
-from distill.ledger import Ledger, LedgerReader
+from distill.ledger import Ledger, LedgerReader, writer
 from distill.records import Sampling, SamplingRecord, TeacherIdentity, Trace
 
 TEXTS = Path(__file__).parents[1] / "tests" / "data" / "teacher_outputs_128.jsonl"
@@ -116,7 +115,7 @@ def opened(folder: Path) -> None:
 
 def killed(folder: Path, count: int, mean: float) -> None:
     """Appends and dies with the segment open."""
-    module.SEAL_BYTES = 2**40
+    writer.SEAL_BYTES = 2**40
     ledger = Ledger(folder)
     size = 0
     for trace in traces(10**9, mean, first=count):
@@ -139,7 +138,7 @@ def main() -> int:
     given = parser.parse_args()
     mean = 20.0 if given.short else given.tokens
     if given.short:
-        module.SEAL_BYTES = int(module.SEAL_BYTES * 1_300 / BYTES_A_TRACE)
+        writer.SEAL_BYTES = int(writer.SEAL_BYTES * 1_300 / BYTES_A_TRACE)
     if given.step:
         steps = {"fill": lambda: fill(given.out, given.traces, mean), "open": lambda: opened(given.out)}
         steps.get(given.step, lambda: killed(given.out, given.traces, mean))()

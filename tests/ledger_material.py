@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.ledger import encode_line
+import pytest
+
+from distill.ledger import Ledger, PutAside, encode_line
 from distill.records import Sampling, SamplingRecord, TeacherIdentity, Trace
 
 
@@ -40,6 +42,42 @@ def open_segment(folder: Path, records: list[Trace], *, number: int = 0) -> Path
     path = folder / f"open-{number:05d}.log"
     path.write_bytes(b"".join(encode_line(record.to_json()) for record in records))
     return path
+
+
+def write_all(folder: Path, traces: Iterable[Trace]) -> None:
+    with Ledger(folder) as ledger:
+        for one in traces:
+            ledger.append(one)
+
+
+def put_aside_by_verify(folder: Path) -> list[PutAside]:
+    """What opening with a full look finds."""
+    told: list[PutAside] = []
+    Ledger(folder, verify=True, on_put_aside=told.append).close()
+    return told
+
+
+class DiedError(Exception):
+    """The process died here."""
+
+
+def dying(patch: pytest.MonkeyPatch, steps: Sequence[tuple[object, str]], last: int) -> Callable[[], int]:
+    """Each of the named functions counts as a step; after `last` of them the process dies. Returns what counts them."""
+    done = 0
+
+    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+        def instead(*given: Any, **named: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done > last:
+                raise DiedError
+            return real(*given, **named)
+
+        return instead
+
+    for place, name in steps:
+        patch.setattr(place, name, counted(getattr(place, name)))
+    return lambda: done
 
 
 def quarantined(folder: Path) -> list[Path]:

@@ -15,8 +15,7 @@ from pathlib import Path
 from distill.errors import RunError
 from distill.files import FileLock, fsync_folder, reading, replacing, sha256_file
 from distill.ledger import Entry, Ledger, LedgerReader, supersedes
-from distill.ledger_files import segment_paths
-from distill.ledger_parts import (
+from distill.ledger.parts import (
     MEND,
     DamagedError,
     check_content,
@@ -27,6 +26,7 @@ from distill.ledger_parts import (
     read_parts,
     write_parts,
 )
+from distill.ledger.segments import segment_paths
 
 READ_ROWS = 16_384
 """Keys of a part that are looked at together."""

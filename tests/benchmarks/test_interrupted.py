@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ledger_material import write_all
 
-from distill.ledger import write_all
 from distill.records import Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import TOKENIZER
+from ledger_material import write_all
 from test_cli import distill
 
 from distill import specs
@@ -24,7 +25,7 @@ from distill.exchange.exporting import export
 from distill.exchange.lengths import Length, Lengths, tokenizer_at_hand
 from distill.exchange.snippets import FILL_IN, LLAMA_FACTORY_TEMPLATES
 from distill.filter.stage import write_kept
-from distill.ledger import Ledger, write_all
+from distill.ledger import Ledger
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace, Verdict
 from distill.rundir import RunDir

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from ledger_material import write_all
 
 from distill import compose, specs
 from distill.contract import STEP_BY_STEP, parse_canonical
@@ -21,7 +22,6 @@ from distill.errors import InputError
 from distill.exchange.exporting import export
 from distill.exchange.importing import Imports, Options, import_places
 from distill.generate.reparse import reparse
-from distill.ledger import write_all
 from distill.pipeline import recipe_of, run_recipe
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Trace, Verdict, trace_key

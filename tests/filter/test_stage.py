@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from ledger_material import write_all
 from verify.in_process import InProcess
 
 from distill import specs
@@ -18,7 +19,6 @@ from distill.errors import RunError
 from distill.files import sha256_file
 from distill.filter import stage
 from distill.filter.stage import Judged, split_by_prompt
-from distill.ledger import write_all
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace
 from distill.rundir import RunDir, StageReport

@@ -24,7 +24,7 @@ from distill.errors import LockedError, RunError, UsageError
 from distill.files import sha256_file, write_text
 from distill.generate import taking
 from distill.ledger import Ledger, encode_line
-from distill.ledger_parts import read_parts
+from distill.ledger.parts import read_parts
 from distill.pipeline import merge
 from distill.rundir import RunDir
 from generate.runs import contents, prepared, questions, recipe, records, sampled, tasks

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ledger_material import write_all
 
 from distill import specs
 from distill.engines import Reply
 from distill.generate.reparse import reparse
-from distill.ledger import LedgerReader, write_all
+from distill.ledger import LedgerReader
 from distill.records import Prompt, Trace
 from distill.rundir import RunDir
 from distill.sampling.requests import answered, failed, task_for

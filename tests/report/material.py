@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ledger_material import write_all
+
 from distill import specs
 from distill.files import write_json, write_text
 from distill.filter.stage import Judged, kept_row, write_kept, write_verdicts
-from distill.ledger import write_all
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir, StageState

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_material import write_all
 
 from distill.errors import RunError
 from distill.filter.stage import rejection
-from distill.ledger import LedgerReader, write_all
+from distill.ledger import LedgerReader
 from distill.records import Trace
 from distill.report import measures
 from distill.report.gather import Report, Step, gather, reads, stage_facts

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ledger_material import write_all
 
 from distill import specs
 from distill.errors import DiskFullError
-from distill.ledger import write_all
 from distill.report import stage
 from distill.rundir import RunDir
 from report import material

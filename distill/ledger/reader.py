@@ -9,10 +9,9 @@ from typing import Any, BinaryIO
 
 from distill.errors import InputError, RunError
 from distill.files import sha256_file, sha256_of
-from distill.ledger_files import segment_path, segment_paths
-from distill.ledger_index import Entry, Index, entries_of, without_collecting
-from distill.ledger_lines import read_line
-from distill.ledger_parts import (
+from distill.ledger.index import Entry, Index, entries_of, without_collecting
+from distill.ledger.lines import read_line
+from distill.ledger.parts import (
     MEND,
     DamagedError,
     batches,
@@ -26,6 +25,7 @@ from distill.ledger_parts import (
     refuse_gone,
     telling_damage,
 )
+from distill.ledger.segments import segment_path, segment_paths
 from distill.records import Trace
 
 READ_BYTES = 8 * 2**20

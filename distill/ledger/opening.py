@@ -11,9 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.ledger_files import Recovery, finish_sealing, mend_and_seal, segment_paths
-from distill.ledger_index import Index, entries_of, without_collecting
-from distill.ledger_parts import (
+from distill.ledger.index import Index, entries_of, without_collecting
+from distill.ledger.parts import (
     PARTS,
     DamagedError,
     Part,
@@ -31,6 +30,7 @@ from distill.ledger_parts import (
     refuse_gone,
     write_parts,
 )
+from distill.ledger.segments import Recovery, finish_sealing, mend_and_seal, segment_paths
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,12 +67,12 @@ def _open_list(folder: Path, on_put_aside: OnPutAside) -> None:
 
 
 @without_collecting()
-def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> tuple[Index, list[PutAside]]:
-    """The index of what is sound, and what was put aside. Parts of older runs get their entry in the list.
+def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> Index:
+    """The index of what is sound. Parts of older runs get their entry in the list.
 
     Sizes, footers and the columns of the index are looked at, with `content` every byte.
     """
-    index, found, parts = Index(), list[PutAside](), read_parts(folder)
+    index, parts = Index(), read_parts(folder)
     for path, reading in _read_ahead(part_paths(folder), parts):
         part = parts.get(path.name)
         try:
@@ -80,16 +80,16 @@ def look_at_parts(folder: Path, on_put_aside: OnPutAside, *, content: bool) -> t
             if content or part is None:
                 check_content(path, part)
         except DamagedError as error:
-            found.append(put_aside(path, parts, str(error)))
-            on_put_aside(found[-1])
-            if not found[-1].kept:
+            aside = put_aside(path, parts, str(error))
+            on_put_aside(aside)
+            if not aside.kept:
                 continue
             table = key_columns(path, parts[path.name])
         if path.name not in parts:
             parts[path.name] = describe(path, traces=len(table))
             write_parts(folder, parts)
         index.note_all(*entries_of(table))
-    return index, found
+    return index
 
 
 def _read_ahead(paths: list[Path], parts: Mapping[str, Part]) -> Iterator[tuple[Path, Future[pa.Table]]]:

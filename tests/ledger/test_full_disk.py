@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from ledger_material import eventually, trace
 
-from distill import ledger as ledger_module
-from distill import ledger_files, ledger_parts
 from distill.errors import FAILED, DiskFullError, RunError
-from distill.ledger import Ledger, LedgerReader
+from distill.ledger import Ledger, LedgerReader, parts, segments, writer
 
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
@@ -163,15 +161,15 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_no_torn_line(
 
 
 def test_a_sealing_that_fails_is_told_and_done_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 1)
+    monkeypatch.setattr(writer, "SEAL_BYTES", 1)
     failing = True
 
     def write_tables(*given: Any) -> int:
         if failing:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return ledger_parts.write_tables(*given)
+        return parts.write_tables(*given)
 
-    monkeypatch.setattr(ledger_files, "write_tables", write_tables)
+    monkeypatch.setattr(segments, "write_tables", write_tables)
     with Ledger(tmp_path) as ledger:
         ledger.append(trace("a"))
         eventually(lambda: ledger._failure is not None, "the sealing")

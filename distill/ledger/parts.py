@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.errors import RunError
 from distill.files import fsync_folder, replacing, sha256_file, write_json
-from distill.ledger_index import KEY_COLUMNS
+from distill.ledger.index import KEY_COLUMNS
 from distill.records import Trace
 
 if TYPE_CHECKING:

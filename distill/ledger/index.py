@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from distill.ledger_lines import rows_table, whole_groups
+from distill.ledger.lines import rows_table, whole_groups
 from distill.records import Trace
 
 if TYPE_CHECKING:

@@ -8,27 +8,17 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from ledger_material import open_segment, quarantined, trace
+from ledger_material import DiedError, dying, open_segment, put_aside_by_verify, quarantined, trace, write_all
 
-from distill import ledger_files
 from distill.errors import RunError
 from distill.files import FileLock
-from distill.ledger import (
-    Ledger,
-    LedgerReader,
-    Recovery,
-    encode_line,
-    mend,
-    seal,
-    write_all,
-)
-from distill.ledger_parts import read_parts
+from distill.ledger import Ledger, LedgerReader, Recovery, encode_line, segments
+from distill.ledger.parts import read_parts
+from distill.ledger.segments import mend, seal
 
 # --- kills -----------------------------------------------------------------------------------------------------------
 
@@ -37,10 +27,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from ledger_material import trace
-from distill import ledger as module
-module.SEAL_BYTES = 6_000
-module.COMMIT_RECORDS = 5
-with module.Ledger(Path(sys.argv[1])) as ledger:
+from distill.ledger import writer
+writer.SEAL_BYTES = 6_000
+writer.COMMIT_RECORDS = 5
+with writer.Ledger(Path(sys.argv[1])) as ledger:
     first = int(sys.argv[2])
     assert "pandas" not in sys.modules, "a second and 50 MB"
     for number in range(first, first + 100_000):
@@ -56,8 +46,8 @@ def test_a_killed_writer_loses_nothing_that_append_returned_for(tmp_path: Path) 
     rng = random.Random(5)
     folder, taken, start = tmp_path / "traces", set[str](), 0
     for _ in range(4):
-        command = [sys.executable, "-c", WRITER, str(folder), str(start), str(Path(__file__).parent)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as writer:
+        command = [sys.executable, "-c", WRITER, str(folder), str(start), str(Path(__file__).parents[1])]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as writer:
             assert writer.stdout is not None
             for _ in range(rng.randint(1, 150)):
                 taken.add(writer.stdout.readline().decode().strip())
@@ -69,7 +59,7 @@ def test_a_killed_writer_loses_nothing_that_append_returned_for(tmp_path: Path) 
         assert taken <= set(recovered)
     with Ledger(folder) as ledger:
         assert all(key in ledger for key in taken)
-        assert ledger.verify() == []
+    assert put_aside_by_verify(folder) == []
     after = list(LedgerReader(folder).records())
     assert taken <= {record.key for record in after}
     assert all(record == trace(record.key) for record in after)
@@ -186,11 +176,7 @@ def test_a_crash_while_sealing_is_finished_later(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "part-00000.parquet", "parts.json"]
 
 
-class DiedError(BaseException):
-    """The process died here."""
-
-
-STEPS = [(Path, "replace"), (ledger_files, "write_parts"), (Path, "unlink"), (ledger_files, "describe")]
+STEPS = [(Path, "replace"), (segments, "write_parts"), (Path, "unlink"), (segments, "describe")]
 
 
 @pytest.mark.parametrize("step", range(12))
@@ -201,24 +187,11 @@ def test_a_crash_at_any_step_of_sealing_loses_and_doubles_nothing(
     records = [trace(i) for i in range(3)]
     write_all(tmp_path, [trace("sealed before")])
     open_segment(tmp_path, records, number=1)
-    done = 0
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def instead(*given: Any, **named: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done > step:
-                raise DiedError
-            return real(*given, **named)
-
-        return instead
-
     with monkeypatch.context() as patch:
-        for place, name in STEPS:
-            patch.setattr(place, name, dying(getattr(place, name)))
+        count = dying(patch, STEPS, step)
         with contextlib.suppress(DiedError):
             seal(tmp_path / "open-00001.log")
-    assert (step >= done) == (step >= STEPS_OF_SEALING), "as many steps as are tested"
+    assert (step >= count()) == (step >= STEPS_OF_SEALING), "as many steps as are tested"
     expected = [trace("sealed before"), *records]
     assert list(LedgerReader(tmp_path).records()) == expected
     with Ledger(tmp_path) as ledger:
@@ -253,7 +226,7 @@ def test_a_part_damaged_before_its_segment_went_is_sealed_again(tmp_path: Path, 
         (tmp_path / "parts.json").unlink()
     with Ledger(tmp_path) as ledger:
         assert sorted(ledger.index()) == ["0", "1", "2"]
-        assert ledger.verify() == []
+    assert put_aside_by_verify(tmp_path) == []
     assert list(LedgerReader(tmp_path).records()) == records
     assert not (tmp_path / "quarantine").exists()
 

@@ -12,15 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_material import trace
 
-from distill import ledger_lines
 from distill.errors import InputError, RunError
-from distill.ledger import (
-    Ledger,
-    LedgerReader,
-    decode_line,
-    encode_line,
-)
-from distill.ledger_lines import encode_trace, read_line, rows_table
+from distill.ledger import Ledger, LedgerReader, decode_line, encode_line, lines
+from distill.ledger.lines import encode_trace, read_line, rows_table
 from distill.records import Sampling, SamplingRecord, TeacherIdentity, Trace
 
 BAD: dict[str, dict[str, Any]] = {
@@ -122,7 +116,7 @@ def test_a_table_of_lines_is_made_without_looking_at_rows_one_by_one(monkeypatch
     whole = replace(trace(1, raw="null \0, newline \n, 思考, 😀, \u2028"), output_ids=(1, 2), prompt_ids=())
     short = {name: value for name, value in trace(2).to_json().items() if value is not None}
     del short["attempts"], short["revision"], short["created"]
-    monkeypatch.setattr(ledger_lines, "read_line", None)
+    monkeypatch.setattr(lines, "read_line", None)
     table = rows_table([encode_trace(whole), encode_line(short)], "a segment")
     assert table.schema.equals(Trace.schema())
     assert [Trace.from_json(row) for row in table.to_pylist()] == [whole, trace(2)]

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from distill.errors import DiskFullError, RunError
 from distill.files import disk_full_is_clear, fsync_folder, replacing
-from distill.ledger_index import Entry
-from distill.ledger_lines import is_whole, rows_table, whole_groups
-from distill.ledger_parts import (
+from distill.ledger.index import Entry
+from distill.ledger.lines import is_whole, rows_table, whole_groups
+from distill.ledger.parts import (
     QUARANTINE,
     DamagedError,
     check_content,

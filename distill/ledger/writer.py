@@ -1,4 +1,4 @@
-"""The durable store of traces: append-only segments sealed into Parquet, one writer, nothing lost, nothing doubled.
+"""The one writer of a ledger: appends lines to a segment, syncs and seals in the background.
 
 A folder holds sealed `part-NNNNN.parquet` files, `parts.json` with the size and hash of each, and open segments
 `open-NNNNN.log`, as a rule one. A line of a segment is a CRC-32 in eight hex digits, a space and the trace as JSON.
@@ -17,43 +17,27 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from distill.errors import DiskFullError, RunError
 from distill.files import FileLock, fsync_folder
-from distill.ledger_files import (
+from distill.ledger.index import Entry, entry_of
+from distill.ledger.lines import encode_trace
+from distill.ledger.opening import look_at_parts, recover
+from distill.ledger.parts import PutAside, number_of, numbers_taken
+from distill.ledger.reader import LedgerReader
+from distill.ledger.segments import (
     Line,
     Recovery,
     Segment,
-    mend,
     mend_and_seal,
-    seal,
     segment_path,
     segment_paths,
     writing,
 )
-from distill.ledger_index import Entry, entry_of, supersedes
-from distill.ledger_lines import decode_line, encode_line, encode_trace
-from distill.ledger_opening import look_at_parts, recover
-from distill.ledger_parts import PutAside, number_of, numbers_taken
-from distill.ledger_reader import LedgerReader
 from distill.progress import say
 from distill.records import Trace
-
-__all__ = [
-    "Entry",
-    "Ledger",
-    "LedgerReader",
-    "PutAside",
-    "Recovery",
-    "decode_line",
-    "encode_line",
-    "mend",
-    "seal",
-    "supersedes",
-    "write_all",
-]
 
 COMMIT_RECORDS = 64
 COMMIT_SECONDS = 0.5
@@ -114,7 +98,7 @@ class Ledger(LedgerReader):
         try:
             recover(folder, self._on_recovery, self._on_put_aside)
             self._keep_reserve()
-            self._index, _ = look_at_parts(folder, self._on_put_aside, content=verify)
+            self._index = look_at_parts(folder, self._on_put_aside, content=verify)
             numbers = [*numbers_taken(folder), *map(number_of, segment_paths(folder))]
             self._segment = Segment(segment_path(folder, max(numbers, default=-1) + 1))
         except BaseException:
@@ -210,16 +194,6 @@ class Ledger(LedgerReader):
         """
         with self._syncing:
             self._in_reserve(self._sync)
-
-    def verify(self) -> list[PutAside]:
-        """Reads every part in full, against its hash, and puts aside what fails; what it held is wanted again."""
-        self.commit()
-        with self._sealing, self._syncing, self._guard:
-            self._index, found = look_at_parts(self.folder, self._on_put_aside, content=True)
-            for segment in self.segments():
-                with segment.open("rb") as lines:
-                    self._index.note_lines(lines, segment.name)
-        return found
 
     def close(self) -> None:
         """Commits, seals and gives the lock and the kept space back. Raises DiskFullError when the last records could
@@ -357,13 +331,3 @@ class Ledger(LedgerReader):
         with contextlib.suppress(OSError), self._reserve.open("wb") as file:  # without room there is no reserve either
             if size > 0:
                 os.posix_fallocate(file.fileno(), 0, size)
-
-
-def write_all(folder: Path, traces: Iterable[Trace]) -> int:
-    """Appends every trace to the ledger in `folder`; returns how many."""
-    count = 0
-    with Ledger(folder) as ledger:
-        for trace in traces:
-            ledger.append(trace)
-            count += 1
-    return count

@@ -14,13 +14,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from ledger_material import quarantined, trace
+from ledger_material import DiedError, dying, put_aside_by_verify, quarantined, trace, write_all
 
-from distill import ledger_lines, ledger_parts
 from distill.errors import FAILED, RunError
 from distill.files import FileLock, sha256_file
-from distill.ledger import Ledger, LedgerReader, PutAside, write_all
-from distill.ledger_parts import read_parts
+from distill.ledger import Ledger, LedgerReader, PutAside, lines, parts
+from distill.ledger.parts import read_parts
 
 
 def damages(part: Path) -> Iterator[bytes]:
@@ -160,36 +159,20 @@ def test_a_damaged_text_is_found_by_verify(tmp_path: Path, column: str) -> None:
     with Ledger(tmp_path) as ledger:
         assert len(ledger.index()) == 21, "opening reads no texts"
         ledger.append(trace("open"))
-        (aside,) = ledger.verify()
-        assert (aside.part, aside.traces) == ("part-00000.parquet", 20)
-        assert "sha256" in aside.reason
+    (aside,) = put_aside_by_verify(tmp_path)
+    assert (aside.part, aside.traces) == ("part-00000.parquet", 20)
+    assert "sha256" in aside.reason
+    with Ledger(tmp_path) as ledger:
         assert list(ledger.index()) == ["later", "open"]
-        assert ledger.verify() == []
         ledger.append(trace("3"))
         assert [record.key for record in ledger.traces()] == ["later", "open", "3"]
-
-
-def test_opening_verifies_on_demand(tmp_path: Path) -> None:
-    part = two_parts(tmp_path)
-    flip(part, in_column(part, "raw"))
-    told: list[PutAside] = []
-    with Ledger(tmp_path, verify=True, on_put_aside=told.append) as ledger:
-        assert list(ledger.index()) == ["later"]
-    assert [aside.traces for aside in told] == [20]
-
-
-def test_verify_counts_what_is_still_open_and_what_is_being_sealed(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        for i in range(5):
-            ledger.append(trace(i))
-        assert ledger.verify() == []
-        assert sorted(ledger.index()) == ["0", "1", "2", "3", "4"]
+    assert put_aside_by_verify(tmp_path) == []
 
 
 @pytest.fixture
 def four_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A part of 20 traces in row groups of 5."""
-    monkeypatch.setattr(ledger_lines, "ROW_GROUP_BYTES", 4 * len(ledger_lines.encode_trace(trace(10))) + 1)
+    monkeypatch.setattr(lines, "ROW_GROUP_BYTES", 4 * len(lines.encode_trace(trace(10))) + 1)
     part = two_parts(tmp_path)
     monkeypatch.undo()
     metadata = pq.read_metadata(part)
@@ -204,7 +187,7 @@ def test_what_is_whole_in_a_damaged_part_is_kept(four_groups: Path, column: str)
     found = part.read_bytes()
     with Ledger(folder, verify=True) as ledger:
         assert set(ledger.index()) == {*map(str, range(10)), *map(str, range(15, 20)), "later"}
-        assert ledger.verify() == []
+    assert put_aside_by_verify(folder) == []
     (aside,) = quarantined(folder)
     assert aside.read_bytes() == found
     expected = [trace(i) for i in (*range(10), *range(15, 20))]
@@ -216,26 +199,14 @@ def test_what_is_whole_in_a_damaged_part_is_kept(four_groups: Path, column: str)
 def test_a_crash_while_putting_aside_loses_nothing_more(
     four_groups: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    part, folder, done = four_groups, four_groups.parent, 0
+    part, folder = four_groups, four_groups.parent
     flip(part, in_column(part, "raw", group=0))
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def instead(*given: Any, **named: Any) -> Any:
-            nonlocal done
-            done += 1
-            if done > step:
-                raise KeyboardInterrupt
-            return real(*given, **named)
-
-        return instead
-
+    steps = [(Path, "replace"), (parts, "write_parts"), (parts, "describe")]
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", dying(Path.replace))
-        for name in ("write_parts", "describe"):
-            patch.setattr(ledger_parts, name, dying(getattr(ledger_parts, name)))
+        dying(patch, steps, step)
         try:
             Ledger(folder, verify=True).close()
-        except KeyboardInterrupt:
+        except DiedError:
             assert step < 5
         else:
             assert step >= 5, "as many steps as are tested: copy, description, list and its replacement, replacement"
@@ -427,7 +398,7 @@ def test_parts_of_an_older_run_are_taken_over(tmp_path: Path) -> None:
             "part-00000.parquet": 20,
             "part-00001.parquet": 1,
         }
-        assert ledger.verify() == []
+    assert put_aside_by_verify(tmp_path) == []
     (tmp_path / "part-00000.parquet").unlink()
     with pytest.raises(RunError, match="20 traces are gone"):
         Ledger(tmp_path)

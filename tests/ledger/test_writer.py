@@ -17,20 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_material import eventually, open_segment, trace
+from ledger_material import eventually, open_segment, trace, write_all
 
-from distill import ledger as ledger_module
-from distill import ledger_files, ledger_lines, ledger_parts, ledger_reader
 from distill.errors import FAILED, LockedError, RunError
-from distill.ledger import (
-    COMMIT_RECORDS,
-    Entry,
-    Ledger,
-    LedgerReader,
-    seal,
-    supersedes,
-    write_all,
-)
+from distill.ledger import Entry, Ledger, LedgerReader, lines, parts, reader, segments, supersedes, writer
+from distill.ledger.segments import seal
+from distill.ledger.writer import COMMIT_RECORDS
 from distill.records import Trace
 
 # --- writing and reading ---------------------------------------------------------------------------------------------
@@ -70,7 +62,7 @@ def test_sealed_parts_are_zstd_parquet_with_the_trace_schema(tmp_path: Path) -> 
 def test_a_record_is_written_at_once_and_durable_once_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "COMMIT_SECONDS", 3600)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 3600)
     with Ledger(tmp_path) as ledger:
         ledger.append(trace("a"))
         assert "a" in ledger
@@ -98,7 +90,7 @@ class SlowSync:
 
 
 def test_a_group_is_synced_when_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "COMMIT_SECONDS", 3600)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 3600)
     with Ledger(tmp_path) as ledger:
         sync = SlowSync(monkeypatch)
         sync.go.set()
@@ -130,7 +122,7 @@ def test_a_slow_sync_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_is_written_while_a_sync_runs_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "COMMIT_SECONDS", 3600)
+    monkeypatch.setattr(writer, "COMMIT_SECONDS", 3600)
     with Ledger(tmp_path) as ledger:
         sync = SlowSync(monkeypatch)
         for i in range(COMMIT_RECORDS):
@@ -157,7 +149,7 @@ def test_a_single_record_is_durable_in_time(tmp_path: Path) -> None:
 
 
 def test_a_segment_is_sealed_when_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 1_000)
+    monkeypatch.setattr(writer, "SEAL_BYTES", 1_000)
     with Ledger(tmp_path) as ledger:
         for i in range(7):
             ledger.append(trace(i))
@@ -168,16 +160,16 @@ def test_a_segment_is_sealed_when_it_has_grown(tmp_path: Path, monkeypatch: pyte
 
 def test_sealing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records are taken and made durable while a segment is being sealed, however long that takes."""
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 1_000)
-    monkeypatch.setattr(ledger_module, "MOST_UNSEALED", 1_000)
+    monkeypatch.setattr(writer, "SEAL_BYTES", 1_000)
+    monkeypatch.setattr(writer, "MOST_UNSEALED", 1_000)
     go, begun = threading.Event(), threading.Event()
 
     def slowly(*given: Any) -> None:
         begun.set()
         assert go.wait(30)
-        ledger_files.mend_and_seal(*given)
+        segments.mend_and_seal(*given)
 
-    monkeypatch.setattr(ledger_module, "mend_and_seal", slowly)
+    monkeypatch.setattr(writer, "mend_and_seal", slowly)
     with Ledger(tmp_path) as ledger:
         for i in range(50):
             ledger.append(trace(i))
@@ -192,8 +184,8 @@ def test_sealing_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_parts_hold_row_groups_of_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What sealing holds in memory, and reading too, is bounded by bytes, not by records."""
-    monkeypatch.setattr(ledger_lines, "ROW_GROUP_BYTES", 20_000)
-    monkeypatch.setattr(ledger_reader, "READ_BYTES", 5_000)
+    monkeypatch.setattr(lines, "ROW_GROUP_BYTES", 20_000)
+    monkeypatch.setattr(reader, "READ_BYTES", 5_000)
     records = [trace(i, raw=f"{i} " + "x" * 2_000) for i in range(40)]
     write_all(tmp_path, records)
     with pq.ParquetFile(tmp_path / "part-00000.parquet") as file:
@@ -203,11 +195,11 @@ def test_parts_hold_row_groups_of_a_bounded_size(tmp_path: Path, monkeypatch: py
     sizes: list[int] = []
 
     def noting(*given: Any) -> Iterator[Any]:
-        for batch in ledger_parts.batches(*given):
+        for batch in parts.batches(*given):
             sizes.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(ledger_reader, "batches", noting)
+    monkeypatch.setattr(reader, "batches", noting)
     assert list(LedgerReader(tmp_path).records()) == records
     assert max(sizes) <= 4
 
@@ -358,7 +350,7 @@ def test_a_second_writer_is_told_who_holds_the_ledger(tmp_path: Path) -> None:
             Ledger(tmp_path)
         assert caught.value.exit_code == FAILED
         command = [sys.executable, "-c", SECOND, str(tmp_path)]
-        second = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
+        second = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
         assert second.returncode == 1, second.stderr
         assert "another process is writing to this ledger" in second.stdout
         assert f"held by process {os.getpid()} on " in second.stdout
@@ -376,13 +368,13 @@ def all_sealed(ledger: Ledger) -> bool:
 
 def test_a_reader_misses_nothing_while_the_writer_seals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At every point where a reader pauses, the writer seals and goes on: durable records are seen, once."""
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 1)
-    monkeypatch.setattr(ledger_reader, "READ_BYTES", 1)
+    monkeypatch.setattr(writer, "SEAL_BYTES", 1)
+    monkeypatch.setattr(reader, "READ_BYTES", 1)
     for pause in range(4):
         folder = tmp_path / str(pause)
         write_all(folder, [trace("sealed 1"), trace("sealed 2")])
         with monkeypatch.context() as patch:
-            patch.setattr(ledger_module, "SEAL_BYTES", 10**9)
+            patch.setattr(writer, "SEAL_BYTES", 10**9)
             ledger = Ledger(folder)
             for key in ("open 1", "open 2"):
                 ledger.append(trace(key))
@@ -419,7 +411,7 @@ def test_a_reader_that_listed_a_segment_before_it_was_sealed_reads_the_part(
 def test_a_reader_in_another_thread_always_sees_what_was_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 3_000)
+    monkeypatch.setattr(writer, "SEAL_BYTES", 3_000)
     written, rounds, done = 0, 0, threading.Event()
     failures: list[tuple[int, object]] = []
 
@@ -454,9 +446,9 @@ def test_a_reader_in_another_thread_always_sees_what_was_durable(
 
 def test_a_writer_that_is_faster_than_sealing_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else hundreds of segments lie there after a kill, and the next start has to seal them before anything else."""
-    monkeypatch.setattr(ledger_module, "SEAL_BYTES", 2_000)
-    monkeypatch.setattr(ledger_module, "MOST_UNSEALED", 2)
-    sealing = ledger_module.mend_and_seal
+    monkeypatch.setattr(writer, "SEAL_BYTES", 2_000)
+    monkeypatch.setattr(writer, "MOST_UNSEALED", 2)
+    sealing = writer.mend_and_seal
     most = 0
 
     def slowly(segment: Path, on_recovery: Any) -> None:
@@ -465,7 +457,7 @@ def test_a_writer_that_is_faster_than_sealing_waits_for_it(tmp_path: Path, monke
         time.sleep(0.05)
         sealing(segment, on_recovery)
 
-    monkeypatch.setattr(ledger_module, "mend_and_seal", slowly)
+    monkeypatch.setattr(writer, "mend_and_seal", slowly)
     with Ledger(tmp_path) as ledger:
         for number in range(60):
             ledger.append(trace(number))
