@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from distill.engines import AttemptError, RefusedError, Reply
 from distill.engines.openai_replies import excerpt, read_reply, retry_after, server_message
-from distill.engines.openai_server import CONNECT_SECONDS, KEY_STATUS, LOOPBACK, PASSING_STATUS
+from distill.engines.openai_server import CONNECT_SECONDS, KEY_STATUS, LOOPBACK, PASSING_STATUS, shown, words
 from distill.errors import DistillError, EndpointError
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ class Provider:
 
     @property
     def shown(self) -> str:
-        """The URL without what stands before an @ or behind a question mark."""
-        scheme, slashes, rest = self._url.partition("://")
-        return scheme + slashes + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        return shown(self._url)
 
     async def open(self) -> None:
         import aiohttp
@@ -204,8 +202,7 @@ class Provider:
 
     def _failure(self, status: int, wait: str | None, content: bytes) -> DistillError:
         """What an answer other than 200 means; after 429 and 4xx nothing was done there."""
-        message = server_message(content)
-        message = excerpt(message.replace(self._key, "***") if self._key else message)
+        message = words(content, self._key)
         told = f"the provider answers {status}: {message}"
         if status == 413 or (400 <= status < 500 and _is_too_much(content.decode("utf-8", errors="replace"))):
             return TooMuchError(told, retry_after=retry_after(wait), fault="busy", sent=False)

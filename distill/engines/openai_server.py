@@ -70,6 +70,18 @@ class Patience:
         return aiohttp.ClientTimeout(self.total, sock_connect=CONNECT_SECONDS, sock_read=self.silence)
 
 
+def shown(url: str) -> str:
+    """The URL without what stands before an @ or behind a question mark: no login or key that it may hold."""
+    scheme, slashes, rest = url.partition("://")
+    return scheme + slashes + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+
+
+def words(content: bytes, key: str) -> str:
+    """A server's own words about an error, cut to a length that can be shown, without the key should it quote that."""
+    message = server_message(content)
+    return excerpt(message.replace(key, "***") if key else message)
+
+
 class Server:
     """The server at `url`, which ends where `/chat/completions` is to be added; `connections` how many may be open."""
 
@@ -84,9 +96,7 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """The URL without what stands before an @ or behind a question mark."""
-        scheme, slashes, rest = self.url.partition("://")
-        return scheme + slashes + rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
+        return shown(self.url)
 
     def open(self) -> None:
         """Makes the pool of connections. Raises EndpointError for a URL or a key that cannot be one."""
@@ -162,8 +172,7 @@ class Server:
 
     def words(self, answer: Answer) -> str:
         """The server's own words, cut to a length that can be shown, and without the key should it quote that."""
-        message = server_message(answer.content)
-        return excerpt(message.replace(self._key, "***") if self._key else message)
+        return words(answer.content, self._key)
 
     def _checked_url(self) -> SplitResult:
         try:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from distill import specs
 from distill.prompts.stage import read_prompts
-from distill.records import asked_hash, trace_key
-from distill.sampling.requests import Subject, samples_of
-from distill.sampling.shards import in_shard
+from distill.records import trace_key
+from distill.sampling.requests import Subject
 from distill.sampling.subjects import teacher_subject
+from distill.sampling.wanted import asked_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,10 @@ def wanted_keys(recipe: specs.Recipe, prompts: Path) -> Iterator[WantedSample]:
     Prompts are streamed; 16 bytes of each are kept, to know what is asked twice.
     """
     subject, seen = subject_of(recipe), set[bytes]()
-    for prompt in read_prompts(prompts):
-        asked = asked_hash(subject.messages(prompt), subject.forced_prefix)
-        start = bytes.fromhex(asked[:32])
-        if start not in seen and in_shard(asked, recipe.generate.shard):
+    for one in asked_of(read_prompts(prompts), subject, recipe.generate.samples, recipe.generate.shard):
+        start = bytes.fromhex(one.asked[:32])
+        if start not in seen:
             seen.add(start)
-            for sample in range(samples_of(prompt, recipe.generate.samples)):
-                key = trace_key(asked, sample, subject.identity, subject.sampling)
-                yield WantedSample(bytes.fromhex(key), asked, prompt.id)
+            for sample in range(one.samples):
+                key = trace_key(one.asked, sample, subject.identity, subject.sampling)
+                yield WantedSample(bytes.fromhex(key), one.asked, one.prompt.id)

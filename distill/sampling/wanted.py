@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from distill.ledger import Entry
 from distill.records import Prompt, asked_hash, trace_key
@@ -35,7 +35,7 @@ class Wanted:
 
     def __init__(self, prompts: Prompts, subject: Subject, samples: int, shard: str | None = None) -> None:
         self.prompts, self.subject = prompts, subject
-        self._asked, self._rows, self._samples = _without_repeats(_hashes(prompts, subject, samples, shard))
+        self._asked, self._rows, self._samples = _without_repeats(asked_of(prompts, subject, samples, shard))
 
     def __iter__(self) -> Iterator[Prompt]:
         """The prompts in their places."""
@@ -111,26 +111,32 @@ class Wanted:
         return {key: place for key, place, entry in entries if entry is not None and goes_on(entry)}
 
 
-Found = tuple[str, int, int]
-"""Hash of what is asked, the row of its prompt, how many samples of it are wanted."""
+class Asked(NamedTuple):
+    """A prompt that is wanted: the hash of what is asked, its row, itself, and how many samples of it."""
+
+    asked: str
+    row: int
+    prompt: Prompt
+    samples: int
 
 
-def _hashes(prompts: Iterable[Prompt], subject: Subject, samples: int, shard: str | None) -> Iterator[Found]:
+def asked_of(prompts: Iterable[Prompt], subject: Subject, samples: int, shard: str | None) -> Iterator[Asked]:
+    """What is asked of each prompt, those of one `shard` (`I/N`) alone if given; what is asked twice comes twice."""
     for row, prompt in enumerate(prompts):
         asked = asked_hash(subject.messages(prompt), subject.forced_prefix)
         if in_shard(asked, shard):
-            yield asked, row, samples_of(prompt, samples)
+            yield Asked(asked, row, prompt, samples_of(prompt, samples))
 
 
-def _without_repeats(found: Iterable[Found]) -> tuple[bytearray, array[int], array[int]]:
+def _without_repeats(found: Iterable[Asked]) -> tuple[bytearray, array[int], array[int]]:
     """Hashes (32 bytes each), rows and numbers of samples; of equal hashes the first stays."""
     import numpy as np
 
     asked, rows, samples = bytearray(), array("Q"), array("Q")
-    for digest, row, count in found:
-        asked += bytes.fromhex(digest)
-        rows.append(row)
-        samples.append(count)
+    for one in found:
+        asked += bytes.fromhex(one.asked)
+        rows.append(one.row)
+        samples.append(one.samples)
     hashes = np.frombuffer(bytes(asked), dtype="V32")
     _, first = np.unique(hashes, return_index=True)
     if len(first) == len(rows):
