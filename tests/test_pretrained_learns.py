@@ -15,6 +15,8 @@ from distill.rundir import RunDir
 
 MODEL = CHECKOUT / ".cache" / "smollm2"
 
+QUICK = {"quick": True, "prompts.0.limit": 110, "train.samples.problems": 4}
+
 pytestmark = pytest.mark.skipif(not MODEL.is_dir(), reason="no .cache/smollm2: make smollm2")
 
 
@@ -28,7 +30,7 @@ def told(run: RunDir, name: str) -> list[float]:
 @pytest.mark.timeout(1800)
 def test_some_traces_already_show_in_loss_and_form(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
-    run_recipe(specs.recipe("arithmetic-smollm2", {"quick": True}), run, last="train")
+    run_recipe(specs.recipe("arithmetic-smollm2", QUICK), run, last="train")
     loss, form = told(run, "heldout_loss"), told(run, "sample_tag_rate")
     assert loss[-1] < 0.6 * loss[0]
     assert form[-1] > form[0], "a student that has never seen think tags learns to close them"

@@ -20,6 +20,8 @@ from distill.rundir import RunDir
 SMOLLM2 = CHECKOUT / ".cache" / "smollm2"
 GSM8K = Path(__file__).resolve().parent.parent / "data" / "gsm8k_200.jsonl"
 
+QUESTIONS = 6
+
 FLOAT32 = ("--dtype", "float32")
 """A CPU without bfloat16 products emulates them, and a token then takes seconds."""
 
@@ -43,7 +45,7 @@ class Case:
 
 def real_questions(folder: Path) -> tuple[str, ...]:
     """GSM8K's own rows, through its source spec."""
-    rows = GSM8K.read_text(encoding="utf-8").splitlines()[:6]
+    rows = GSM8K.read_text(encoding="utf-8").splitlines()[:QUESTIONS]
     (folder / "gsm8k.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return ("--prompts", "gsm8k", "--set", f"prompts.0.path={folder / 'gsm8k.jsonl'}")
 
@@ -68,9 +70,9 @@ def test_a_server_is_killed_and_another_takes_its_place(tmp_path: Path, name: st
     if name == "smollm2" and not SMOLLM2.is_dir():
         pytest.skip("no .cache/smollm2: run benchmarks/smollm2.py first")
     case = {
-        "smollm2": Case("smollm2-135m-instruct", SMOLLM2, real_questions(tmp_path), 32, 96),
+        "smollm2": Case("smollm2-135m-instruct", SMOLLM2, real_questions(tmp_path), 16, 64),
         "tiny-r1": Case(
-            "tiny-r1", CHECKOUT / "teachers/tiny-r1", ("--prompts", "arithmetic", "--limit", "30"), 64, 256
+            "tiny-r1", CHECKOUT / "teachers/tiny-r1", ("--prompts", "arithmetic", "--limit", str(QUESTIONS)), 32, 128
         ),
     }[name]
     traces = tmp_path / "run" / "traces"
@@ -89,7 +91,7 @@ def test_a_server_is_killed_and_another_takes_its_place(tmp_path: Path, name: st
     assert process.returncode == 0, output[-3_000:]
     run = RunDir(tmp_path / "run")
     counts = run.stages()["generate"].counts
-    assert counts["answered"] == counts["samples"] == (12 if name == "smollm2" else 60)
+    assert counts["answered"] == counts["samples"] == 2 * QUESTIONS
     assert counts["failed"] == 0
     found = list(run.ledger().traces())
     assert len({trace.key for trace in found}) == len(found) == counts["samples"]

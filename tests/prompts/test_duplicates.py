@@ -118,12 +118,12 @@ def test_the_same_texts_give_the_same_result() -> None:
     assert decided(texts) == decided(texts)
 
 
-def test_of_ten_thousand_texts_under_one_key_each_is_compared_with_a_few() -> None:
-    letters = list(itertools.product("abcdefghij", repeat=4))
+def test_of_four_thousand_texts_under_one_key_each_is_compared_with_a_few() -> None:
+    letters = list(itertools.product("abcdefgh", repeat=4))
     texts = [f"Tell me how {a}{b}{a} met {c}{d}{c} in 1, 2 or 3 words, {TAIL}" for a, b, c, d in letters]
     near = added(texts)
     assert near.decide(lambda rows: {row: texts[row] for row in rows}) == []
-    assert 10_000 < near.compared <= PER_ROW * len(texts)
+    assert len(texts) < near.compared <= PER_ROW * len(texts)
 
 
 TAIL = "with a short example for each of them and without any of the usual phrases that people like so much"

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from distill.quantize import bnb, gguf_writer
 from distill.quantize.schemes import Scheme
 from distill.records import Prompt
 from distill.rundir import RunDir
-from quantize.material import a_student, changed_json, halve_gguf_scales, halve_scales, wrong_gguf_stop
+from quantize.material import a_student, changed_json, converted_once, halve_gguf_scales, halve_scales, wrong_gguf_stop
 
 WRONG_STOP = "ends replies with &, the contract with <.end.of.sentence.>"
 SETTINGS: dict[str, Any] = {
@@ -42,6 +42,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     a_student(run.student)
     write_text(run.recipe, specs.dump(specs.recipe("quickstart", SETTINGS)))
     return run.path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def conversions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf_writer, "convert", converted_once(tmp_path_factory.mktemp("conversions")))
+        yield
 
 
 @pytest.fixture

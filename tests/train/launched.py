@@ -31,7 +31,9 @@ def main(run: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "gate":
             raise GateError("a gate did not pass")
-        while what in ("wait", "hang"):
+        if what == "stay":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        while what in ("wait", "hang", "stay"):
             time.sleep(0.1)
             if what == "wait" and world.any(bool(stop)):
                 (run / f"saved-{rank}").touch()

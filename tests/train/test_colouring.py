@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
-import subprocess
 import sys
 
 import pytest
@@ -59,22 +59,17 @@ def test_a_cut_letter_is_left_out_and_control_characters_are_escaped() -> None:
     assert "\\x1b[31mred\\x07\tand\nblack" in text
 
 
-@pytest.mark.parametrize(("variables", "wanted"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_terminal_is_asked(variables: dict[str, str], wanted: bool) -> None:
-    code = (
-        "from distill.train.colouring import coloured\nfrom train.material import tokenizer\n"
-        "print(coloured([719, 720], 1, tokenizer()))"
-    )
+@pytest.mark.parametrize(("no_color", "wanted"), [("", True), ("1", False)])
+def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, no_color: str, wanted: bool) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
     main, other = pty.openpty()
-    plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-    environment = {**plain, **variables, "PYTHONPATH": os.pathsep.join([p for p in sys.path if p])}
     try:
-        subprocess.run([sys.executable, "-c", code], stdout=other, env=environment, check=True)
-        text = os.read(main, 4096).decode()
+        with os.fdopen(other, "w") as terminal, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            text = coloured([719, 720], 1, tokenizer())
     finally:
         os.close(main)
-        os.close(other)
     assert (DIM in text) is wanted
     assert ("⟦" in text) is not wanted
-    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert "\x1b" not in piped.stdout
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert "\x1b" not in coloured([719, 720], 1, tokenizer())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def test_two_processes_train_the_student_of_one(tmp_path: Path, settings: dict[s
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_by_sigterm_go_on(tmp_path: Path) -> None:
+def test_two_processes_stopped_by_sigterm_go_on_on_two_and_on_one(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path, epochs=60, learning_rate=1e-3)
     alone, run = a_run(tmp_path / "one", recipe), a_run(tmp_path / "two", changed(recipe, gpus=2))
     run_recipe(recipe, alone, first="train", last="train")
@@ -165,21 +166,9 @@ def test_two_processes_stopped_by_sigterm_go_on(tmp_path: Path) -> None:
     assert "start the same command again" in said
     stopped = checkpoint(run)
     assert 0 < stopped < max(told(alone))
+    on_one = RunDir(shutil.copytree(run.path, tmp_path / "two, then one"))
     finish(start(run))
-    assert run.stages()["train"].counts["resumed_at"] == stopped
-    assert_as_one(run, alone)
-
-
-@pytest.mark.slow
-def test_a_training_stopped_on_two_processes_goes_on_on_one(tmp_path: Path) -> None:
-    recipe = recipe_in(tmp_path, epochs=60, learning_rate=1e-3)
-    alone, run = a_run(tmp_path / "one", recipe), a_run(tmp_path / "two", changed(recipe, gpus=2))
-    run_recipe(recipe, alone, first="train", last="train")
-    process = start(run)
-    assert until(process, lambda: run.metrics.is_file() and max(told(run, "heldout_loss"), default=0) > 0)
-    os.kill(process.pid, signal.SIGTERM)
-    finish(process, INTERRUPTED)
-    stopped = checkpoint(run)
-    finish(start(run, "--gpus", "1"))
-    assert run.stages()["train"].counts["resumed_at"] == stopped > 0
-    assert_as_one(run, alone)
+    finish(start(on_one, "--gpus", "1"))
+    for again in (run, on_one):
+        assert again.stages()["train"].counts["resumed_at"] == stopped
+        assert_as_one(again, alone)
