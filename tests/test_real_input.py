@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from vllm_server import CHECKOUT, PYTHON_VARIABLE, vllm_python, vllm_server
@@ -27,7 +26,7 @@ pytestmark = [
 
 def test_gsm8k_from_a_real_server_to_a_trained_student(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
-    settings: dict[str, Any] = {
+    settings = {
         "quick": True,
         "prompts.0.path": GSM8K,
         "evaluate.prompts.0.path": GSM8K,
@@ -35,9 +34,7 @@ def test_gsm8k_from_a_real_server_to_a_trained_student(tmp_path: Path) -> None:
         "generate.max_tokens": 128,
         "evaluate.max_tokens": 48,  # whether anything is right does not matter here
     }
-    dtype = "auto"
-    if not bfloat16_in_hardware():
-        dtype, settings["train.precision"] = "float32", "fp32"
+    dtype = "auto" if bfloat16_in_hardware() else "float32"
     with vllm_server(MODEL, "smollm2-135m-instruct", tmp_path / "server.log", "--dtype", dtype) as url:
         recipe = specs.recipe("gsm8k-smollm2", {**settings, "generate.url": url})
         run_recipe(recipe, run, last="filter")
