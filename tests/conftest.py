@@ -16,6 +16,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is not there fails at once ins
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their threads would wait for each other, spinning
     os.environ["OMP_NUM_THREADS"] = "1"
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that may take longest come first, so that no worker begins with one when the others have done."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0.0), float(limit.args[0]) if limit is not None else 0.0)
+    items.sort(key=lambda item: -longest[item.path])
+
+
 TOKENIZER = Path(__file__).parents[1] / "teachers" / "tiny-r1"
 SIZES: dict[str, Any] = {
     "vocab_size": 768,
