@@ -83,8 +83,6 @@ class Ledger(LedgerReader):
         """Held for moments, never during a sync: whoever appends takes it."""
         self._syncing = threading.RLock()
         """Held by whoever syncs. Taken before the guard, never after it."""
-        self._sealing = threading.Lock()
-        """Held while parts and their list change. Taken before the other two."""
         self._failure: Exception | None = None
         self._full: DiskFullError | None = None
         self._waiting_since: float | None = None
@@ -306,12 +304,8 @@ class Ledger(LedgerReader):
 
     def _seal_in_background(self) -> None:
         for segment in iter(self._to_seal.get, None):
-            if not self._telling(functools.partial(self._seal, segment)):
+            if not self._telling(functools.partial(mend_and_seal, segment, self._on_recovery)):
                 self._unsealed.append(segment)  # closing tries again, and so does whoever opens next
-
-    def _seal(self, segment: Path) -> None:
-        with self._sealing:
-            mend_and_seal(segment, self._on_recovery)
 
     def _telling(self, work: Callable[[], None]) -> bool:
         """What fails in a thread of the ledger is raised by the next append."""
