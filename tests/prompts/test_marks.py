@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import get_args
 
 import pytest
@@ -168,6 +168,7 @@ def test_gsm8k_has_no_marks() -> None:
     ids=lambda question: question[:12],
 )  # fmt: skip
 def test_no_question_takes_long(question: str) -> None:
-    started = perf_counter()
+    """In seconds of the processor, which other work does not lengthen; backtracking would take minutes."""
+    started = process_time()
     marks(question)
-    assert perf_counter() - started < 2.0
+    assert process_time() - started < 5.0
