@@ -63,9 +63,10 @@ _ASKING = re.compile(
     re.IGNORECASE,
 )
 _HOW_MUCH = re.compile(
-    r"(?:^|[.!?,;:]\s+)(?:how (?:many|much|far|long|old)|what (?:is|are|was)) [^?.!]*?,? (?:and|but) "
-    r"(?:how (?:many|much|far|long|old)|what (?:is|are|was)|in how many)\b[^?.!]*\?"
+    r"(?:^|[.!?,;:]\s+)(?:how (?:many|much|far|long|old)|what (?:is|are|was)) [^?.!]{0,1000}?,? (?:and|but) "
+    r"(?:how (?:many|much|far|long|old)|what (?:is|are|was)|in how many)\b[^?.!]{0,1000}\?"
 )
+"""Two questions in one sentence, of a length that people write: without a limit the time grows with the square."""
 _QUOTED = re.compile('"[^"]{0,200}"|“[^”]{0,200}”')
 """What somebody in the question says is not asked."""
 

@@ -39,7 +39,6 @@ SMALL = [
     "evaluate.samples=1",
     "evaluate.max_tokens=64",
     "evaluate.min_pass_at_1=null",
-    "quantize.schemes=[nf4]",
     "quantize.limit=4",
     "quantize.samples=1",
     "quantize.min_difference=null",
@@ -52,7 +51,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -
     base, run = tmp_path / "base", tmp_path / "run"
     subprocess.run(command(base, SMALL), check=True, capture_output=True)
     seconds = {name: state.seconds or 0.0 for name, state in RunDir(base).stages().items()}
-    outcome = disturbed(run, SMALL, planned(7, seconds, seed=3))
+    outcome = disturbed(run, SMALL, planned(8, seconds, seed=3))
     assert outcome.code == 0, run.with_suffix(".log").read_text()
     assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 4, outcome.kills
     assert outcome.repeated == []
