@@ -125,8 +125,15 @@ def batch_engine(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, ans
 
 
 def key_of(spec: TeacherSpec, settings: GenerateSettings) -> str | None:
-    """The API key, from the environment."""
-    return os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV)
+    """The API key, from the environment. Raises UsageError when the variable that was named for it, by the recipe or by
+    the spec for its own address, is not set."""
+    key = os.environ.get(settings.api_key_env or spec.api_key_env or API_KEY_ENV)
+    elsewhere = bool(settings.urls or settings.endpoints)
+    named = settings.api_key_env or (None if elsewhere else spec.api_key_env)
+    if named and not key:
+        what = f"the key of {spec.name} is to be in the environment variable {named}, which is not set"
+        raise UsageError(what, todo=f"set {named} and start the same command again")
+    return key
 
 
 def most_connections(wanted: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from distill import specs
 from distill.contract import Contract
 from distill.engines.local import LocalEngine
 from distill.errors import UsageError
@@ -21,6 +22,7 @@ from distill.sampling.subjects import (
     fleet_for,
     folder_revision,
     in_flight,
+    key_of,
     model_subject,
     teacher_identity,
     teacher_subject,
@@ -140,3 +142,19 @@ def test_a_fleet_has_the_limits_of_the_recipe(tmp_path: Path) -> None:
     batch = fleet_of(tmp_path, spec, engine="batch")
     assert batch.endpoints[0].concurrency.limit == 50_000
     assert batch.limits.stall == math.inf, "a day in a provider's queue is no stall"
+
+
+def test_a_key_that_was_named_and_is_not_there_is_missed_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
+    monkeypatch.delenv("MINE", raising=False)
+    deepseek = specs.teacher("deepseek-api")
+    with pytest.raises(UsageError, match="environment variable DEEPSEEK_API_KEY, which is not set"):
+        key_of(deepseek, GenerateSettings(engine="openai"))
+    at_home = GenerateSettings(engine="openai", url="http://localhost:8000/v1")
+    assert key_of(deepseek, at_home) is None, "a server of one's own may want none"
+    with pytest.raises(UsageError, match="environment variable MINE"):
+        key_of(deepseek, at_home.model_copy(update={"api_key_env": "MINE"}))
+    monkeypatch.setenv("MINE", "secret")
+    assert key_of(deepseek, at_home.model_copy(update={"api_key_env": "MINE"})) == "secret"
