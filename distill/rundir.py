@@ -73,6 +73,7 @@ class RunDir:
         self.batches = self.path / "batches.jsonl"
         self.merging = self.path / ".merging"
         self.verdicts = self.path / "verdicts.parquet"
+        self.judged = self.path / "judged"
         self.kept = self.path / "kept"
         self.encoded = self.path / "encoded"
         self.student = self.path / "student"

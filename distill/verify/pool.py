@@ -50,8 +50,9 @@ class WorkerPool(Generic[Result]):
 
     `failed(reason)` stands for the result of an item that has none: `verifier_timeout` when it took too long,
     `verifier_crash` when its worker died, `verifier_limit` for too much memory or too deep a recursion,
-    `verifier_error` for any other exception. RunError is raised when no worker gets as far as its first item. Items are given to a worker `chunk` at a time; each has a clock of its
-    own. `setup` is what the module's `prepare` is called with.
+    `verifier_error` for any other exception. RunError is raised when no worker gets as far as its first item. Items
+    are given to a worker `chunk` at a time; each has a clock of its own. `setup` is what the module's `prepare` is
+    called with.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class WorkerPool(Generic[Result]):
         if not worker.ready:  # no item's fault, and the next worker would fare alike
             if self._stillborn >= MOST_STILLBORN:
                 raise RunError(
-                    f"{self.function} cannot be loaded: {self._stillborn} worker processes ended before their first item",
+                    f"{self.function} cannot be loaded: {self._stillborn} worker processes ended before an item",
                     todo="what they said stands above; mend that and start the same command again",
                 )
             return found + [(tag, self.failed(reason)) for tag, _ in left]
@@ -278,7 +279,7 @@ class _Worker:
     @property
     def at(self) -> int:
         """Which of the pending items it is, or was, at."""
-        return max(0, self.clock.begun - self.answered - 1)
+        return max(0, int(self.clock.begun) - self.answered - 1)
 
     def kill(self) -> None:
         """The pipe stays: what was told before can still be read."""
@@ -286,9 +287,7 @@ class _Worker:
         self.process.join()
 
 
-def _work(
-    connection: Connection, function: str, seconds: float, setup: Item, clock: _Clock, folder: str
-) -> None:
+def _work(connection: Connection, function: str, seconds: float, setup: Item, clock: _Clock, folder: str) -> None:
     """A worker's life: import the verifier, then answer until the parent goes away."""
     import signal
 
