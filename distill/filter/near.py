@@ -226,7 +226,7 @@ class NearDuplicates:
         for band in range(BANDS):
             new = _neighbours(records["bands"][rows, band], rows)
             later, earlier = (new >> _32).astype(np.int64), (new & _LOW).astype(np.int64)
-            pairs = _capped(np.union1d(pairs, new[_alike(records, later, earlier)]))
+            pairs = _capped(_distinct([pairs, new[_alike(records, later, earlier)]]))
         for pair in pairs.tolist():
             row, other = divmod(pair, 2**32)
             first = found[other].of if other in found else other
@@ -261,7 +261,14 @@ def _neighbours(keys: NDArray[np.uint32], rows: Rows) -> Pairs:
     for lag in range(1, PER_KEY):
         same = keys[lag:] == keys[:-lag]
         found.append((rows[lag:] << _32 | rows[:-lag])[same])
-    return np.unique(np.concatenate(found))
+    return _distinct(found)
+
+
+def _distinct(parts: list[Pairs]) -> Pairs:
+    """Sorted. numpy 2.4's `unique` hashes such integers by their lower half, which takes 10 times as long."""
+    values = np.sort(np.concatenate(parts))
+    new: NDArray[np.bool_] = np.diff(values, prepend=values[:1] + np.uint64(1)) != 0
+    return values[new]
 
 
 def _alike(records: NDArray[Any], later: Rows | list[int], earlier: Rows | list[int]) -> NDArray[np.bool_]:
