@@ -157,7 +157,8 @@ def _statement(text: str, choices: Sequence[str]) -> Chosen:
     letter = _LETTER_ALONE.fullmatch(text)
     if letter is not None and (letter[1].isupper() or not by_text):
         place = _place(letter[1])
-        return Chosen(doubt=True) if by_text - {place} else Chosen(frozenset({place}))
+        if place < len(choices) or not by_text:  # beyond the choices it can only be a text
+            return Chosen(doubt=True) if by_text - {place} else Chosen(frozenset({place}))
     if by_text:
         return Chosen(by_text) if len(by_text) == 1 else Chosen(doubt=True)
     several = _several(text)
@@ -171,23 +172,18 @@ def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
     if match is None or not match[2]:
         return Chosen(text=text)
     letter, rest = match[1], says.unquoted(match[2])
-    marked = match[0][match.start(1) + 1 : match.start(2)].strip() != "" or match.start(1) > 0
-    if not marked and (letter.islower() or letter in "AI") and not _places_of(rest, choices):
+    place, named = _place(letter), _places_of(rest, choices)
+    bare = match.start(1) == 0 and not text[match.end(1) : match.start(2)].strip()
+    if bare and not named and (letter in "AI" or place >= (len(choices) or MOST)):
         return Chosen(text=text)  # `A body at rest`, `I think`: a word, no letter
-    if letter.islower() and text[: match.start(1)].strip() not in ("(", "["):
-        return Chosen(text=text)
-    if _NEGATED.match(text[: match.start(1)] or " ") or re.match(
-        r"(?i)(?:is|are)\s+(?:not|wrong|incorrect)|isn't", rest
-    ):
-        return Chosen(doubt=True)
-    place = _place(letter)
-    named = _places_of(rest, choices)
-    if named - {place} and place not in named:
-        return Chosen(doubt=True)
-    if not named and place < len(choices) and _other_numbers(rest, choices[place]):
-        return Chosen(doubt=True)
-    more = {_place(found) for found in re.findall(r"\(([A-Z])\)", rest)} - {place}
-    return Chosen(doubt=True) if more else Chosen(frozenset({place}))
+    if _OPERATOR.match(rest) or (letter.islower() and not text.startswith(("(", "["))):
+        return Chosen(text=text)  # `E = mc^2`, `a body at rest`
+    if place in named:
+        return Chosen(frozenset({place}))
+    contradicted = bool(named) or (place < len(choices) and _other_numbers(rest, choices[place]))
+    others = {_place(found) for found in re.findall(r"\(([A-Z])\)", rest)} - {place}
+    doubt = contradicted or bool(others) or _NEGATED.match(rest.removeprefix("is").strip()) is not None
+    return Chosen(doubt=True) if doubt else Chosen(frozenset({place}))
 
 
 def _sentence(text: str, choices: Sequence[str]) -> Chosen:
