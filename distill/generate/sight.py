@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from distill.generate.budget import Budget
+from distill.sampling.budget import Budget
 from distill.generate.sources import Source
 from distill.progress import LINE_SECONDS, Bar, say
 from distill.rundir import RunDir

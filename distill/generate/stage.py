@@ -11,7 +11,7 @@ from typing import Any
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
-from distill.generate.budget import Budget, Spent, spent_before
+from distill.sampling.budget import Budget, Spent, spent_before
 from distill.generate.sight import Sight
 from distill.generate.sources import (
     Source,
