@@ -74,6 +74,8 @@ class RunDir:
         self.merging = self.path / ".merging"
         self.verdicts = self.path / "verdicts.parquet"
         self.judged = self.path / "judged"
+        self.judge = self.path / "judge"
+        self.suspects = self.path / "suspects.jsonl"
         self.kept = self.path / "kept"
         self.encoded = self.path / "encoded"
         self.student = self.path / "student"

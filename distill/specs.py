@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
-from distill.keep_rule import ALWAYS, Rule, rule_of
+from distill.filter_specs import FilterSettings
 from distill.records import Kind
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
@@ -26,91 +26,10 @@ from distill.train_specs import TrainSettings
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
-CHECKS = ("finished", "think_format", "correct", "duplicate", "near_duplicate", "contaminated", "majority", "judge")
-"""Names of all checks; a test holds them equal to those that there are."""
-DEFAULT_CHECKS = ("finished", "think_format", "correct", "duplicate", "near_duplicate", "contaminated")
 STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 """Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""
-
-
-class SelectSettings(Strict):
-    """Which of the traces that the keep rule lets through are trained on."""
-
-    per_prompt: int | None = Field(None, ge=1)
-    """At most so many traces of one prompt."""
-    prefer: Literal["first", "short", "long", "diverse"] = "first"
-    """Which of a prompt's traces come first: by sample number, by length in tokens, or each the least like those before
-    it. s1 prefers long ones (arXiv 2501.19393, section 2.2)."""
-    difficulty: tuple[float, float] | None = None
-    """Least and highest share of right answers that a prompt may have: open-r1 takes what lies between 0.1 and 0.9. A
-    prompt of which nothing could be judged is outside."""
-    domains: dict[str, int] = {}
-    """Domain → how many traces at most; `*` stands for all that are not named. R1 took 600,000 reasoning and 200,000
-    other ones (arXiv 2501.12948, section 2.3.3)."""
-
-    @model_validator(mode="after")
-    def _band(self) -> Self:
-        if self.difficulty is not None and not 0 <= self.difficulty[0] <= self.difficulty[1] <= 1:
-            raise ValueError("difficulty is a band of shares such as [0.1, 0.9], the lower end first")
-        lowest = min(self.domains.values(), default=0)
-        if lowest < 0:
-            raise ValueError("domains: a count of traces is no negative number")
-        return self
-
-
-class FilterSettings(Strict):
-    """Which checks run and what their verdicts mean for training."""
-
-    checks: tuple[str, ...] = DEFAULT_CHECKS
-    """`finished` and `think_format` are made whatever is said here."""
-    keep: str | tuple[str, ...] = "verified"
-    """`verified`: right, or right by the judge where the verifier could not tell, and nothing else against it. `all`:
-    whole and well-formed, right or wrong. A list of checks that have to pass. Or an expression over checks, such as
-    `(correct or judge) and not loop.fail`."""
-    heldout: float = Field(0.02, ge=0, lt=1)
-    """Share of the prompts whose kept traces measure the loss instead of lowering it."""
-    select: SelectSettings = SelectSettings()
-    across_prompts: bool = False
-    """Whether traces of different prompts may be near-duplicates of each other; prompts that repeat each other are left
-    out before sampling."""
-    engine: Literal["local", "ray"] = "local"
-    """Where checks run: on this machine, or on a Ray cluster."""
-    workers: int | None = Field(None, ge=1)
-    """Processes that check; by default one for each core."""
-    ray_address: str | None = None
-    """Of the cluster, such as `auto` or `ray://head:10001`; by default a new one on this machine."""
-    allow_unsandboxed: bool = False
-    """Run programs of traces without a sandbox where there is none: they can do what you can do."""
-
-    @field_validator("checks", mode="before")
-    @classmethod
-    def _renamed(cls, value: Any) -> Any:
-        """`math` is what runs of version 0.1 call the check `correct`."""
-        return ["correct" if name == "math" else name for name in value] if isinstance(value, list | tuple) else value
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _keep_renamed(cls, value: Any) -> Any:
-        return cls._renamed(value) if isinstance(value, list | tuple) else value
-
-    @field_validator("checks")
-    @classmethod
-    def _known_checks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in CHECKS:
-                raise ValueError(f"unknown check '{name}'{near(name, list(CHECKS))}; known: {', '.join(CHECKS)}")
-        return tuple(dict.fromkeys((*ALWAYS, *value)))
-
-    @model_validator(mode="after")
-    def _kept_is_checked(self) -> Self:
-        rule_of(self.keep, self.checks)
-        return self
-
-    @property
-    def rule(self) -> Rule:
-        return rule_of(self.keep, self.checks)
 
 
 class EvaluateSettings(Strict):

@@ -14,8 +14,8 @@ from typing import Any
 
 from distill import __version__
 from distill.files import sha256_of
+from distill.filter_specs import FilterSettings
 from distill.records import Prompt, Trace
-from distill.specs import FilterSettings
 from distill.verify import Outcome
 
 
@@ -31,20 +31,29 @@ class OfOne:
 OF_ONE: Mapping[str, OfOne] = {
     "finished": OfOne("distill.verify.form:finished"),
     "think_format": OfOne("distill.verify.form:think_format"),
+    "language": OfOne("distill.filter.language:language", "language"),
+    "loop": OfOne("distill.filter.loops:loop", "loop"),
+    "paragraphs": OfOne("distill.filter.r1_rules:paragraphs", "paragraphs"),
+    "code_in_reasoning": OfOne("distill.filter.r1_rules:code_in_reasoning", "code_in_reasoning"),
+    "answer_present": OfOne("distill.filter.answers:answer_present", "answer_present"),
+    "refusal": OfOne("distill.filter.refusal:refusal", "refusal"),
+    "secrets": OfOne("distill.filter.secrets:secrets", "secrets"),
 }
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "correct": (),
     "contaminated": (),
-    "majority": (),
-    "judge": (),
+    "length": ("length",),
+    "score": ("score",),
+    "majority": ("majority",),
+    "judge": ("judge",),
     "duplicate": (),
     "near_duplicate": (),
 }
 """Checks that are more than a function of one trace → their settings' names in FilterSettings."""
 OF_ALL = ("duplicate", "near_duplicate")
 """Those that compare traces of the whole run."""
-OF_PROMPT = ("majority", "judge")
-"""Those that are made a bucket at a time."""
+OF_BUCKET = ("score", "judge", "majority")
+"""Those that are made a bucket at a time, after its traces were looked at."""
 _functions: dict[str, Callable[..., Outcome]] = {}
 
 

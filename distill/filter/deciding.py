@@ -23,10 +23,11 @@ from distill.filter.judged import Judged
 from distill.filter.kept import draw_of
 from distill.filter.near import BANDS, RECORD, NearDuplicates
 from distill.filter.placing import Buckets
+from distill.filter_specs import FilterSettings
 from distill.keep_rule import ALWAYS, Rule
 from distill.prompts.table import PromptTable
 from distill.records import KEPT
-from distill.specs import FilterSettings, Recipe
+from distill.specs import Recipe
 from distill.verify import BROKEN, Outcome
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a filter writes for those after it: kept/train-*.parquet and heldout-*.parquet, split by prompt; verdicts.parquet.
+"""What a filter writes for those after it: kept/train-*.parquet and heldout-*.parquet by prompt, and verdicts.parquet.
 
 Both are written as they come, some thousand rows in memory. Knows nothing about why a trace is kept.
 """

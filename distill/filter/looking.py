@@ -7,15 +7,18 @@ buckets or about what a verdict decides.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
+from distill.contract import Response
+from distill.errors import ContractError
 from distill.filter import checks
+from distill.filter.length import counter, length
 from distill.filter.near import compared, signature
+from distill.filter_specs import FilterSettings
 from distill.prompts.contamination import Contamination
 from distill.records import Prompt, Trace
-from distill.specs import FilterSettings
 from distill.verify import Outcome, abstaining
 from distill.verify import verifiers as verifying
 from distill.verify.pool import WorkerPool
@@ -51,6 +54,8 @@ class Lens:
     verifiers: tuple[str, ...]
     problems: tuple[tuple[str, str], ...] = ()
     signatures: bool = False
+    tokenizer: str | None = None
+    """The student's tokenizer.json, where lengths are wanted."""
 
 
 Item = tuple[Prompt, dict[str, Any], tuple[str, ...], Mapping[str, Outcome], Mapping[str, str]]
@@ -58,15 +63,17 @@ Item = tuple[Prompt, dict[str, Any], tuple[str, ...], Mapping[str, Outcome], Map
 
 _lens: Lens | None = None
 _contamination: Contamination | None = None
+_count: Callable[[str], int] | None = None
 
 
 def prepare(lens: Lens) -> None:
     """Called once in each worker."""
-    global _lens, _contamination
+    global _lens, _contamination, _count
     _lens = lens
     verifying.prepare(*lens.verifiers)
     checks.prepare(lens.settings)
     _contamination = Contamination(lens.problems) if lens.problems else None
+    _count = counter(lens.tokenizer) if lens.tokenizer is not None else None
 
 
 def look(
@@ -88,6 +95,8 @@ def look(
             outcomes[name] = _correct(prompt, trace, _lens.chosen)
         elif name == "contaminated":
             outcomes[name] = _contaminated(trace, evidence)
+        elif name == "length":
+            outcomes[name] = length(prompt, trace, _lens.settings.length, _tokens(trace))
         else:
             outcomes[name] = checks.check(name, prompt, trace, _lens.settings)
     within = "" if _lens.settings.across_prompts else prompt.id
@@ -110,6 +119,16 @@ def _correct(prompt: Prompt, trace: Trace, chosen: Chosen) -> Outcome:
     name = verifier_of(prompt.kind, chosen)
     told = told_without(name, trace.answer)
     return told if told is not None else verifying.judge(name or "", prompt, trace.answer)
+
+
+def _tokens(trace: Trace) -> int | None:
+    """Of the canonical text, in the student's vocabulary; None for a reply that has none."""
+    if _count is None or trace.answer is None:
+        return None
+    try:
+        return _count(Response(trace.reasoning, trace.answer).render())
+    except ContractError:
+        return None
 
 
 def _contaminated(trace: Trace, evidence: dict[str, str]) -> Outcome:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.filter_specs import SelectSettings
 from distill.prompts.grams import mixed
-from distill.specs import SelectSettings
 
 TOO_EASY, TOO_HARD, UNKNOWN, BEYOND, NOT_CHOSEN = (
     "too_easy",

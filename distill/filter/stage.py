@@ -8,9 +8,11 @@ that duplicates are found by.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +20,18 @@ import numpy as np
 from distill import specs
 from distill.errors import RunError
 from distill.exchange.import_store import texts_asked
-from distill.files import sha256_of
+from distill.files import sha256_of, sha256_once
 from distill.filter import checks
 from distill.filter.deciding import Decided, decide
+from distill.filter.in_buckets import BucketChecks, Sample
 from distill.filter.judged import SIGNATURE, Judged, Row
 from distill.filter.kept import KeptFiles, draw_of, kept_row, writing_kept, writing_verdicts
+from distill.filter.length import tokenizer_file
 from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking
 from distill.filter.near import version as signature_version
 from distill.filter.placing import ROW, Buckets, Places, each
+from distill.filter.suspects import Suspect, write_suspects
+from distill.filter_specs import FilterSettings
 from distill.progress import bar
 from distill.prompts.stage import benchmark_texts
 from distill.prompts.table import PromptTable
@@ -33,9 +39,10 @@ from distill.records import Prompt, Trace
 from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject
 from distill.sampling.subjects import foreign, teacher_subject
-from distill.specs import FilterSettings, Recipe
+from distill.specs import Recipe
 from distill.verify import Outcome
 from distill.verify import verifiers as verifying
+from distill.verify.sandbox import ALLOW_VARIABLE
 from distill.verify.verifiers import wants_of
 
 if TYPE_CHECKING:
@@ -55,11 +62,21 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
             raise nothing_to_filter(run, subject)
         lens = _lens(recipe, prompts)
         judged = Judged(run.judged, _fingerprints(recipe.filter, lens))
-        with _looking(recipe.filter, lens) as looking, bar("filter", buckets.traces) as update:
-            _Round(recipe, lens, prompts, buckets, judged, looking, update).look()
+        with (
+            BucketChecks(recipe, run.judge) as later,
+            _looking(recipe.filter, lens) as looking,
+            bar("filter", buckets.traces) as update,
+        ):
+            looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
+            looks.look()
         judged.finish()
         decided = decide(buckets, judged, prompts, recipe)
-        return _write(recipe, run, prompts, buckets, judged, decided)
+        report = _write(recipe, run, prompts, buckets, judged, decided)
+    write_suspects(run.suspects, looks.suspects)
+    told = [f"{len(looks.suspects)} prompts whose gold answer is suspect: {run.suspects}"] if looks.suspects else []
+    lines = (*report.lines, *told, *later.judge.lines())
+    complete = report.complete and later.judge.complete
+    return replace(report, lines=lines, outputs=(*report.outputs, run.suspects), complete=complete)
 
 
 def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
@@ -78,12 +95,15 @@ def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
 def _lens(recipe: Recipe, prompts: PromptTable) -> Lens:
     """Raises what keeps a verifier from judging, before any trace is looked at."""
     settings = recipe.filter
+    if settings.allow_unsandboxed:
+        os.environ[ALLOW_VARIABLE] = "1"  # for worker processes, which inherit it
     kinds = {prompt.kind for prompt in prompts} if "correct" in settings.checks else set()
     verifiers = verifying.names_of(kinds, recipe.verify)
     verifying.require(verifiers)
     problems = benchmark_texts(recipe) if "contaminated" in settings.checks else ()
     signatures = bool(set(checks.OF_ALL) & set(settings.checks)) or settings.select.prefer == "diverse"
-    return Lens(settings, recipe.verify, verifiers, tuple(problems), signatures)
+    tokenizer = tokenizer_file(recipe) if "length" in settings.checks else None
+    return Lens(settings, recipe.verify, verifiers, tuple(problems), signatures, tokenizer)
 
 
 def _looking(settings: FilterSettings, lens: Lens) -> Looking:
@@ -99,7 +119,10 @@ def _fingerprints(settings: FilterSettings, lens: Lens) -> dict[str, str]:
     more: dict[str, Any] = {
         "correct": [lens.chosen, [verifying.fingerprint(name) for name in lens.verifiers]],
         "contaminated": sha256_of(lens.problems),
+        "score": sha256_once(settings.score.scores) if settings.score.scores is not None else None,
+        "length": lens.tokenizer and sha256_once(Path(lens.tokenizer)),
     }
+    more["judge"] = more["correct"]  # whom it is asked about
     names = [name for name in settings.checks if name not in checks.OF_ALL]
     found = {name: checks.fingerprint(name, settings, more.get(name)) for name in names}
     return {**found, SIGNATURE: sha256_of([signature_version(), settings.across_prompts, lens.signatures])}
@@ -119,7 +142,7 @@ class _Bucket:
 
 
 @dataclass(slots=True)
-class _Round:
+class _Looks:
     """Looks at every trace that nothing is known about yet, and writes what was found, a bucket at a time."""
 
     recipe: Recipe
@@ -128,15 +151,17 @@ class _Round:
     buckets: Buckets
     judged: Judged
     looking: Looking
+    later: BucketChecks
     update: Any
     wanted: tuple[str, ...] = ()
     done: int = 0
+    suspects: list[Suspect] = field(default_factory=list)
     expected: deque[tuple[_Bucket, int, Looked | None]] = field(default_factory=deque)
     """Traces in their order; those of which all is known come with it."""
 
     def look(self) -> None:
         self.wanted = tuple(
-            name for name in self.recipe.filter.checks if name not in (*checks.OF_ALL, *checks.OF_PROMPT)
+            name for name in self.recipe.filter.checks if name not in (*checks.OF_ALL, *checks.OF_BUCKET)
         )
         for looked in self.looking.look(self._items()):
             self._drain()
@@ -207,6 +232,14 @@ class _Round:
 
     def _finish(self, bucket: _Bucket) -> None:
         found = [row for row in bucket.found if row is not None]
+        samples = [
+            Sample(prompt, trace, dict(row.outcomes))
+            for prompt, trace, row in zip(bucket.prompts, bucket.rows, found, strict=True)
+        ]
+        self.later.make(samples)
+        if "correct" in self.recipe.filter.checks:
+            self.suspects += self.later.suspects(samples)
+        found = [replace(row, outcomes=sample.outcomes) for row, sample in zip(found, samples, strict=True)]
         self.judged.write(bucket.number, found)
         self.done += len(found)
         self.update(self.done)

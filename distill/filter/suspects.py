@@ -6,13 +6,17 @@ calls right wrong, or a question that this teacher gets wrong the same way every
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from distill.files import write_text
+from distill.filter_specs import MajoritySettings
 from distill.records import Prompt
 from distill.verify import Outcome
-from distill.verify.majority import DEFAULT, Equal, MajoritySettings, Votes, decide, votes
+from distill.verify.majority import DEFAULT, Equal, Votes, decide, votes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,8 @@ def decided(
 def _is_wrong(outcome: Outcome) -> bool:
     """Called wrong against the gold. An abstention says nothing against a gold that cannot be read: a mark says so."""
     return outcome.outcome == "fail" and outcome.reason == "wrong_answer"
+
+
+def write_suspects(path: Path, found: Iterable[Suspect]) -> None:
+    """The list for people to look at, one JSON object a line."""
+    write_text(path, "".join(json.dumps(suspect.row(), ensure_ascii=False) + "\n" for suspect in found))

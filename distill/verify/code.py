@@ -14,7 +14,9 @@ from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify.bubblewrap import compiler_here
 from distill.verify.comparing import same_output, same_result
 from distill.verify.final_program import Program, final_program
-from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, available, mode_here
+from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, available, mode_here, require
+
+__all__ = ["judge", "prepare", "require", "seconds", "verify"]
 
 _MISSING = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 _LIBRARIES = """atcoder bitarray cython gmpy2 matplotlib more_itertools mpmath networkx numba numpy pandas regex scipy

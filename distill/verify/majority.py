@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from pydantic import Field
-
+from distill.filter_specs import MajoritySettings
 from distill.records import Prompt
-from distill.strict import Strict
 from distill.verify import Outcome, abstaining, choice, exact, failing
 from distill.verify import stated as says
 
@@ -29,18 +27,6 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 
 Equal = Callable[[str, str], bool]
 """Whether two answers, as `Votes.answers` has them, are the same in another form. Symmetric."""
-
-
-class MajoritySettings(Strict):
-    """When what most samples answer counts as the answer. NeMo-Skills' recipe for problems without one takes the most
-    frequent answer of 16 samples however few agree; the share that agrees tells how likely it is right
-    (self-consistency, arXiv 2203.11171), so here some have to."""
-
-    share: float = Field(0.5, ge=0.5, lt=1)
-    """More than this share of all samples, also of those without an answer, has to agree. From one half on there can
-    be no second answer with as many votes."""
-    votes: int = Field(3, ge=2)
-    """As many samples have to agree: two may do so by chance, as with two choices or a small number."""
 
 
 DEFAULT = MajoritySettings()

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from distill import __version__
 from distill.records import Kind, Prompt
-from distill.verify import Outcome, failing
+from distill.verify import Outcome, failing, own
 from distill.verify.pool import SECONDS_PER_ITEM
 
 BUILT_IN: Mapping[str, str] = {
@@ -62,12 +62,14 @@ def judge(name: str, prompt: Prompt, answer: str | None) -> Outcome:
     if not (answer or "").strip():
         return failing("no_answer")
     assert answer is not None
-    return _function(name)(prompt, answer)
+    return own.judge(name, prompt, answer) if name not in BUILT_IN else _function(name)(prompt, answer)
 
 
 def seconds(name: str, prompt: Prompt, answer: str | None) -> float:
     """How long judging may take."""
-    limit = getattr(_module(name), "seconds", None) if name in BUILT_IN else None
+    if name not in BUILT_IN:
+        return own.seconds(name, prompt)
+    limit = getattr(_module(name), "seconds", None)
     return float(limit(prompt)) if limit is not None else SECONDS_PER_ITEM
 
 
@@ -77,7 +79,7 @@ def prepare(*names: str) -> None:
         if name in BUILT_IN:
             getattr(_module(name), "prepare", lambda: None)()
         else:
-            _function(name)
+            own.prepare(name)
 
 
 def wants_of(prompt: Prompt) -> list[Any]:
@@ -90,8 +92,6 @@ def wants_of(prompt: Prompt) -> list[Any]:
 def fingerprint(name: str) -> str:
     """Changes with anything that may change what this verifier says."""
     if name not in BUILT_IN:
-        from distill.verify import own
-
         return f"{name} {own.fingerprint(name)}"
     return " ".join((name, __version__, *(f"{library} {_version(library)}" for library in _LIBRARIES.get(name, ()))))
 
@@ -101,7 +101,7 @@ def require(names: Iterable[str]) -> None:
     one's own that cannot be loaded, MissingError for programs without a sandbox."""
     for name in names:
         if name not in BUILT_IN:
-            _function(name)
+            own.load(name)
         else:
             getattr(_module(name), "require", lambda: None)()
 
@@ -120,9 +120,5 @@ def _module(name: str) -> ModuleType:
 
 @functools.cache
 def _function(name: str) -> Callable[[Prompt, str], Outcome]:
-    if name not in BUILT_IN:
-        from distill.verify import own
-
-        return own.load(name)
     found: Callable[[Prompt, str], Outcome] = _module(name).verify
     return found

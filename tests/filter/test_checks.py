@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill.filter import checks
-from distill.specs import CHECKS, FilterSettings
+from distill.filter_specs import CHECKS, FilterSettings
 
 
 def test_the_names_of_the_checks_are_those_a_recipe_may_use() -> None:

@@ -21,6 +21,7 @@ from distill.files import sha256_file
 from distill.filter import checks, deciding, looking, placing, stage
 from distill.filter.looking import Item, Looked
 from distill.filter.placing import Buckets, Places, each
+from distill.filter_specs import DEFAULT_CHECKS
 from distill.ledger import LedgerReader
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace
@@ -155,7 +156,7 @@ def test_the_counts_add_up(tmp_path: Path, recipe: specs.Recipe, keep: Any) -> N
     assert counts["kept"] + sum(counts["rejected"].values()) == counts["traces"]
     assert counts["train"] + counts["heldout"] == counts["kept"] == len(kept(run))
     assert counts["train"] == len(kept(run, "train"))
-    assert len(list(verdicts(run))) == (len(specs.DEFAULT_CHECKS) + 1) * counts["traces"], (
+    assert len(list(verdicts(run))) == (len(DEFAULT_CHECKS) + 1) * counts["traces"], (
         "a verdict for every check on every trace"
     )
 
