@@ -11,7 +11,6 @@ from typing import Any
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
-from distill.sampling.budget import Budget, Spent, spent_before
 from distill.generate.sight import Sight
 from distill.generate.sources import (
     Source,
@@ -26,6 +25,7 @@ from distill.progress import bar, say
 from distill.prompts.stage import require_verifier
 from distill.prompts.table import PromptTable
 from distill.rundir import RunDir, StageReport
+from distill.sampling.budget import Budget, Spent, spent_before
 from distill.sampling.requests import Subject, prompts_by_asked
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import fleet_for, foreign, teacher_subject

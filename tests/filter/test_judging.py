@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filter.judge_job import sums
 from http_teacher import Fault, HttpTeacher, Said, Seen, in_order
 from verify.test_judge import fenced
 
@@ -26,6 +25,7 @@ from distill.ledger import LedgerReader
 from distill.records import Prompt
 from distill.verify import Outcome
 from distill.verify.judge import RESPONSE_FORMAT, message
+from filter.judge_job import sums
 
 TESTS = Path(__file__).resolve().parents[1]
 SUM = Prompt("What is 2+2?", id="sum", kind="math", answer="4")
@@ -452,7 +452,7 @@ def test_who_judges_has_to_be_said(settings: dict[str, Any], error: type[Excepti
 def test_the_key_comes_from_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpTeacher(compares, key="sk-judge") as teacher:
         named = {"api_key_env": "JUDGE_KEY"}
-        with pytest.raises(UsageError, match="the judge: .*JUDGE_KEY, which is not set"):
+        with pytest.raises(UsageError, match=r"the judge: .*JUDGE_KEY, which is not set"):
             judged(teacher, tmp_path, [(SUM, "4")], **named)
         monkeypatch.setenv("JUDGE_KEY", "sk-judge")
         assert judged(teacher, tmp_path, [(SUM, "4")], **named) == [RIGHT]
@@ -473,3 +473,37 @@ def test_it_may_be_used_beside_the_main_thread(tmp_path: Path) -> None:
         work.start()
         work.join(30)
     assert found == [RIGHT]
+
+
+# --- docs/judge.md ---------------------------------------------------------------------------------------------------
+
+GUIDE = (TESTS.parent / "docs" / "judge.md").read_text(encoding="utf-8")
+
+
+def test_the_guide_shows_what_is_asked() -> None:
+    shown = message(Prompt("How many legs has a spider?", answer="8"), "A spider has **eight** legs.")
+    assert f"```text\n{shown}\n```" in GUIDE
+
+
+def test_the_guides_check_of_a_judge_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a judge that calls everything right."""
+    code = GUIDE.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    with HttpTeacher(lambda question: vote("correct"), model="my-judge") as teacher:
+        exec(code.replace("http://localhost:8000/v1", teacher.url), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "wrong, called right: 2 of 2",
+        "right, called wrong: 0 of 1",
+        "undecided: 0",
+    ]
+
+
+def test_the_guide_names_every_reason_and_default() -> None:
+    settings = JudgeSettings()
+    for reason in ("judged_wrong", "judge_unsure", "judge_split", "judge_unreadable", "judge_failed"):
+        assert f"`{reason}`" in GUIDE
+    assert {TOO_LONG.reason, UNASKED.reason} == {"judge_too_long", "judge_unasked"}
+    assert (settings.votes, settings.again, settings.max_characters) == (3, 1, 20_000)
+    assert (settings.sampling.temperature, settings.on, settings.stop_early) == (0.7, "abstained", True)
