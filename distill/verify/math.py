@@ -10,7 +10,6 @@ import logging
 import re
 from typing import Any
 
-from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
@@ -199,7 +198,3 @@ def _parse(text: str) -> list[Any]:
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every call without a limit
     found: list[Any] = math_verify.parse(text, parsing_timeout=None)
     return found
-
-
-def verify(prompt: Prompt, answer: str) -> Outcome:
-    return check_math(answer, prompt.answer)

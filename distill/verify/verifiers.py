@@ -83,9 +83,9 @@ def prepare(*names: str) -> None:
 
 
 def wants_of(prompt: Prompt) -> list[Any]:
-    """All of a prompt that a verdict on an answer may depend on, as plain JSON."""
+    """All of a prompt that a verdict on a trace may depend on, as plain JSON; what is asked is in the trace's key."""
     tests = [[test.input, test.output, test.function] for test in prompt.tests or ()]
-    return [prompt.kind, prompt.reasoning, prompt.question, prompt.answer, prompt.choices, tests]
+    return [prompt.kind, prompt.reasoning, prompt.answer, prompt.choices, prompt.language, tests]
 
 
 @functools.cache
