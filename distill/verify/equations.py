@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distill.verify.evaluate import UNBASED, TooBigError, UndefinedError, evaluate, inexact
-from distill.verify.numbers import DIGITS, _LOG, _point, equal, proportional
+from distill.verify.numbers import _LOG, DIGITS, _point, equal, proportional
+from distill.verify.quantities import all_of
 from distill.verify.values import Node, Quantity, Relation, Value, symbols
 
 TRIES = 3
@@ -31,7 +32,7 @@ def same_relations(gold: Relation, answer: Relation) -> bool | None:
 
 
 def _by_parts(gold: Relation, answer: Relation) -> bool | None:
-    from distill.verify.compare import all_of, same
+    from distill.verify.compare import same  # which asks this module: a relation holds values
 
     return all_of([same(gold.left, answer.left), same(gold.right, answer.right)])
 
@@ -49,10 +50,9 @@ def _node(side: Value) -> Node | None:
 
 def _share_roots(a: Node, b: Node) -> bool | None:
     """False where a point of one curve does not lie on the other; None where they met at every point tried."""
-    from mpmath import mp
+    from mpmath import mp  # type: ignore[import-untyped]  # it ships no types
 
     names = sorted(symbols(a))
-    met = 0
     with mp.workdps(DIGITS):
         for name in names:
             for number in range(TRIES):
@@ -68,8 +68,7 @@ def _share_roots(a: Node, b: Node) -> bool | None:
                         continue
                     if apart > mp.mpf(10) ** -12:
                         return False
-                    met += 1
-    return None if met else None
+    return None
 
 
 def _in(node: Node, name: str, env: dict[str, Any]) -> Callable[[Any], Any]:

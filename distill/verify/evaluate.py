@@ -188,6 +188,13 @@ def _factorial(a: Any) -> Any:
 def _binomial(n: Any, k: Any) -> Any:
     from mpmath import mp
 
+    if (
+        isinstance(k, Fraction)
+        and k.denominator == 1
+        and k > 400
+        and (not isinstance(n, Fraction) or n < 0 or n > 2_200)
+    ):
+        raise TooBigError
     if isinstance(k, Fraction) and k.denominator == 1 and 0 <= k <= 400:
         product: Any = Fraction(1)
         for step in range(k.numerator):
@@ -196,7 +203,7 @@ def _binomial(n: Any, k: Any) -> Any:
                 product, factor = inexact(product), inexact(factor)
             product = _checked(product * factor / (step + 1))
         return product
-    if isinstance(n, Fraction) and isinstance(k, Fraction):
+    if isinstance(n, Fraction) and isinstance(k, Fraction):  # noqa: SIM102
         if n.denominator == k.denominator == 1 and 0 <= k <= n:
             return _binomial(n, n - k) if n - k <= 400 else _too_big()
     if abs(inexact(n)) > 10_000 or abs(inexact(k)) > 10_000:
@@ -267,7 +274,11 @@ def _function(name: str, a: Any, env: Mapping[str, Any]) -> Any:
     if mp.mag(number) > 10_000 or (name in ("exp", "sinh", "cosh", "tanh", "coth") and mp.mag(number) > 30):
         raise TooBigError
     try:
-        return _checked(getattr(mp, {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}.get(name, name))(number))
+        return _checked(
+            getattr(mp, {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot"}.get(name, name))(
+                number
+            )
+        )
     except (ZeroDivisionError, ValueError) as error:
         raise UndefinedError(name) from error
 

@@ -6,6 +6,7 @@ Linear in the length of the text. Knows nothing about mathematics.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 
 from distill.verify.latex import LONGEST
@@ -25,7 +26,8 @@ _AFTER = re.compile(
     r"(?:\s(?:per|an?)\s[A-Za-z]{1,12}|\s?/\s?[a-z]{1,6})?)(?![A-Za-z]))"
 )
 _SAID = re.compile(
-    r"\b(?:answer|result|solution)s?\**(?:\s?\([^()\n]{0,40}\))?(?:\s?:\**|\s(?:is|are|was|=):?)\s*\**|#{4}\s", re.IGNORECASE
+    r"\b(?:answer|result|solution)s?\**(?:\s?\([^()\n]{0,40}\))?(?:\s?:\**|\s(?:is|are|was|=):?)\s*\**|#{4}\s",
+    re.IGNORECASE,
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|mistake|wrong|incorrect|instead|correction|not right)\b", re.IGNORECASE)
 _FORMULA = re.compile(
@@ -39,7 +41,8 @@ _NUMBER = re.compile(
     r"(?:\s?\\?%)?(?![\w/]|[.,]\d)"
 )
 _UNSURE = re.compile(
-    r"\b(?:of (?:the|these|those|his|her|their|all)|out of|from|than|not|or|between|instead|without|before|after|if|per)\b"
+    r"\b(?:of (?:the|these|those|his|her|their|all)|out of"
+    r"|from|than|not|or|between|instead|without|before|after|if|per)\b"
 )
 _MARKUP = re.compile(r"^(?:#{1,6}\s|[-*•>]\s)?\s*|\*\*|`")
 _FEW_WORDS = 12
@@ -132,7 +135,11 @@ def _following(answer: str, at: int) -> str:
         return after["sign"]
     words = (after["text"] or after["word"]).strip()
     first = re.sub(r"^(?:square|cubic|sq) |[ /.,].*", "", words).lower()
-    if first in SCALES or first == "percent" or (first in UNITS and (len(first) > 2 or after["text"] or first in _PLAIN)):
+    if (
+        first in SCALES
+        or first == "percent"
+        or (first in UNITS and (len(first) > 2 or after["text"] or first in _PLAIN))
+    ):
         return f" \\text{{ {words}}}{after['power'] or ''}"
     return ""
 
@@ -150,9 +157,7 @@ def _statement(text: str) -> Final | None:
     bare = _BARE_BOX.search(text)
     if bare is not None:
         return Final(bare[1], True)
-    said = None
-    for said in _SAID.finditer(text):
-        pass
+    said = _last(_SAID, text)
     if said is not None and not _RETRACTED.search(text, said.end()):
         line = _LINE.search(text, said.end())
         if line is not None:
@@ -160,14 +165,16 @@ def _statement(text: str) -> Final | None:
             if found is not None:
                 return found
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    formula = None
-    for formula in _FORMULA.finditer(text):
-        pass
+    formula = _last(_FORMULA, text)
     if formula is not None and formula.end() >= len(text.rstrip().rstrip(".*")) - 1:
         return Final(_inside(formula), False)
     if not lines:
         return None
     return _of_sentence(_MARKUP.sub("", _last_sentence(lines[-1])), introduced=False)
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return deque(pattern.finditer(text), maxlen=1).pop() if pattern.search(text) else None
 
 
 def _first_sentence(line: str) -> str:

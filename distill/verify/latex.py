@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from distill.verify.units import COMPOUND, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS
+from distill.verify.units import COMPOUND, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS, split
 
 LONGEST = 2_000
 """Characters of an answer's box, or of the end of an answer without one, that are looked at."""
@@ -31,17 +31,19 @@ class Token(NamedTuple):
     spaced: bool = False
 
 
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp sqrt cbrt abs "
-    "floor ceil".split()
+FUNCTIONS = split(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp sqrt cbrt "
+    "abs floor ceil"
 )
-_GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon "
-    "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+_GREEK = split(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
 )
-_TEXT = frozenset("text textbf textit textrm textnormal texttt mathrm mathbf mathit mathsf mathtt boldsymbol bm mbox "
-                  "hbox operatorname rm bf it mathcal mathscr mathfrak emph".split())  # fmt: skip
-_DECORATED = frozenset("overline bar vec hat overrightarrow widehat tilde widetilde underline dot".split())
+_TEXT = split(
+    "text textbf textit textrm textnormal texttt mathrm mathbf mathit mathsf mathtt boldsymbol bm mbox hbox "
+    "operatorname rm bf it mathcal mathscr mathfrak emph"
+)
+_DECORATED = split("overline bar vec hat overrightarrow widehat tilde widetilde underline dot")
 _SAME: dict[str, str] = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "le": "leq", "ge": "geq",
     "leqslant": "leq", "geqslant": "geq", "lt": "<", "gt": ">", "ne": "neq", "times": "*", "cdot": "*", "ast": "*",
@@ -133,7 +135,7 @@ def tidy(text: str) -> str:
         text = text.replace("\\\\", _NEW_ROW)
         for pattern, put in _TIDY:
             text = pattern.sub(put, text)
-    return text.strip()
+    return " ".join(text.split())
 
 
 def tokens(text: str, *, separate: bool = False) -> list[Token]:
@@ -211,13 +213,16 @@ def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> No
     elif lower in ("pi", "infinity", "infty", "inf", "oo") and len(run) > 1:
         found.append(Token("cmd", "pi" if lower == "pi" else "infty", spaced))
     elif len(run) == 1:
+        if run == "a" and spaced and found and found[-1].kind == "word":
+            found.append(Token("word", run, spaced))
+            return
         known_unit = in_text and run in SHORT_UNITS and bool(found) and _ends_a_number(found[-1])
         found.append(Token("word" if known_unit else "name", run, spaced))
-    elif in_text or lower in SHORT_WORDS or _is_word(run, found):
+    elif (
+        in_text or (spaced and bool(found) and found[-1].kind == "word") or lower in SHORT_WORDS or _is_word(run, found)
+    ):
         found.append(Token("word", run, spaced))
-    elif run in _GREEK:
-        found.append(Token("name", run, spaced))
-    elif run.isupper():
+    elif run in _GREEK or run.isupper():
         found.append(Token("name", run, spaced))
     elif run[:-1] in FUNCTIONS:
         found += [Token("fn", run[:-1], spaced), Token("name", run[-1])]
@@ -230,7 +235,9 @@ def _is_word(run: str, found: list[Token]) -> bool:
         return False
     if (run.lower() in UNITS or run.lower() in COMPOUND) and len(run) > 1 and bool(found) and _ends_a_number(found[-1]):
         return True
-    return run.lower() in NUMBER_WORDS or (len(run) >= 4 and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS)
+    return run.lower() in NUMBER_WORDS or (
+        len(run) >= 4 and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS
+    )
 
 
 def _ends_a_number(token: Token) -> bool:
@@ -258,7 +265,9 @@ def _command(
             raise Unreadable(command)
         found.append(Token("cmd", f"{name} {kind[1]}", spaced))
         return kind.end()
-    elif name in _DECORATED and (inner := re.compile(r"\s*\{\s*([A-Za-z]{1,4})\s*\}|\s*([A-Za-z])").match(text, position)):
+    elif name in _DECORATED and (
+        inner := re.compile(r"\s*\{\s*([A-Za-z]{1,4})\s*\}|\s*([A-Za-z])").match(text, position)
+    ):
         found.append(Token("name", f"{name}:{inner[1] or inner[2]}", spaced))
         return inner.end()
     elif name == "boxed" or name == "fbox":

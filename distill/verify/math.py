@@ -14,10 +14,11 @@ from functools import lru_cache
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
-from distill.verify.compare import Told, same
+from distill.verify.compare import same
 from distill.verify.final import Final, final, last_boxed
 from distill.verify.latex import LONGEST, Unreadable, tidy, tokens
 from distill.verify.numbers import value_of
+from distill.verify.quantities import Told
 from distill.verify.statements import read
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
 from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols
@@ -26,17 +27,19 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _DECORATION = ("\\$", "$", "\\!", "\\,", "\\left", "\\right")
 _WIDE = ("\\;", "\\ ", "~")
-_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")
 """White space that means nothing; between two digits it does: `1 1/2` is not `11/2`."""
 _NUMBER = re.compile(r"\s*\\?\$?\s*(-?(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.([0-9]{1,30}))?)\s*\$?\.?\s*")
-_FRACTION = re.compile(r"\s*\$?(-?)\\[dt]?frac\{([0-9]{1,30})\}\{([0-9]{1,30})\}\$?\s*|\s*(-?)([0-9]{1,30})/([0-9]{1,30})\s*")
+_FRACTION = re.compile(
+    r"\s*\$?(-?)\\[dt]?frac\{([0-9]{1,30})\}\{([0-9]{1,30})\}\$?\s*|\s*(-?)([0-9]{1,30})/([0-9]{1,30})\s*"
+)
 _STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
 """What sources write where they have no answer: the first two are NuminaMath's."""
 _DOLLARS = re.compile(r"(?<!\\)\$")
 _AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
 _CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
 _LETTER = re.compile(r"\(?([A-J])\)?")
-_SMALL_WORDS = frozenset("per of or and is the a an for to".split())
+_SMALL_WORDS = frozenset(["per", "of", "or", "and", "is", "the", "a", "an", "for", "to"])
 MOST_WORDS = 3
 """Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
 WRONG = failing("wrong_answer")
@@ -67,7 +70,7 @@ def undecorated(text: str) -> str:
         text = text.replace(decoration, "")
     for wide in _WIDE:
         text = text.replace(wide, " ")
-    return _SPACE.sub("", text.strip())
+    return _SPACE.sub("", " ".join(text.split()))
 
 
 def same_text(answer: str, gold: str) -> bool:
@@ -77,7 +80,11 @@ def same_text(answer: str, gold: str) -> bool:
 
 
 def _is_same_text(found: Final, gold: str) -> bool:
-    return found.boxed and not found.changed and literal(found.content) == literal(gold) != ""
+    if not found.boxed or found.changed:
+        return False
+    if len(found.content) > LONGEST:
+        return found.content.strip() == gold.strip()
+    return literal(found.content) == literal(gold) != ""
 
 
 def told_by_text(answer: str | None, gold: str | None) -> Outcome | None:
@@ -142,7 +149,7 @@ def _any(golds: tuple[Value, ...], answers: tuple[Value, ...]) -> Told:
         for answer in answers:
             try:
                 told.append(same(gold, answer))
-            except Unreadable:
+            except (Unreadable, RecursionError):
                 told.append(None)
             if told[-1] is True:
                 return True

@@ -61,12 +61,16 @@ def _functions(node: Node) -> frozenset[str]:
 
 
 def _same_constant(a: Node, b: Node, log: Fraction | None) -> bool:
-    from mpmath import mp
+    from mpmath import mp  # type: ignore[import-untyped]  # it ships no types
 
     with mp.workdps(DIGITS):
         env = {UNBASED: _log_scale(log)}
         left, right = evaluate(a, env), evaluate(b, env)
-        if isinstance(left, float) or isinstance(right, float) or (isinstance(left, Fraction) and isinstance(right, Fraction)):
+        if (
+            isinstance(left, float)
+            or isinstance(right, float)
+            or (isinstance(left, Fraction) and isinstance(right, Fraction))
+        ):
             return bool(left == right)
         if not _close(left, right, DIGITS):
             return False

@@ -1,91 +1,35 @@
 r"""Expressions: from tokens to a tree, every token used or Unreadable.
 
-Numbers (mixed, repeating, with exponents), sums, products with and without a sign, powers, roots, functions, factorials,
-binomials, absolute values, degrees, percent. Knows nothing about lists, relations or units.
+Sums, products with and without a sign, powers, roots, functions, factorials, binomials, absolute values, degrees,
+percent. Knows nothing about lists, relations or units.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-
+from distill.verify.cursor import OPENING
 from distill.verify.latex import DEEPEST, Token, Unreadable
-from distill.verify.values import INF, Node, number
+from distill.verify.numerals import Numerals
+from distill.verify.values import INF, PLUS_MINUS, Node, number
 
-END = Token("end", "")
-OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "<<": ">>"}
-_CLOSING = frozenset(OPENING.values())
 _PRODUCT = frozenset(("*", "/"))
-PLUS_MINUS: Node = ("sym", "±")
-"""1 in one value of an expression with ± in it, -1 in the other."""
 MONEY = frozenset(("dollar", "€", "£", "¥", "₹"))
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}
 _FUNCTION_LETTERS = frozenset("fgh")
 _TO_MINUS_ONE = ["^", "{", "-", "1", "}", "("]
+MOST_FACTORS, MOST_MARKS = 120, 8
+"""Of one product, and after one factor: trees stay as shallow as Python's stack allows."""
 _DEPTH = 2 * DEEPEST
 _PAIRED = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 
 
-def paired(tokens: list[Token]) -> tuple[dict[int, int], set[int]]:
-    """Where each opening bracket closes, and which of them hold a comma or semicolon of their own.
-
-    `(0, 1]` is a pair too. Raises Unreadable for brackets that do not match, and for too many inside one another.
-    """
-    partner: dict[int, int] = {}
-    several: set[int] = set()
-    stack: list[int] = []
-    for at, token in enumerate(tokens):
-        if token.kind not in ("op", "cmd"):
-            continue
-        text = token.text
-        if text in OPENING:
-            stack.append(at)
-            if len(stack) > DEEPEST:
-                raise Unreadable("too deep")
-        elif text in _CLOSING:
-            if not stack:
-                raise Unreadable("a bracket that was not opened")
-            opened = stack.pop()
-            wanted = OPENING[tokens[opened].text]
-            if text != wanted and not {text, wanted} <= {")", "]"}:
-                raise Unreadable("brackets that do not match")
-            partner[opened] = at
-        elif text in (",", ";") and stack:
-            several.add(stack[-1])
-    if stack:
-        raise Unreadable("a bracket that does not close")
-    return partner, several
-
-
-class Expressions:
-    """Reads expressions from `tokens`; `at` is the next one. A subclass reads what stands around them."""
+class Expressions(Numerals):
+    """Reads expressions from `tokens`. A subclass reads what stands around them."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens, self.at, self.depth = tokens, 0, 0
-        self.partner, self.several = paired(tokens)
-        self.inside_bars = 0
+        super().__init__(tokens)
+        self.depth = self.inside_bars = 0
         self.currency: str | None = None
         self.loose = False
-
-    @property
-    def next(self) -> Token:
-        return self.tokens[self.at] if self.at < len(self.tokens) else END
-
-    def peek(self, ahead: int) -> Token:
-        return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else END
-
-    def is_sign(self, text: str) -> bool:
-        token = self.next
-        return token.kind in ("op", "cmd") and token.text == text
-
-    def take(self, text: str) -> bool:
-        if self.is_sign(text):
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> None:
-        if not self.take(text):
-            raise Unreadable(f"no {text} at {self.at}")
 
     def expression(self) -> Node:
         self.depth += 1
@@ -115,7 +59,8 @@ class Expressions:
             self.at += 1
         node = self.factor()
         divided = False
-        while True:
+        product: list[Node] = []
+        for _ in range(MOST_FACTORS):
             token = self.next
             if token.kind == "op" and token.text in _PRODUCT:
                 if token.text == "/" and self._is_unit_ahead():
@@ -125,12 +70,19 @@ class Expressions:
                 self.at += sign < 0
                 other = self.factor() if sign > 0 else ("neg", self.factor())
                 divided = token.text == "/"
-                node = ("div", node, other) if divided else ("mul", (node, other))
+                if divided:
+                    node, product = ("div", node, other), []
+                else:
+                    product = [*(product or [node]), other]
+                    node = ("mul", tuple(product))
             elif self._starts_factor(token):
                 self.loose |= divided
-                node = ("mul", (node, self.factor()))
+                product = [*(product or [node]), self.factor()]
+                node = ("mul", tuple(product))
             else:
                 break
+        else:
+            raise Unreadable("too many factors")
         return ("neg", node) if negative else node
 
     def _is_unit_ahead(self) -> bool:
@@ -151,7 +103,7 @@ class Expressions:
 
     def factor(self) -> Node:
         node = self.primary()
-        while True:
+        for _ in range(MOST_MARKS):
             token = self.next
             if token.kind == "op" and token.text == "^":
                 self.at += 1
@@ -167,6 +119,7 @@ class Expressions:
                 node = ("pct", node)
             else:
                 return node
+        raise Unreadable("too many marks")
 
     def script(self, *, one_digit: bool = False) -> Node:
         """What stands after ^, or after a command that takes one argument: a group or a single thing."""
@@ -246,60 +199,6 @@ class Expressions:
             self.at += 1
             return ("sym", f"{text}:{self.tokens[self.at - 1].text}")
         raise Unreadable(f"\\{text}")
-
-    def numeral(self) -> Node:
-        """A number; with a fraction after it a mixed one; with an overline after its point a repeating one."""
-        text = self.next.text
-        self.at += 1
-        if "e" in text or "E" in text:
-            return _scientific(text)
-        whole, _, places = text.partition(".")
-        if self.next.kind == "name" and self.next.text.startswith("overline:"):
-            raise Unreadable("a line over letters")
-        mark = self.peek(1) if self.is_sign(".") else self.next
-        if mark.kind == "cmd" and mark.text in ("overline", "bar", "dot", "ldots"):
-            return self.repeating(whole, places, "." in text or self.is_sign("."))
-        value = Fraction(int(whole + places or "0"), 10 ** len(places))
-        node = number(value, len(places) if "." in text else None)
-        part = None if "." in text else self.fraction_part()
-        return ("add", (node, part)) if part is not None else node
-
-    def fraction_part(self) -> Node | None:
-        r"""The `1/2` of `3 1/2`, or the `\frac{1}{2}` of `3\frac{1}{2}`: whole numbers, the upper one smaller."""
-        if self.next.kind == "num" and self.peek(1).text == "/" and self.peek(2).kind == "num":
-            above, below, used = self.next.text, self.peek(2).text, 3
-        elif self.is_sign("frac"):
-            texts = [token.text for token in self.tokens[self.at + 1 : self.at + 7]]
-            if len(texts) >= 6 and [texts[0], texts[2], texts[3], texts[5]] == ["{", "}", "{", "}"]:
-                above, below, used = texts[1], texts[4], 7
-            elif texts and texts[0].isdigit() and len(texts[0]) == 2:
-                above, below, used = texts[0][0], texts[0][1], 2
-            else:
-                return None
-        else:
-            return None
-        if not (above.isdigit() and below.isdigit() and 0 < int(above) < int(below)):
-            return None
-        self.at += used
-        return number(Fraction(int(above), int(below)))
-
-    def repeating(self, whole: str, places: str, has_point: bool) -> Node:
-        self.take(".")
-        if self.next.text not in ("overline", "bar", "dot") or not has_point:
-            raise Unreadable("digits that go on somehow")
-        self.at += 1
-        if self.take("{"):
-            period = self.next.text
-            self.at += 1
-            self.expect("}")
-        else:
-            period = self.next.text
-            self.at += 1
-        if not period.isdigit():
-            raise Unreadable("a line over no digits")
-        value = Fraction(int(whole + places or "0"), 10 ** len(places))
-        value += Fraction(int(period), 10 ** len(places) * (10 ** len(period) - 1))
-        return number(value)
 
     def name(self) -> Node:
         text = self.next.text
@@ -383,22 +282,10 @@ class Expressions:
             return node
         negative = self.take("-")
         node = self.factor()
-        while self.next.kind == "name" or (
-            self.next.kind == "cmd" and self.next.text in ("pi", "frac", "sqrt")
-        ):
-            node = ("mul", (node, self.factor()))
+        factors = [node]
+        while self.next.kind == "name" or (self.next.kind == "cmd" and self.next.text in ("pi", "frac", "sqrt")):
+            factors.append(self.factor())
+        node = ("mul", tuple(factors)) if len(factors) > 1 else node
         if self.is_sign("/") and not self._is_unit_ahead():  # sin x/2 is read both ways
             self.loose = True
         return ("neg", node) if negative else node
-
-
-def _scientific(text: str) -> Node:
-    digits, _, power = text.lower().partition("e")
-    whole, _, places = digits.partition(".")
-    return (
-        "mul",
-        (
-            number(Fraction(int(whole + places or "0"), 10 ** len(places)), len(places)),
-            ("pow", number(10), number(int(power))),
-        ),
-    )

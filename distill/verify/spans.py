@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cmp_to_key
+from itertools import pairwise
 from typing import Any
 
 from distill.verify.evaluate import inexact
@@ -103,7 +104,7 @@ def complement(found: Sequence[Span]) -> tuple[Span, ...]:
     gaps: list[Span] = []
     low, low_closed = MINUS_INF, False
     for span in found:
-        if not (span.low == MINUS_INF):
+        if span.low != MINUS_INF:
             gaps.append(Span(low, low_closed, span.low, not span.low_closed))
         low, low_closed = span.high, not span.high_closed
     if low != INF:
@@ -154,7 +155,7 @@ def of_inequalities(sides: Sequence[Value | None], operators: Sequence[str]) -> 
     bare = all(node is None or node[0] == "sym" or not symbols(node) for node in nodes)
     if bare and (len(names) == 1 or (not names and nodes[0] is None)) and nodes.count(None) <= 1:
         found: Real | None = None
-        for (left, right), operator in zip(zip(nodes, nodes[1:], strict=False), operators, strict=True):
+        for (left, right), operator in zip(pairwise(nodes), operators, strict=True):
             one = _half_line(left, operator, right)
             if one is None:
                 if found is None or left is None or right is None:

@@ -26,6 +26,11 @@ def _table(*rows: tuple[str, str, str]) -> dict[str, tuple[str, Fraction]]:
     return {name: (dimension, Fraction(size)) for dimension, size, names in rows for name in names.split()}
 
 
+def split(words: str) -> frozenset[str]:
+    """The words of a text as a set."""
+    return frozenset(words.split())
+
+
 UNITS = _table(
     ("length", "1/1000", "mm millimeter millimeters millimetre millimetres"),
     ("length", "1/100", "cm centimeter centimeters centimetre centimetres"),
@@ -88,31 +93,31 @@ UNITS = _table(
 )
 """Name → dimension and size in the dimension's base unit. A pound is one of mass or of money: nothing else tells."""
 COMPOUND = {"mph": "miles per hour", "kph": "km per h", "kmph": "km per h", "mpg": "miles per gallon", "sqft": "sq ft"}
-SHORT_UNITS = frozenset("m s g h L l d N J W V A".split())
-SHORT_WORDS = frozenset(
-    "or and yes no not all any odd even none true false one two six ten the is of if it to are for per mod dne".split()
+SHORT_UNITS = split("m s g h L l d N J W V A")
+SHORT_WORDS = split(
+    "or and yes no not all any odd even none true false one two six ten the is of if it to are for per mod dne"
 )
 """Short words that are no product of variables, wherever they stand."""
-NUMBER_WORDS: dict[str, int] = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-} | {word: 10 * number for number, word in enumerate("thirty forty fifty sixty seventy eighty ninety".split(), 3)}
+_ONES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+NUMBER_WORDS = {word: number for number, word in enumerate(_ONES)}
+NUMBER_WORDS |= {word: 10 * number for number, word in enumerate(_TENS, 2)}
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SCALES |= {f"{word}s": size for word, size in SCALES.items()}
-TURNING = frozenset(
+TURNING = split(
     "or and than more less fewer greater least most not never no nor neither over under above below between from "
     "except unless without if when where that plus minus times squared cubed half double twice triple quarter third "
-    "nothing none cannot unknown impossible undefined infinite infinitely divided multiplied mod modulo base "
-    "either both but instead however versus vs to until negative positive larger smaller beyond exceeds up each "
-    "another other remainder".split()
+    "nothing none cannot unknown impossible undefined infinite infinitely divided multiplied mod modulo base either "
+    "both but instead however versus vs to until negative positive larger smaller beyond exceeds up each another "
+    "other remainder"
 )
 """Words beside a number after which it need not be the value that is meant."""
-FILLING = frozenset(
-    "approximately about roughly around exactly only just total a an the answer is are equals equal there it of final "
-    "value result be will he she they we so thus therefore hence in all altogether get gets has have".split()
+FILLING = split(
+    "approximately about roughly around exactly only just total a an the answer is are equals equal there it of "
+    "final value result be will he she they we so thus therefore hence in all altogether get gets has have"
 )
 """Words beside a number that say nothing about what it counts."""
 _IRREGULAR = {"feet": "foot", "people": "person", "children": "child", "men": "man", "women": "woman", "inches": "inch"}
@@ -138,7 +143,7 @@ def number_of(words: Sequence[str]) -> int | None:
         lower = word.lower()
         if lower in NUMBER_WORDS:
             number = NUMBER_WORDS[lower]
-            if seen and current % 100 and not (current % 10 == 0 and 20 <= current % 100 and number < 10):
+            if seen and current % 100 and not (current % 10 == 0 and current % 100 >= 20 and number < 10):
                 return None
             current, seen = current + number, True
         elif lower in SCALES and (seen or lower in ("hundred", "thousand", "million", "billion")):

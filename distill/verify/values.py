@@ -133,6 +133,10 @@ Value: TypeAlias = (
 )
 
 
+PLUS_MINUS: Node = ("sym", "±")
+"""1 in one value of an expression with ± in it, -1 in the other."""
+
+
 def number(value: int | Fraction, decimals: int | None = None) -> Node:
     return ("num", Fraction(value), decimals)
 

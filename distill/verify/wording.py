@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import re
 
-from distill.verify.units import stem
+from distill.verify.units import split, stem
 from distill.verify.values import ALL, Listing, NamedSet, Quantity, Real, Value, Words
 
 _NOTHING = re.compile(
-    r"(?:there (?:is|are|exists?|exist) )?(?:has )?no (?:such )?(?:solutions?|roots?|values?|answers?|integers?|numbers?|"
-    r"functions?|pairs?|triples?|zeros?|zeroes)(?: exists?| at all)?|(?:the )?empty set|none(?: exists?| of them)?|"
-    r"(?:has )?no solutions?|null set|no such \w+(?: exists?)?"
+    r"(?:there (?:is|are|exists?|exist) )?(?:has )?no (?:such )?(?:solutions?|roots?|values?|answers?|integers?|"
+    r"numbers?|functions?|pairs?|triples?|zeros?|zeroes)(?: exists?| at all)?|(?:the )?empty set|none(?: exists?"
+    r"| of them)?|(?:has )?no solutions?|null set|no such \w+(?: exists?)?"
 )
-_NOTHING_REAL = re.compile(r"(?:there (?:is|are|exists?) )?(?:has )?no real (?:solutions?|roots?|values?|numbers?|zeros?)(?: exists?)?")
+_NOTHING_REAL = re.compile(
+    r"(?:there (?:is|are|exists?) )?(?:has )?no real (?:solutions?|roots?|values?|numbers?|zeros?)(?: exists?)?"
+)
 _ENDLESS = re.compile(
-    r"(?:there (?:is|are) )?(?:has )?(?:an )?infinite(?:ly)?(?: many| number of)?(?: (?:solutions?|values?|roots?|answers?|points?))?"
+    r"(?:there (?:is|are) )?(?:has )?(?:an )?infinite(?:ly)?(?: many| number of)?"
+    r"(?: (?:solutions?|values?|roots?|answers?|points?))?"
 )
 _EVERYTHING = re.compile(r"(?:for )?(?:the set of )?(?:all|any|every) reals?(?: (?:numbers?|values?|[a-z]))?")
 _NOWHERE = re.compile(r"(?:the )?(?:limit )?(?:does not|doesn t|doesn't) exist|dne")
 _YES = re.compile(r"yes(?: it (?:is|does|can|will))?|true")
 _NO = re.compile(r"no(?: it (?:is not|does not|can not|cannot))?|false")
-_NOISE = frozenset("the a an of is are it be will".split())
+_NOISE = split("the a an of is are it be will")
 _KINDS = (
-    (re.compile("none"), "none"), (_NOTHING_REAL, "no real solution"), (_NOTHING, "no solution"), (_ENDLESS, "infinitely many"),
-    (_NOWHERE, "does not exist"),
+    (re.compile("none"), "none"), (_NOTHING_REAL, "no real solution"), (_NOTHING, "no solution"),
+    (_ENDLESS, "infinitely many"), (_NOWHERE, "does not exist"),
 )  # fmt: skip
 MOST_WORDS = 3
 
@@ -51,7 +54,9 @@ def same_words(gold: Value, answer: Value) -> bool | None:
     words, other = (gold, answer) if isinstance(gold, Words) else (answer, gold)
     assert isinstance(words, Words)
     if isinstance(other, Listing) and not other.items:
-        return {"no solution": True, "no real solution": True, "none": True, "does not exist": None}.get(words.text, False)
+        return {"no solution": True, "no real solution": True, "none": True, "does not exist": None}.get(
+            words.text, False
+        )
     if words.text == "infinitely many" and isinstance(other, Quantity) and other.node == ("inf",):
         return True
     if isinstance(other, Real | NamedSet) and len(words.text.split()) > 1:
@@ -74,7 +79,11 @@ def _letters(quantity: Quantity) -> str:
 def _two(gold: str, answer: str) -> bool | None:
     if gold == answer or {gold, answer} == {"none", "no solution"}:
         return True
-    if {gold, answer} in ({"no solution", "no real solution"}, {"none", "no real solution"}, {"does not exist", "undefined"}):
+    if {gold, answer} in (
+        {"no solution", "no real solution"},
+        {"none", "no real solution"},
+        {"does not exist", "undefined"},
+    ):
         return None
     for pattern in (_YES, _NO):
         if pattern.fullmatch(gold) and pattern.fullmatch(answer):
