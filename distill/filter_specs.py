@@ -51,7 +51,7 @@ class LoopSettings(Strict):
     """The same for one that follows itself (open-instruct; with mathematics four times as many, not two: a long
     division writes one line for each digit of 0.333…)."""
     cycle_times: int | None = Field(8, ge=2)
-    """Times that the end of a text may go through one cycle (sampling/cycles.py); with mathematics four times as many."""
+    """Times that the end of a text goes through one cycle (sampling/cycles.py); with mathematics four times as many."""
     most_compressible: float | None = Field(30.0, gt=1)
     """How many times smaller zlib may make a text half of whose pieces repeat; a long division of 1/7 to 60 digits
     reaches 20, the replies of a 0.5B model 5 (docs/checks.md)."""

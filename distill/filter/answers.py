@@ -9,19 +9,15 @@ from distill.records import Prompt, Trace
 from distill.verify import PASS, Outcome, failing
 
 _ALNUM = re.compile(r"[^\W_]")
-_EMPTY = re.compile(
-    r"(?:your|the|final|my|insert|an?|correct|answer|solution|result|here|value|letter|number|goes|to|be|determined|tbd|"
-    r"todo|placeholder|n/?a|none given|unknown|答案|填空|此处|[\s\W_])*",
-    re.IGNORECASE,
+_WORDS_FOR_NONE = (
+    r"(?:(?:your|insert|the|final|put)\s+)*(?:final\s+)?(?:answer|solution|result)(?:\s+(?:here|goes here))?|"
+    r"tbd|todo|xxx+|n/a|null|nan|undefined|to be determined|placeholder|此处填写答案|答案"
 )
-_PLACEHOLDERS = re.compile(
-    r"\s*(?:[\[<({]\s*(?:your|insert|final|the)?\s*(?:final )?(?:answer|solution|result)(?: here)?\s*[\])}>]|"
-    r"(?:final )?answer\s*[:：]?|答案\s*[:：]?|tbd|todo|xxx+|n/?a|null|nan|none|undefined)\s*[.。]?\s*",
-    re.IGNORECASE,
-)
+_EMPTY_BOX = re.compile(rf"(?:{_WORDS_FOR_NONE}|[\s\W_]*)", re.IGNORECASE)
+_PLACEHOLDER = re.compile(rf"[\s\[<(*]*(?:{_WORDS_FOR_NONE})\s*[:：]?[\s\])>*]*[.。]?\s*", re.IGNORECASE)
 _WORD = re.compile(r"\w+")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|displaystyle)\b|[\s{}$*\\,.;:!?~_…-]+")
+_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|displaystyle)\b|[\s{}$*,.;:!?~_…-]+|\\[ ,;!]")
 _READABLE = re.compile(
     r"\d|\\[a-zA-Z]|[π∞√∅±°∈∪∩≤≥<>=+^%ℝℤℕ]|(?<![^\W_])[a-zA-Z](?![^\W_])|[〇零一二三四五六七八九十百千万亿两半无不是否对错]|"
     r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand|million|half|"
@@ -42,7 +38,7 @@ def answer_present(prompt: Prompt, trace: Trace, settings: AnswerSettings) -> Ou
     answer = (trace.answer or "").strip()
     if not _ALNUM.search(answer) and not _READABLE.search(answer):
         return failing("no_answer")
-    if _PLACEHOLDERS.fullmatch(answer[:200]) or _last_box_is_empty(answer):
+    if _PLACEHOLDER.fullmatch(answer[:200]) or _last_box_is_empty(answer):
         return failing("placeholder")
     if _same_words(answer, prompt):
         return failing("repeats_question")
@@ -65,8 +61,7 @@ def _last_box_is_empty(answer: str) -> bool:
             break
     else:
         return not inside.strip()
-    bare = _WRAPPED.sub(" ", inside[:end]).strip()
-    return not bare and "\\" not in _WRAPPED.sub("", inside[:end]) or _EMPTY.fullmatch(bare) is not None
+    return _EMPTY_BOX.fullmatch(_WRAPPED.sub(" ", inside[:end]).strip()) is not None
 
 
 def _same_words(answer: str, prompt: Prompt) -> bool:

@@ -6,9 +6,9 @@ Chosen so that a word of one list is hardly ever one of another language's: of t
 from __future__ import annotations
 
 _WORDS = {
-    "en": """the and of that this it we you he she they his her their with from are then but not which what each there
-        would will should can could since because therefore so if let how when where have has had been these those
-        both to is as by be i'll let's we'll it's that's don't doesn't""",
+    "en": """the and of that this it we you she they his her their with from are then but not which what each there
+        would will should can could since because therefore if let how when where have has had been these those both
+        by be first gives equals using must i'll let's we'll it's that's don't doesn't""",
     "de": "und der das ist nicht mit ein eine einen sich auch auf für wir sie dass wenn dann wird sind von zu den dem",
     "fr": "le les des est une pour dans qui que nous vous donc avec sur pas ce cette il elle sont aux du et",
     "es": "el los las es una para que con por como del se más pero entonces hay cada este esta son y",
@@ -21,7 +21,7 @@ _WORDS = {
     "pl": "i w nie się że na jest do z więc ale jak czy oraz ma",
     "id": "yang dan di ini itu dengan untuk dari adalah tidak akan jadi kita ada",
     "vi": "là và của có không cho các một được trong vậy nên ta số",
-    "tr": "ve bir bu için ile de da olan değil olarak kadar her",
+    "tr": "ve bir bu için ile de da olan değil olarak kadar",
 }
 FUNCTION_WORDS: dict[str, frozenset[str]] = {code: frozenset(words.split()) for code, words in _WORDS.items()}
 """ISO 639-1 code → words in lower case."""

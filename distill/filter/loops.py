@@ -1,9 +1,10 @@
-"""Does a text repeat itself as a model does that is caught in a loop? Repeated pieces, paragraphs, sentences, a cycle at
-the end, and how far the whole can be compressed.
+"""Does a text repeat itself as a model does that is caught in a loop? Repeated pieces, paragraphs, sentences, a cycle
+at the end, and how far the whole can be compressed.
 
 Work that is repetitive by nature has to pass: tables, matrices, long divisions, cases, code. So what holds no word
-(numbers, signs, single letters) is no loop until it fills thousands of words, and mathematics may repeat more often than
-prose. Takes linear time; for the loop of a reply that is still being written see sampling/cycles.py.
+(numbers, signs, single letters) is no loop until it fills thousands of words, mathematics may repeat more often than
+prose, and most of what stands between two repetitions must be old. Takes linear time; for the loop of a reply that is
+still being written see sampling/cycles.py.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ LEAST_PARAGRAPH, LEAST_SENTENCE = 20, 10
 MATH_FACTOR, MATH_CONSECUTIVE = 2, 4
 """How much more often a sentence with mathematics or code may occur, and follow itself."""
 MOST_NEW = 0.5
-"""Share of different sentences or pieces, between the first and the last time of a repeated one, up to which it is a
-loop: in proofs by cases and enumerations most is new. In a loop of N rounds it is 1/N."""
+"""Share of different sentences, between the first and the last time of a repeated one, up to which it is a loop: in
+proofs by cases and enumerations most is new. In a loop of N rounds it is 1/N."""
 
 MOST_CANDIDATES = 16
 """Repeated sentences that are looked at, the most frequent first."""
@@ -138,8 +139,6 @@ def _repeated_pieces(text: str, settings: LoopSettings) -> Loop | None:
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    if len(order) - len(starts) < (1 - MOST_NEW) * LEAST_WORDS:
-        return None
     if settings.gram_times:
         found = _gram(words, gap, gram, order, starts, settings.gram_times)
     if found or not settings.most_compressible or len(starts) > MOST_NEW * len(order):
@@ -166,28 +165,21 @@ def _hashes(words: list[str], gram: int) -> NDArray[np.uint64]:
 def _gram(
     words: list[str], gap: str, gram: int, order: NDArray[np.int64], starts: NDArray[np.int64], times: int
 ) -> Loop | None:
-    """A piece that begins in too many different stretches of its own length, with little new between them: one that
-    overlaps itself, as in a row of equal words, counts once for each stretch.
+    """A piece that begins in too many different stretches of its own length: one that overlaps itself, as in a row of
+    equal words, counts once for each stretch.
 
     `order`: places in the text, those of equal pieces together and ascending; `starts`: where a new piece begins in it.
     """
     import numpy as np
 
     ends = np.append(starts[1:], len(order))
-    firsts: NDArray[np.int64] | None = None
     for group in np.flatnonzero(ends - starts > times):
         places = order[starts[group] : ends[group]]
         found = 1 + int(np.count_nonzero(np.diff(places // gram)))
-        if found <= times:
-            continue
-        piece = gap.join(words[places[0] : places[0] + gram])
-        if found * gram < GRID_WORDS and not _WORD.search(piece):
-            continue
-        if firsts is None:
-            firsts = np.sort(order[starts])  # the first place of each piece
-        new = np.searchsorted(firsts, places[-1], "right") - np.searchsorted(firsts, places[0])
-        if new <= MOST_NEW * (places[-1] - places[0] + 1):
-            return Loop("gram", found, piece[:80])
+        if found > times:
+            piece = gap.join(words[places[0] : places[0] + gram])
+            if found * gram >= GRID_WORDS or _WORD.search(piece):
+                return Loop("gram", found, piece[:80])
     return None
 
 

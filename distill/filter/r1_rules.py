@@ -12,7 +12,7 @@ from distill.filter_specs import CodeSettings, ParagraphSettings
 from distill.records import Prompt, Trace
 from distill.verify import PASS, Outcome, failing
 
-_FENCED = re.compile(r"^[ \t]*(```|~~~)[^\n`]*\n([^`~]*)", re.MULTILINE)
+_FENCED = re.compile(r"^[ \t]*(```|~~~)[^\n`]*\n(.*?)(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _CODE_LINE = re.compile(
     r"^[ \t]*(?:import [\w.]+(?: as \w+)?|from [\w.]+ import [\w*, ]+|(?:async )?def \w+\([^()\n]*\)(?: -> [^\n]+)?:|"
     r"class \w+(?:\([\w., ]*\))?:|#include ?[<\"][\w./]+[>\"]|int main\([^()\n]*\) ?\{?|using namespace std;|"
@@ -23,8 +23,10 @@ _CODE_LINE = re.compile(
 UNFENCED_LINES = 2
 """Lines of code from which there is a block without a fence: one may be quoted."""
 _ASKS_CODE = re.compile(
-    r"```|\b(?:python|javascript|java|c\+\+|rust|golang|sql|bash|html|regex|latex|pseudo-?code|source code|leetcode|stdin|"
-    r"(?:write|implement|complete|give|fix|debug|run|following) (?:\w+ ){0,4}(?:code|program|function|script|class|query))\b"
+    r"```|\b(?:python|javascript|java|c\+\+|rust|golang|sql|bash|html|regex|latex|pseudo-?code|"
+    r"source code|leetcode|stdin)\b"
+    r"|\b(?:write|implement|complete|give|fix|debug|run|following) (?:\w+ ){0,4}"
+    r"(?:code|program|function|script|class|query)\b"
     r"|(?:编写|写出|写一个|实现)[^。？\n]{0,12}(?:程序|代码|函数|算法)|代码",
     re.IGNORECASE,
 )

@@ -125,11 +125,12 @@ def _parquet_rows(path: Path, settings: ScoreSettings) -> Iterator[tuple[str, An
         for column in (settings.key, settings.column):
             if column not in file.schema_arrow.names:
                 raise _no_column(str(path), column, file.schema_arrow.names)
-        number = 0
+        done = 0
         for batch in file.iter_batches(batch_size=8_192, columns=[settings.key, settings.column]):
             pairs = zip(batch.column(settings.key).to_pylist(), batch.column(settings.column).to_pylist(), strict=True)
-            for number, (key, value) in enumerate(pairs, start=number + 1):
+            for number, (key, value) in enumerate(pairs, start=done + 1):
                 yield f"row {number}", key, value
+            done += batch.num_rows
 
 
 def _no_column(where: str, column: str, known: list[str]) -> InputError:
