@@ -85,7 +85,7 @@ def _blocks(answer: str) -> Iterator[_Block]:
         else:
             lines.append(line[indent:] if not line[:indent].strip() else line)
     if fence and lines:
-        yield _Block("\n".join(lines) + "\n", tag, closed=False)
+        yield _Block("\n".join(lines), tag, closed=False)
 
 
 def _language(block: _Block) -> Language | None:
