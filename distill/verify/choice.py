@@ -99,10 +99,11 @@ def options(prompt: Prompt) -> tuple[str, ...]:
 def chosen(answer: str, choices: Sequence[str]) -> Chosen:
     """What the answer chooses: the last box, else what stands behind "the answer is", else its last sentence. A box
     that holds no choice, such as a formula on the way, gives way to a statement behind it."""
-    box, told = says.boxed(answer), None
+    told = None
+    box, rest = says.box_and_rest(answer)
     if box:
         found = _statement(box, choices)
-        behind = says.marked(answer[answer.rfind("\\boxed{") + len(box) :])
+        behind = says.marked(rest)
         if behind is not None:
             told = _statement(behind, choices)
         if told is not None and told.places and (not found.places or found.places == told.places):
