@@ -28,10 +28,8 @@ _WITH_TEXT = re.compile(
 _LETTER_ALONE = re.compile(
     rf"(?:(?:the\s+)?(?:option|choice|answer|letter|选项?)\s*:?\s*)?{_ONE}\s*[.:。,]?", re.IGNORECASE
 )
-_SEVERAL = re.compile(
-    rf"(?:(?:options?|choices?|answers?)\s*)?{_ONE}(?:\s*(?:,|;|、|/|&|\band\b|\bor\b|和|与|\s)\s*{_ONE})+\s*[.。]?",
-    re.IGNORECASE,
-)
+_SEVERAL = re.compile(r"\s*(?:[,;、/&和与]|\b(?:and|or)\b)\s*|\s+")
+_LEADING = re.compile(r"(?:both\s+)?(?:options?|choices?|answers?)?\s*", re.IGNORECASE)
 _LETTER_RUN = re.compile(r"[A-J]{2,10}")
 _SENTENCE = re.compile(
     r"\b(?:option|choice|answer|select|choose|pick)(?:\s+(?:is|would be|must be|should be))?\s*:?\s*"
@@ -204,9 +202,12 @@ def _sentence(text: str, choices: Sequence[str]) -> Chosen:
 
 
 def _several(text: str) -> frozenset[int]:
-    if _SEVERAL.fullmatch(text) is not None:
-        letters = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", text)
-        return frozenset(map(_place, letters)) if len(letters) > 1 else frozenset()
+    """Two letters or more, listed (`A, C`, `(A) and (C)`) or as a word in their order (`AC`)."""
+    if len(text) > MOST * 10:
+        return frozenset()
+    parts = [part.strip("()[].。") for part in _SEVERAL.split(text[_LEADING.match(text).end() :]) if part]  # type: ignore[union-attr]  # it matches the empty text
+    if len(parts) > 1 and all(len(part) == 1 and "A" <= part <= "Z" for part in parts):
+        return frozenset(map(_place, parts))
     run = text.strip("()[]. ")
     if _LETTER_RUN.fullmatch(run) is not None and list(run) == sorted(set(run)):
         return frozenset(map(_place, run))

@@ -46,6 +46,7 @@ _SEVERAL = re.compile(r"[,;](?!\d{3}(?!\d))|\b(?:and|or)\b|\d\s+[A-Za-z]\s*$")
 """Between two equals signs: `x = 3, y = 4` ends with a number, and is not one."""
 _OF_UNKNOWNS = re.compile(r"(?:\d\s*|[+*/^-]\s*|\}\s*)[A-Za-z](?![A-Za-z])|(?<![A-Za-z])[A-Za-z]\s*[+*/^-]")
 """Such a left side makes an equation of it, whose right side is no value: `3x - 4y = 12`."""
+_BRACKETED = re.compile(r"([({]+)\s*([^(){}]+?)\s*([)}]+)")
 _RELATION = re.compile(
     r"[<>≤≥≠±∓]|!=|\\(?:n?leq?(?:slant)?|n?geq?(?:slant)?|lt|gt|neq?|pm|mp|in|to|cup|infty|ldots|dots|cdots)(?![A-Za-z])"
 )
@@ -185,6 +186,8 @@ def _read(text: str) -> Quantity | None:
     if _SEVERAL.search(before) or _OF_UNKNOWNS.search(before.split("=")[0]):
         return None
     text = _APPROX.sub("", text, count=1) if _APPROX.match(text) else text
+    bracketed = _BRACKETED.fullmatch(text)
+    text = bracketed[2] if bracketed is not None and len(bracketed[1]) == len(bracketed[3]) else text
     dollars = "USD " in text[:6]
     text = text.replace("USD ", "", 1) if dollars else text
     found = _fraction(text) or _number(text) or _expression(text)
