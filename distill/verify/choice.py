@@ -28,10 +28,8 @@ _WITH_TEXT = re.compile(
 _LETTER_ALONE = re.compile(
     rf"(?:(?:the\s+)?(?:option|choice|answer|letter|选项?)\s*:?\s*)?{_ONE}\s*[.:。,]?", re.IGNORECASE
 )
-_SEVERAL = re.compile(
-    rf"(?:(?:options?|choices?|answers?)\s*)?{_ONE}(?:\s*(?:,|;|、|/|&|\band\b|\bor\b|和|与|\s)\s*{_ONE})+\s*[.。]?",
-    re.IGNORECASE,
-)
+_SEVERAL = re.compile(r"\s*(?:[,;、/&和与]|\b(?:and|or)\b)\s*|\s+")
+_LEADING = re.compile(r"(?:both\s+)?(?:options?|choices?|answers?)?\s*", re.IGNORECASE)
 _LETTER_RUN = re.compile(r"[A-J]{2,10}")
 _SENTENCE = re.compile(
     r"\b(?:option|choice|answer|select|choose|pick)(?:\s+(?:is|would be|must be|should be))?\s*:?\s*"
@@ -99,10 +97,11 @@ def options(prompt: Prompt) -> tuple[str, ...]:
 def chosen(answer: str, choices: Sequence[str]) -> Chosen:
     """What the answer chooses: the last box, else what stands behind "the answer is", else its last sentence. A box
     that holds no choice, such as a formula on the way, gives way to a statement behind it."""
-    box, told = says.boxed(answer), None
+    told = None
+    box, rest = says.box_and_rest(answer)
     if box:
         found = _statement(box, choices)
-        behind = says.marked(answer[answer.rfind("\\boxed{") + len(box) :])
+        behind = says.marked(rest)
         if behind is not None:
             told = _statement(behind, choices)
         if told is not None and told.places and (not found.places or found.places == told.places):
@@ -203,9 +202,12 @@ def _sentence(text: str, choices: Sequence[str]) -> Chosen:
 
 
 def _several(text: str) -> frozenset[int]:
-    if _SEVERAL.fullmatch(text) is not None:
-        letters = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", text)
-        return frozenset(map(_place, letters)) if len(letters) > 1 else frozenset()
+    """Two letters or more, listed (`A, C`, `(A) and (C)`) or as a word in their order (`AC`)."""
+    if len(text) > MOST * 10:
+        return frozenset()
+    parts = [part.strip("()[].。") for part in _SEVERAL.split(text[_LEADING.match(text).end() :]) if part]  # type: ignore[union-attr]  # it matches the empty text
+    if len(parts) > 1 and all(len(part) == 1 and "A" <= part <= "Z" for part in parts):
+        return frozenset(map(_place, parts))
     run = text.strip("()[]. ")
     if _LETTER_RUN.fullmatch(run) is not None and list(run) == sorted(set(run)):
         return frozenset(map(_place, run))

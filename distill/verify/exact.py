@@ -74,4 +74,12 @@ _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "−": "
 
 
 def _mentions(text: str, wanted: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", folded(text)) is not None
+    """Whether the folded `text` has `wanted` in it as whole words."""
+    text = f" {folded(text)} "
+    start = text.find(wanted)
+    while start >= 0:
+        end = start + len(wanted)
+        if not ((text[start - 1].isalnum() and wanted[0].isalnum()) or (text[end].isalnum() and wanted[-1].isalnum())):
+            return True
+        start = text.find(wanted, start + 1)
+    return False

@@ -29,6 +29,7 @@ _NUMBER_WORD = re.compile(
     r"twelve|thirteen|fifteen|twenty|thirty|forty|fifty|eighty|hundred|thousand)\b|[零一二三四五六七八九十百千万]|\\(?:pi|sqrt|infty)"
 )
 _NEGATED = re.compile(r"(?i)\b(?:not|isn't|never|cannot|neither|nor)\b|n't\b|[不非]是")
+_VERB = re.compile(r"\b(?:is|are|be|was|equals|has|have|costs|gets?|becomes|[Aa]nswer:)(?!\w)[: ]*(?:equal to)?")
 _CLAUSE = re.compile(r"[,;，；。]\s|[.!?]\s|\s(?:because|since|which|where|as|when)\s")
 Match = Literal["equal", "coarse", "scale", "different"]
 
@@ -53,12 +54,11 @@ def check_numeric(
     wanted = read(gold) if len(gold) <= says.LONGEST else None
     if wanted is None:
         return abstaining("unparseable_gold")
-    box = says.boxed(answer)
-    if box:
-        found = read(box)
-        if found is not None:
-            return _judged(found, wanted, rel_tol, abs_tol)
-    told = says.marked(_behind_box(answer))
+    box, behind = says.box_and_rest(answer)
+    found = read(box) or _at_end(box) if box else None
+    if found is not None:
+        return _judged(found, wanted, rel_tol, abs_tol)
+    told = says.marked(behind)  # behind a box without a number, such as a formula on the way
     if told is not None:
         return _sentence(told, wanted, rel_tol, abs_tol, marked=True)
     if box is None:
@@ -78,9 +78,10 @@ def prepare() -> None:
     check_numeric("\\boxed{\\sqrt{2}}", "1.41")
 
 
-def _behind_box(answer: str) -> str:
-    """What follows the last box: only a statement there can mend a box that holds no number."""
-    return answer[answer.rfind("\\boxed{") :] if says.boxed(answer) is not None else answer
+def _at_end(text: str) -> Quantity | None:
+    """The quantity that a sentence ends with, behind its verb: `the area is 90 square metres`."""
+    parts = _VERB.split(says.without_latex(text))
+    return read(parts[-1]) if len(parts) > 1 and _NEGATED.search(text) is None else None
 
 
 def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, marked: bool) -> Outcome:
@@ -91,7 +92,7 @@ def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, ma
         found = read(text) or read(_CLAUSE.split(text + " ", maxsplit=1)[0])
     negated = _NEGATED.search(text) is not None
     if found is None and not negated:
-        found = value_behind(text)
+        found = value_behind(text) or _at_end(text)
     if found is not None:
         return _judged(found, wanted, rel_tol, abs_tol)
     numbers = numbers_in(text)
@@ -129,7 +130,7 @@ def _match(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) ->
     whole = wanted.whole and abs_tol == 0
     allowed = max(Decimal(rel_tol) * size, Decimal(abs_tol))
     noise = NOISE if other == 0 else NOISE * size
-    if off <= noise and not (found.whole and wanted.whole):
+    if off <= noise and one != one.to_integral_value():
         return "equal"
     if whole:
         return "coarse" if not found.whole and off <= allowed else "different"

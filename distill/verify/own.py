@@ -81,16 +81,16 @@ def judge(name: str, prompt: Prompt, answer: str) -> Outcome:
         raise
 
 
-def prepare(name: str) -> None:
+def warm_up(name: str) -> None:
     """Imports the verifier's module and calls its `prepare()`, if it has one."""
     home, _ = _found(name)
     load(name)
-    warm_up = getattr(home, "prepare", None)
-    if callable(warm_up):
-        warm_up()
+    own = getattr(home, "prepare", None)
+    if callable(own):
+        own()
 
 
-def seconds(name: str, prompt: Prompt) -> float:
+def limit(name: str, prompt: Prompt) -> float:
     """The limit of one item: what the module's `seconds(prompt)` says, if it has one."""
     home, _ = _found(name)
     own = getattr(home, "seconds", None)

@@ -40,9 +40,13 @@ _APPROX = re.compile(
     r"(?:\\(?:approx|sim(?:eq)?|cong)(?![A-Za-z])|~|(?i:about|approximately|approx\.?|around|roughly|nearly|exactly|ca\.|约))\s*"
 )
 _EQUATION = re.compile(r"(?:==?|\\approx|\\simeq|\\cong|\\doteq)(?![A-Za-z])")
+_ROOT = re.compile(r"√\s*[({]?\s*(\d+(?:\.\d+)?)\s*[)}]?")
 _DEGREE = re.compile(r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|\s*\\degree")
 _SEVERAL = re.compile(r"[,;](?!\d{3}(?!\d))|\b(?:and|or)\b|\d\s+[A-Za-z]\s*$")
 """Between two equals signs: `x = 3, y = 4` ends with a number, and is not one."""
+_OF_UNKNOWNS = re.compile(r"(?:\d\s*|[+*/^-]\s*|\}\s*)[A-Za-z](?![A-Za-z])|(?<![A-Za-z])[A-Za-z]\s*[+*/^-]")
+"""Such a left side makes an equation of it, whose right side is no value: `3x - 4y = 12`."""
+_BRACKETED = re.compile(r"([({]+)\s*([^(){}]+?)\s*([)}]+)")
 _RELATION = re.compile(
     r"[<>≤≥≠±∓]|!=|\\(?:n?leq?(?:slant)?|n?geq?(?:slant)?|lt|gt|neq?|pm|mp|in|to|cup|infty|ldots|dots|cdots)(?![A-Za-z])"
 )
@@ -98,9 +102,17 @@ _NAMES = {
     for other in others
 }
 _EXPRESSION = re.compile(
-    r"(?:\\(?:sqrt|[dt]?frac|pi|times|cdot|div|ln|log|exp|arc(?:sin|cos|tan)|sin|cos|tan|binom)(?![A-Za-z])|sqrt|pi|e(?![A-Za-z])|"
+    r"(?:\\(?:sqrt|[dt]?frac|pi|times|cdot|div|ln|log|exp|arc(?:sin|cos|tan)|sin|cos|tan|[dt]?binom)(?![A-Za-z])|sqrt|pi|e(?![A-Za-z])|"
     r"[\d.+\-*/^(){}\[\]!\s])+"
 )
+LONGEST_EXPRESSION = 200
+"""Characters of an expression that is evaluated."""
+DEEPEST = 4
+"""Brackets within brackets of such an expression: the time that parsing takes grows exponentially with them."""
+_TOO_LARGE = re.compile(
+    r"\^[^^]{0,20}\^|\^\s*\{?\s*[+-]?\d{4}|\d{4}\s*!|[^\d\s]\s*!|binom\s*\{?\s*-?\d{4}|[+-]\s*[+-]\s*[+-]|\d{100}"
+)
+"""Towers of powers and their like: no answer is one, and some take for ever."""
 _NO_EXPRESSION = re.compile(r"\d\s+\d|\d\s*[eE]\s*[+-]?\d")
 """Two numbers side by side, and a power of ten that is too large to be read as a number."""
 
@@ -162,17 +174,20 @@ def _tidied(text: str) -> str:
     text = text.replace("\\!", "").replace("{,}", ",").replace("\\$", "USD ")
     if text.count("$") == 1:  # without its partner it is money, and no math mode
         text = text.replace("$", "USD ")
+    text = _ROOT.sub(r"\\sqrt{\1}", text)
     text = re.sub(r"°\s*(?=[CFK]\b)", "°", stated.without_latex(_DEGREE.sub("° ", text)))
-    return stated.unquoted(_FRAC.sub(lambda m: f" ({m[1] or m[3]})/({m[2] or m[4]}) ", text)).strip()
+    return stated.unquoted(text)
 
 
 def _read(text: str) -> Quantity | None:
     if _RELATION.search(text):
         return None
     before, text = _split(text)
-    if _SEVERAL.search(before):
+    if _SEVERAL.search(before) or _OF_UNKNOWNS.search(before.split("=")[0]):
         return None
     text = _APPROX.sub("", text, count=1) if _APPROX.match(text) else text
+    bracketed = _BRACKETED.fullmatch(text)
+    text = bracketed[2] if bracketed is not None and len(bracketed[1]) == len(bracketed[3]) else text
     dollars = "USD " in text[:6]
     text = text.replace("USD ", "", 1) if dollars else text
     found = _fraction(text) or _number(text) or _expression(text)
@@ -195,6 +210,7 @@ def _number(text: str) -> Quantity | None:
 
 
 def _fraction(text: str) -> Quantity | None:
+    text = _FRAC.sub(lambda found: f" ({found[1] or found[3]})/({found[2] or found[4]}) ", text).strip()
     match = _FRACTION.match(text)
     if match is None or len(match[0]) > MOST_DIGITS:
         return None
@@ -219,9 +235,10 @@ def _plain(match: re.Match[str]) -> Quantity | None:
         if abs(shift) > MOST_DIGITS:
             return None
         number, place = number.scaleb(shift), place.scaleb(shift)
+    exact = power is not None or power_bare is not None or (raised is None and "." not in digits.rstrip("."))
     if "-" in sign + second:
         number = -number
-    return Quantity(number, place, whole=raised is None and "." not in digits.rstrip("."))
+    return Quantity(number, place, whole=number == number.to_integral_value() and exact)
 
 
 def _with_rest(found: Quantity, rest: str) -> Quantity | None:
@@ -271,17 +288,35 @@ def _expression(text: str) -> Quantity | None:
         text, unit = text[: ending.start()], _unit(ending[1])
     if _EXPRESSION.fullmatch(text) is None or _NO_EXPRESSION.search(text) or not re.search(r"\d|pi|e", text):
         return None
+    if len(text) > LONGEST_EXPRESSION or _TOO_LARGE.search(text) or _depth(text) > DEEPEST:
+        return None
+    found = _evaluated(text)
+    return None if found is None else replace(found, unit=unit)
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _evaluated(text: str) -> Quantity | None:
     import math_verify
     import sympy  # type: ignore[import-untyped]  # it ships no types
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every call without a limit
-    found = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
-    if not found or not isinstance(found[0], sympy.Expr) or found[0].free_symbols:
-        return None
-    value = sympy.N(found[0], 30)
-    if not value.is_Float and not value.is_Integer and not value.is_Rational:
-        return None
-    whole = bool(found[0].is_integer)
-    if whole and abs(value) < 10**MOST_DIGITS:
-        return Quantity(Decimal(int(found[0].doit())), whole=True, unit=unit)
-    return Quantity(Decimal(str(value)), whole=whole, unit=unit)
+    try:
+        found = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+        if not found or not isinstance(found[0], sympy.Expr) or found[0].free_symbols:
+            return None
+        value = sympy.N(found[0], 30)
+        if not (value.is_Float or value.is_Rational):
+            return None
+        if value and not 10**-MOST_DIGITS < abs(value) < 10**MOST_DIGITS:
+            return None
+        whole = bool(found[0].is_integer)
+        return Quantity(Decimal(int(found[0].doit()) if whole else str(value)), whole=whole)
+    except (ArithmeticError, ValueError, TypeError, AttributeError, NotImplementedError):
+        return None  # what sympy raises for expressions without a value is not its documented part

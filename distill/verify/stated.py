@@ -35,8 +35,17 @@ _QUOTES = "\"'“”‘’«»„‚「」『』"
 
 def boxed(answer: str) -> str | None:
     """The content of the last box, None where there is none or it is longer than LONGEST."""
-    found = last_boxed(answer)
-    return found.strip() if found is not None and len(found) <= LONGEST else None
+    return box_and_rest(answer)[0]
+
+
+def box_and_rest(answer: str) -> tuple[str | None, str]:
+    """The content of the last box as `boxed` has it, and what follows it; all of the answer where there is none."""
+    text = answer.replace("\\fbox{", "\\boxed{")
+    found = last_boxed(text)
+    if found is None or len(found) > LONGEST:
+        return None, answer
+    start = text.rfind(f"\\boxed{{{found}}}")
+    return found.strip(), text[start + len(found) + len("\\boxed{}") :]
 
 
 def marked(answer: str) -> str | None:
