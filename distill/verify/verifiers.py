@@ -69,7 +69,7 @@ def seconds(name: str, prompt: Prompt, answer: str | None) -> float:
     """How long judging may take."""
     if name not in BUILT_IN:
         return own.seconds(name, prompt)
-    limit = getattr(_module(name), "seconds", None)
+    limit: Any = getattr(_module(name), "seconds", None)
     return float(limit(prompt)) if limit is not None else SECONDS_PER_ITEM
 
 

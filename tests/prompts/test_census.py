@@ -7,7 +7,7 @@ from typing import get_args
 from distill.prompts import census as census_module
 from distill.prompts.census import NO_DOMAIN, OTHERS, Census
 from distill.records import Kind, Prompt
-from distill.verify import EXISTING, VERIFIER_OF
+from distill.verify.verifiers import BUILT_IN, OF_KIND
 
 
 def taken(*rows: tuple[str | None, Kind, tuple[str, ...] | None]) -> Census:
@@ -44,9 +44,9 @@ def test_every_prompt_is_counted_once() -> None:
         "unmarked": 1,
         "guessable": 1,
     }
-    assert table["code"]["verifiable"] == {"code (no verifier yet)": 1}
+    assert table["code"]["verifiable"] == {"code": 1}
     assert table["code"]["unverifiable"] == {"bad_tests": 1}
-    assert table["stem"]["verifiable"] == {"choice (no verifier yet)": 1, "exact (no verifier yet)": 1}
+    assert table["stem"]["verifiable"] == {"choice": 1, "exact": 1}
     assert table[NO_DOMAIN] == {
         "prompts": 2,
         "open": 2,
@@ -65,10 +65,10 @@ def test_the_lines_read_well() -> None:
     assert FULL.lines() == [
         "math: 6 prompts: 3 by math, of these 1 guessable, 1 proof, 1 no_gold, 1 not looked at",
         "(no domain): 2 prompts: 2 open",
-        "code: 2 prompts: 1 by code (no verifier yet), 1 bad_tests",
-        "stem: 2 prompts: 1 by choice (no verifier yet), 1 by exact (no verifier yet), of these 1 guessable",
-        "all: 12 prompts: 3 by math, 1 by code (no verifier yet), 1 by choice (no verifier yet), "
-        "1 by exact (no verifier yet), of these 2 guessable, 1 proof, 1 no_gold, 1 bad_tests, 2 open, 1 not looked at",
+        "code: 2 prompts: 1 by code, 1 bad_tests",
+        "stem: 2 prompts: 1 by choice, 1 by exact, of these 1 guessable",
+        "all: 12 prompts: 3 by math, 1 by code, 1 by choice, "
+        "1 by exact, of these 2 guessable, 1 proof, 1 no_gold, 1 bad_tests, 2 open, 1 not looked at",
     ]
     assert Census().lines() == ["all: 0 prompts"]
 
@@ -82,5 +82,5 @@ def test_many_domains_take_no_more_memory() -> None:
 
 
 def test_every_kind_has_a_verifier_or_is_open() -> None:
-    assert set(VERIFIER_OF) == set(get_args(Kind)) - {"open"}
-    assert set(EXISTING) <= set(VERIFIER_OF.values())
+    assert set(OF_KIND) == set(get_args(Kind)) - {"open"}
+    assert set(OF_KIND.values()) == set(BUILT_IN)

@@ -88,7 +88,7 @@ def test_a_word_for_no_answer_is_no_gold_either(tmp_path: Path, answer: str) -> 
     rows = [
         {"question": "one", "answer": "1"},
         {"question": "two", "answer": answer},
-        {"question": "3", "kind": "exact"},
+        {"question": "3", "kind": "open"},
     ]
     with pytest.raises(InputError, match="1 prompts of kind math have no gold answer") as caught:
         stage.run(recipe(tmp_path, *rows, prepare=PrepareSettings(drop=())), RunDir(tmp_path / "run"))
@@ -132,7 +132,10 @@ def test_no_problems_left_to_evaluate_on_is_an_error(tmp_path: Path) -> None:
 
 
 def test_other_kinds_need_no_gold_answer() -> None:
-    require_gold([Prompt("q", kind="open"), Prompt("q", kind="code"), Prompt("q", kind="numeric", answer="1")])
+    tested = Prompt("q", kind="code", tests=(CodeTest("1", "1"),))
+    require_gold([Prompt("q", kind="open"), tested, Prompt("q", kind="numeric", answer="1")])
+    with pytest.raises(InputError, match="1 programming problems have no tests"):
+        require_gold([tested, Prompt("p", kind="code")])
 
 
 def test_a_recipe_without_prompts_is_refused(tmp_path: Path) -> None:

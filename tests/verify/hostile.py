@@ -26,3 +26,8 @@ def obey(order: str, number: int) -> Outcome:
 def obey_answer(name: str, prompt: Prompt, answer: str) -> Outcome:
     """The same with what `verifiers.judge` takes: the answer is the order, the gold answer the number."""
     return obey(answer, int(prompt.answer or "0"))
+
+
+def obey_gold(gold: str) -> Outcome:
+    """The same with a gold answer: one that is no order passes."""
+    return obey("hang" if gold == "hang" else "judge", 0)

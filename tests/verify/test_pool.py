@@ -11,9 +11,10 @@ from itertools import count, islice
 import pytest
 
 from distill.errors import RunError
-from distill.verify import MATH, PASS, failing
+from distill.verify import PASS, failing
 from distill.verify.pool import MOST_HELD, Item, VerifierPool
 
+MATH = "distill.verify.math:check_math"
 OBEY = "verify.hostile:obey"
 
 
