@@ -30,6 +30,7 @@ SLOW = [
     r"-1 \leq x \leq 1", r"1.2 \times 10^{5}", "2516_8", r"5 \pm \sqrt{2}", "9^{9^{9^9}}",
     "5 apples", "12 cm", "-.5", "$-5",
     r"$\frac{1}{2}$", r"\boxed{5}", "1" * 1_500, "ABC", "a_n = 2n+1", "5:3", r"\overrightarrow{AB}", "12\n",
+    "½", "1e5", "15 million", r"15 \text{ minutes } 30 \text{ seconds}", r"\leq 5", r"k \in \mathbb{Z}, k\ne 0",
     "even", "yes", "no", "Tuesday", "no solution exists", "20 miles per gallon of fuel",
 ]  # fmt: skip
 UNREADABLE = {
@@ -43,22 +44,16 @@ UNREADABLE = {
     "The answer is the set of all primes": "unparseable_gold",
     r"\text{the function is increasing on its domain}": "unparseable_gold",
     "存在": "unparseable_gold",
-    "½": "unparseable_gold",
     "1/0": "unparseable_gold",
     r"\frac{1}{0}": "unparseable_gold",
-    "3\n4": "unparseable_gold",
+    "3\n4": "ambiguous_gold",
     "7\ud800": "unparseable_gold",
     "\udc00": "unparseable_gold",
     "1" * (LONGEST + 1): "unparseable_gold",
     "{" * 100_000: "unparseable_gold",
     "{" * 50_000 + "7" + "}" * 50_000: "unparseable_gold",
-    r"k \in \mathbb{Z}, k\ne 0": "ambiguous_gold",
-    "1e5": "ambiguous_gold",
     "0x10": "ambiguous_gold",
-    "15 million": "ambiguous_gold",
-    r"15 \text{ minutes } 30 \text{ seconds}": "ambiguous_gold",
     r"f(n)=n \text{ for all } n": "ambiguous_gold",
-    r"\leq 5": "ambiguous_gold",
 }
 
 
@@ -94,9 +89,9 @@ def test_what_cannot_be_read_says_why(gold: str, reason: str) -> None:
 
 
 def test_a_gold_that_only_ever_passes_as_the_same_text_is_not_readable() -> None:
-    assert check_math(r"\boxed{½}", "½") == PASS, "the texts are the same"
-    assert check_math(r"\boxed{\frac12}", "½").outcome == "fail", "and the usual way to write it fails"
-    assert read_gold("½") != PASS
+    assert check_math(r"\boxed{0x10}", "0x10") == PASS, "the texts are the same"
+    assert check_math(r"\boxed{16}", "0x10") == abstaining("unparseable_gold"), "and no other way to write it is known"
+    assert read_gold("0x10") != PASS
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +111,7 @@ def test_outcomes_come_in_order_and_with_their_reasons(reader: GoldReader) -> No
 def test_kinds_without_a_math_gold(reader: GoldReader) -> None:
     golds: list[Any] = [("open", None), ("open", "x"), ("choice", "A"), ("code", "x"), ("exact", "Paris"),
                         ("exact", " "),
-                        ("numeric", "5"), ("numeric", None), ("math", "½")]  # fmt: skip
+                        ("numeric", "5"), ("numeric", None), ("math", "存在")]  # fmt: skip
     found = list(reader.readable(golds))
     assert found == [PASS, PASS, *[abstaining("no_verifier")] * 3, abstaining("no_gold"), PASS, abstaining("no_gold"),
                      abstaining("unparseable_gold")]  # fmt: skip
@@ -124,10 +119,10 @@ def test_kinds_without_a_math_gold(reader: GoldReader) -> None:
     assert gold_mark(abstaining("verifier_timeout")) == "unparseable_gold"
 
 
-def test_a_gold_that_hangs_abstains_and_the_rest_are_read() -> None:
-    hanging = r"\frac{" * 330  # seconds of parsing
+def test_a_gold_that_hangs_abstains_and_the_rest_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gold_module, "READ_GOLD", "verify.hostile:hang_on_a_word")
     with GoldReader(workers=1, seconds=0.5) as quick:
-        found = list(quick.readable([("math", gold) for gold in ("x^2", hanging, "2n-1")]))
+        found = list(quick.readable([("math", gold) for gold in ("x^2", "hang", "2n-1")]))
     assert found == [PASS, abstaining("verifier_timeout"), PASS]
 
 

@@ -20,3 +20,8 @@ def obey(order: str, number: int) -> Outcome:
     if order == "eat":
         return Outcome("pass", score=float(len(bytearray(2**40))))
     return PASS if number % 3 == 0 else failing(f"number_{number}")
+
+
+def hang_on_a_word(gold: str) -> Outcome:
+    """Reads golds as the mathematical verifier does, and hangs on one."""
+    return obey(gold, 0)
