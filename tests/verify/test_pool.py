@@ -208,7 +208,7 @@ def test_hostile_answers_neither_hang_nor_pass_and_those_behind_them_are_judged(
     assert all(
         outcome.outcome != "pass" for text, outcome in zip(hostile, found[0::3], strict=True) if text != bracketed
     )
-    assert found[0].reason == "verifier_timeout"
+    assert found[0].outcome == "abstain", "too big to compute, and seen before it is tried"
 
 
 def test_the_number_of_workers_changes_no_outcome() -> None:
