@@ -10,7 +10,6 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType
 from typing import Any, TypeAlias
 
 from distill import __version__
@@ -114,7 +113,7 @@ def _version(library: str) -> str:
 
 
 @functools.cache
-def _module(name: str) -> ModuleType:
+def _module(name: str) -> Any:
     return importlib.import_module(BUILT_IN[name])
 
 

@@ -38,7 +38,7 @@ def test_every_prompt_is_counted_once() -> None:
     assert list(table) == ["math", NO_DOMAIN, "code", "stem", "all"]
     assert table["math"] == {
         "prompts": 6,
-        "verifiable": {"math": 3},
+        "verifiable": {"math": 2, "numeric": 1},
         "unverifiable": {"proof": 1, "no_gold": 1},
         "open": 0,
         "unmarked": 1,
@@ -63,11 +63,11 @@ def test_every_prompt_is_counted_once() -> None:
 
 def test_the_lines_read_well() -> None:
     assert FULL.lines() == [
-        "math: 6 prompts: 3 by math, of these 1 guessable, 1 proof, 1 no_gold, 1 not looked at",
+        "math: 6 prompts: 2 by math, 1 by numeric, of these 1 guessable, 1 proof, 1 no_gold, 1 not looked at",
         "(no domain): 2 prompts: 2 open",
         "code: 2 prompts: 1 by code, 1 bad_tests",
         "stem: 2 prompts: 1 by choice, 1 by exact, of these 1 guessable",
-        "all: 12 prompts: 3 by math, 1 by code, 1 by choice, "
+        "all: 12 prompts: 2 by math, 1 by numeric, 1 by code, 1 by choice, "
         "1 by exact, of these 2 guessable, 1 proof, 1 no_gold, 1 bad_tests, 2 open, 1 not looked at",
     ]
     assert Census().lines() == ["all: 0 prompts"]
