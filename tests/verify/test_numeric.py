@@ -116,6 +116,8 @@ ABSTAINED = [
     ("5 km", r"\boxed{5000 \text{ m}}", "different_unit"),
     ("3", r"\boxed{3 \text{ million}}", "ambiguous_answer"),
     ("5", r"\boxed{x \le 5}", "ambiguous_answer"),
+    ("5", r"\boxed{x <= 5}", "ambiguous_answer"),
+    ("5", r"\boxed{x != 5}", "ambiguous_answer"),
     ("1.5", r"\boxed{1.5 \pm 0.1}", "ambiguous_answer"),
     ("4", r"\boxed{x = 3, y = 4}", "ambiguous_answer"),
     ("5", r"\boxed{5 \text{ or } 6}", "ambiguous_answer"),
