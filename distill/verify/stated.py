@@ -69,10 +69,14 @@ def marked(answer: str) -> str | None:
     return None
 
 
+def last_line(answer: str) -> str:
+    """The last line that is not empty, without Markdown; empty for a blank answer."""
+    return without_markdown(answer[-LONGEST:]).strip().rsplit("\n", 1)[-1].strip()
+
+
 def last_sentence(answer: str) -> str:
-    """The last sentence or line that is not empty, without Markdown; empty for a blank answer."""
-    text = without_markdown(answer[-LONGEST:]).strip()
-    return _SENTENCE.split(text.rsplit("\n", 1)[-1])[-1].strip()
+    """The last sentence of the last line."""
+    return _SENTENCE.split(last_line(answer))[-1].strip()
 
 
 def without_markdown(text: str) -> str:

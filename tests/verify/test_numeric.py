@@ -131,6 +131,8 @@ ABSTAINED = [
     ("8", r"It is $\frac{3}{4}$ of 8", "ambiguous_answer"),
     ("7", "We get x = 5 and y = 7", "ambiguous_answer"),
     ("5", r"\boxed{9^{9^{9^9}}}", "ambiguous_answer"),
+    ("5", r"\boxed{1.5 \times 10^{{-999999999}}}", "ambiguous_answer"),
+    ("5", r"\boxed{(((((1+1)+1)+1)+1)+1)}", "ambiguous_answer"),
     ("5", r"\boxed{99999!}", "ambiguous_answer"),
     ("5", r"\boxed{\frac{1}{0}}", "ambiguous_answer"),
     ("two", r"\boxed{2}", "unparseable_gold"),
