@@ -114,7 +114,9 @@ def chosen(answer: str, choices: Sequence[str]) -> Chosen:
         told = _statement(marked, choices)
         if told.places or told.doubt:
             return told
-    found = _sentence(says.last_sentence(answer), choices)
+    found = _statement(says.last_line(answer), choices)
+    if not found.places and not found.doubt:
+        found = _sentence(says.last_sentence(answer), choices)
     return found if found.places or found.doubt or told is None else told
 
 

@@ -7,6 +7,7 @@ than one number, or anything else, is no quantity. Knows nothing about what a qu
 from __future__ import annotations
 
 import decimal
+import functools
 import logging
 import re
 import unicodedata
@@ -32,6 +33,7 @@ _NUMBER = re.compile(
     rf"({_PLAIN})(?:{_POWER}|[eE]([+-]?\d+)(?!\w))?)"
 )
 _AMONG_WORDS = re.compile(rf"(?<![\w.\\^{{/]){_NUMBER.pattern}(?![\w/])")
+_DIGITS = re.compile(r"-?[0-9]{1,15}")
 _FRAC = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.]+)\s*\}\s*\{\s*(-?[\d.]+)\s*\}|(\d)\s*(\d))")
 _FRACTION = re.compile(
     rf"({_SIGN})(?:(\d+)\s+)?\(?\s*(-?\d+(?:\.\d+)?)\s*\)?\s*/\s*\(?\s*(-?\d+(?:\.\d+)?)\s*\)?(?![\d.^])"
@@ -110,7 +112,7 @@ LONGEST_EXPRESSION = 200
 DEEPEST = 4
 """Brackets within brackets of such an expression: the time that parsing takes grows exponentially with them."""
 _TOO_LARGE = re.compile(
-    r"\^[^^]{0,20}\^|\^\s*\{?\s*[+-]?\d{4}|\d{4}\s*!|[^\d\s]\s*!|binom\s*\{?\s*-?\d{4}|[+-]\s*[+-]\s*[+-]|\d{100}"
+    r"\^[^^]{0,20}\^|\^[^^]{0,10}\d{4}|\d{4}\s*!|[^\d\s]\s*!|binom\s*\{?\s*-?\d{4}|[+-]\s*[+-]\s*[+-]|\d{100}"
 )
 """Towers of powers and their like: no answer is one, and some take for ever."""
 _NO_EXPRESSION = re.compile(r"\d\s+\d|\d\s*[eE]\s*[+-]?\d")
@@ -136,8 +138,11 @@ class Quantity:
         return replace(self, value=self.value / 100, place=place, whole=False, percent=False)
 
 
+@functools.lru_cache(maxsize=4_096)
 def read(text: str) -> Quantity | None:
     """The quantity that all of `text` is, with an equation's left side or an "about" in front; None for any other."""
+    if _DIGITS.fullmatch(text) is not None:  # most golds, and the answers to them
+        return Quantity(Decimal(text), Decimal(1), whole=True)
     text = _tidied(text)
     with decimal.localcontext(_CONTEXT):
         return _read(text)

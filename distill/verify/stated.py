@@ -6,6 +6,7 @@ Text only, for the verifiers of numbers, choices and texts. Knows nothing about 
 from __future__ import annotations
 
 import re
+from string import ascii_lowercase, ascii_uppercase
 
 from distill.verify.math import last_boxed
 
@@ -19,6 +20,10 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 """English and Chinese, as the prompts' marks; `####` is GSM8K's."""
+_MARKER_WORDS = ("answer", "####", "答案")
+"""What `_MARKER` begins with: looked for from the end, as a regular expression cannot."""
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+"""Unlike `lower`, which makes two characters of some, this leaves places as they are."""
 _MARKDOWN = re.compile(r"\*\*|__|`+|(?m:^[ \t]*(?:#{1,3}|#{5,6}|>|[-*+])[ \t]+)")
 _EMPHASIS = re.compile(r"(?<![\w*])\*(?=\S)([^*\n]+?)(?<=\S)\*(?![\w*])|(?<![\w_])_(?=\S)([^_\n]+?)(?<=\S)_(?![\w_])")
 _TEXT = re.compile(
@@ -29,7 +34,7 @@ _SPACING = re.compile(
     r"\\(?:[,;:!]|(?:q?quad|left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![A-Za-z])|(?= ))|~"
 )
 _MATH = re.compile(r"\\[()\[\]]|(?<!\\)\$+")
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+|\n")
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
 _QUOTES = "\"'“”‘’«»„‚「」『』"
 
 
@@ -51,17 +56,27 @@ def box_and_rest(answer: str) -> tuple[str | None, str]:
 def marked(answer: str) -> str | None:
     """The rest of the line behind the last "answer is", "Answer:" or `####` that something follows, else None."""
     text = without_markdown(answer[-LONGEST:])
-    for match in reversed(list(_MARKER.finditer(text))):
-        rest = text[match.end() :].lstrip()
+    lower, ends = text.translate(_LOWER), len(text)
+    while ends > 0:
+        start = max(lower.rfind(word, 0, ends) for word in _MARKER_WORDS)
+        if start < 0:
+            return None
+        match = _MARKER.match(text, start)
+        rest = "" if match is None else text[match.end() :].lstrip()
         if rest:
             return rest.split("\n", 1)[0].strip()
+        ends = start + len("答案") - 1  # so that what begins at `start` does not fit in
     return None
 
 
+def last_line(answer: str) -> str:
+    """The last line that is not empty, without Markdown; empty for a blank answer."""
+    return without_markdown(answer[-LONGEST:]).strip().rsplit("\n", 1)[-1].strip()
+
+
 def last_sentence(answer: str) -> str:
-    """The last sentence or line that is not empty, without Markdown; empty for a blank answer."""
-    text = without_markdown(answer[-LONGEST:]).strip()
-    return _SENTENCE.split(text)[-1].strip()
+    """The last sentence of the last line."""
+    return _SENTENCE.split(last_line(answer))[-1].strip()
 
 
 def without_markdown(text: str) -> str:

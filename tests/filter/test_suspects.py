@@ -59,6 +59,8 @@ def test_abstentions_say_nothing_against_a_gold() -> None:
     assert suspect(PROMPT, said, [abstaining("unparseable_gold")] * 4) is None
     assert suspect(PROMPT, said, [failing("no_answer")] * 4) is None
     assert suspect(PROMPT, said, [WRONG, WRONG, WRONG, abstaining("verifier_timeout")]) is not None
+    unsure = [WRONG, WRONG, abstaining("verifier_timeout"), WRONG]
+    assert suspect(PROMPT, boxes("4", "4", "4", "3"), unsure) is None, "only two of those that agree are known wrong"
 
 
 def test_a_verifier_that_contradicts_itself_is_no_bad_gold() -> None:
@@ -76,4 +78,5 @@ def test_the_thresholds_can_be_set() -> None:
     assert suspect(PROMPT, said, [WRONG] * 5, settings=MajoritySettings(votes=4)) is None
     assert not may_be_suspect(PROMPT, [WRONG, WRONG, PASS, PASS])
     assert not may_be_suspect(PROMPT, [WRONG, WRONG])
+    assert not may_be_suspect(PROMPT, [WRONG, WRONG, WRONG, PASS, PASS, PASS])
     assert may_be_suspect(PROMPT, [WRONG, WRONG, WRONG, PASS])

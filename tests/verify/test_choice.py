@@ -65,6 +65,7 @@ RIGHT = [
             "First \\boxed{A}, no: \\boxed{B}",
             "\\boxed{E = mc^2}\n\n**Answer: B**",
             "\\boxed{\\langle H \\rangle \\ll \\Delta E}\n\n**Answer: B**",
+            "\\boxed{C = \\epsilon A}\n\n**Answer: B**",
             "答案：B",
             "故选B。",
         )
@@ -137,6 +138,7 @@ ABSTAINED = [
     (NUMBERS, "So 42 is it.", "ambiguous_answer"),
     (NUMBERS, "Both (A) and (B) look right.", "ambiguous_answer"),
     (NUMBERS, "The answer is B is wrong", "ambiguous_answer"),
+    (WORDS, "B. A force is needed", "ambiguous_answer"),
     (UNKNOWN, r"\boxed{5}", "ambiguous_answer"),
     (Prompt("Which?", kind="choice", answer="the red one"), r"\boxed{B}", "ambiguous_answer"),
     (Prompt("Base?", kind="choice", answer="A", choices=("C", "A", "T", "G")), r"\boxed{C}", "unparseable_gold"),

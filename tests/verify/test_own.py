@@ -180,10 +180,11 @@ def test_a_module_may_say_how_long_an_item_takes_and_warm_up() -> None:
 
 
 def test_a_module_here_hides_no_other() -> None:
-    write("json.py", "def verify(prompt, answer):\n    return PASS")
-    with pytest.raises(SpecError, match="module 'json' has no function 'verify'") as caught:
-        own.load("json:verify")
-    assert "json/__init__.py" in str(caught.value), "it says which module that is"
+    write("colorsys.py", "def verify(prompt, answer):\n    return PASS")
+    assert "colorsys" not in sys.modules, "nothing of ours imports it"
+    with pytest.raises(SpecError, match="module 'colorsys' has no function 'verify'") as caught:
+        own.load("colorsys:verify")
+    assert Path.cwd() not in Path(str(caught.value.given).rsplit(" ", 1)[-1]).parents, "it says which module that is"
 
 
 def test_a_fingerprint_changes_with_the_source_and_with_nothing_else() -> None:
