@@ -18,7 +18,7 @@ STARTED = .cache/started-$(subst /,-,$@)
 BEGIN = @mkdir -p .cache && date +%s > $(STARTED)
 STAMP = @started=$$(cat $(STARTED)); echo "== $(1): done in $$(( $$(date +%s) - started )) s"
 
-.PHONY: quickstart test test-slow browser check setup setup-dev vllm bench-peers smollm2 rehearse pictures teacher clean
+.PHONY: quickstart test test-slow browser check setup setup-dev bubblewrap vllm bench-peers smollm2 rehearse pictures teacher clean
 
 quickstart: setup
 	@echo "== quickstart: $(RUN), $(if $(QUICK),in small (QUICK=1),about ten minutes on two cores); started again it goes on"
@@ -56,7 +56,14 @@ check: setup-dev
 	@$(BIN)/python benchmarks/status.py --check
 
 setup: .venv/installed
-setup-dev: .venv/installed-dev
+setup-dev: .venv/installed-dev bubblewrap
+
+# Programs in answers run inside it. Without it everything else works, and its tests are skipped.
+bubblewrap:
+	@command -v bwrap > /dev/null || [ "$$(uname -s)" != Linux ] || { \
+	  echo "== setup: bubblewrap"; SUDO=$$(command -v sudo || true); \
+	  { command -v apt-get > /dev/null && $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq bubblewrap > /dev/null; } \
+	  || echo "no bubblewrap here, and apt-get did not install it: install it by hand (dnf install bubblewrap, pacman -S bubblewrap, zypper install bubblewrap), then start this again; until then answers that are programs are not verified and the sandbox's tests are skipped"; }
 
 # llama-cpp-python comes as source: it is compiled here, the first time for some minutes, without what only pictures and
 # llama.cpp's own programs need, which is half of it. llama.cpp's converter goes into a folder of its own, because it

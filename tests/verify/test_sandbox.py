@@ -434,7 +434,7 @@ def test_a_result_cannot_be_passed_off_without_being_known() -> None:
 
 
 @pytest.mark.parametrize("reply", [b"", b"x\n", b"{}\n", b'{"length": -1}\n', b'{"length": 1e99}\n', b"[" * 20_000,
-                                   b'{"length": 99999999999}\n', b'{"ready": true, "length": 2}\n{'])  # fmt: skip
+                                   b'{"length": 99999999999}\n', b'{"ready": True, "length": 2}\n{'])  # fmt: skip
 def test_what_comes_from_there_is_not_trusted(reply: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     liar = f"import os\nos.write(1, {reply!r})"
     monkeypatch.setattr(sandbox_process, "_inside", lambda: liar)
@@ -442,10 +442,10 @@ def test_what_comes_from_there_is_not_trusted(reply: bytes, monkeypatch: pytest.
         box.run("")
 
 
-@pytest.mark.parametrize("parts", ["[]", "[1, 1, 1]", "[-1, 2, 1]", '"x"', "null", "[2, 0, NaN]"])
+@pytest.mark.parametrize("parts", ["[]", "[1, 1]", "[1, 1, 1]", "[-1, 2, 1]", '"x"', "None", "[2, 0, 1e999]"])
 def test_a_reply_of_another_form_is_a_crash(parts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told = f'{{"why": "", "code": 0, "cpu": 0, "peak": 0, "parts": {parts}, "length": 2}}\n12'
-    ready = '{"ready": true, "length": 0}\n'
+    ready = '{"ready": True, "length": 0}\n'
     liar = f"import os\nos.write(1, {(ready + told).encode()!r})\nos.read(0, 9**9)\nos.read(0, 9**9)"
     monkeypatch.setattr(sandbox_process, "_inside", lambda: liar)
     with Sandbox("print(1)", mode=USUAL) as box:
@@ -541,7 +541,7 @@ def test_it_is_available(forgetful: None) -> None:
     ("script", "reason", "todo"),
     [
         (None, "bubblewrap is not installed", "bubblewrap"),
-        ("echo 'bwrap: Unknown option --size' >&2; exit 1", "older than 0.8", "bubblewrap"),
+        ("echo 'bwrap: Unknown option --size' >&2; exit 1", "too old", "0.8 or newer"),
         ("echo 'bwrap: No permissions to create new namespace' >&2; exit 1", "No permissions", ""),
         ("exec cat", "does not work", ""),
     ],
