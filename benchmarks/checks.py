@@ -110,6 +110,8 @@ def print_clean(found: Mapping[str, list[Pair]]) -> None:
         counts = [rejected(name, pairs) for name in CHECKS]
         cells = [", ".join(f"{count} {reason}" for reason, count in cell.items()) or "0" for cell in counts]
         print(f"| {corpus} | {len(pairs)} | {' | '.join(cells)} |")
+    lines = [line for pairs in found.values() for _, trace in pairs for line in (trace.reasoning or "").split("\n")]
+    print(f"\nlongest line of reasoning: {max(len(line.encode()) for line in lines)} bytes, of {len(lines)}")
 
 
 def share(reasonings: Sequence[str], check: str) -> str:

@@ -19,7 +19,8 @@ _WORD = re.compile(r"\w+")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|displaystyle)\b|[\s{}$*,.;:!?~_…-]+|\\[ ,;!]")
 _READABLE = re.compile(
-    r"\d|\\[a-zA-Z]|[π∞√∅±°∈∪∩≤≥<>=+^%ℝℤℕ]|(?<![^\W_])[a-zA-Z](?![^\W_])|[〇零一二三四五六七八九十百千万亿两半无不是否对错]|"
+    r"\d|\\[a-zA-Z]|[π∞√∅±°∈∪∩≤≥<>=+^%ℝℤℕ]|(?<![^\W_])[b-hj-z](?![^\W_])|"
+    r"(?:option|choice|answer(?: is)?)\W{1,4}[a-z](?![^\W_])|[〇零一二三四五六七八九十百千万亿两半无不是否对错]|"
     r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand|million|half|"
     r"twice|third|quarter|dozen|none|no|not|never|yes|true|false|infinit\w+|undefined|empty|impossible|all|both|neither|"
     r"nothing|diverges?|exists?|equal|even|odd|positive|negative|increasing|decreasing|monday|tuesday|wednesday|thursday|"
