@@ -159,8 +159,8 @@ def test_the_lists_are_of_languages_that_the_detector_knows() -> None:
 
 def test_a_quotation_is_no_mixture() -> None:
     for quoted in (
-        "“学而时习之，不亦说乎”",
-        "「千里之行，始于足下啊」",
+        "“学而时习之，不亦说乎哉”",
+        "「千里之行，始于足下也啊」",
         "《三体第二部黑暗森林全集》",
         '"Волга всегда впадает прямо туда"',
     ):
@@ -189,9 +189,10 @@ class Sure:
     """A detector that answers one thing."""
 
     def __init__(self, code: str, sure: float) -> None:
-        self.found = code, sure
+        self.found, self.calls = (code, sure), 0
 
     def classify(self, text: str) -> tuple[str, float]:
+        self.calls += 1
         return self.found
 
 
@@ -236,3 +237,14 @@ def test_the_language_of_a_question(question: str, given: str | None, languages:
 
 def test_a_short_exercise_taken_for_another_language_rejects_nothing() -> None:
     assert judged(LONG, prompt=Prompt("Oslo Bergen Trondheim 12 km?", language="no")).outcome == "pass"
+
+
+def test_the_detector_is_asked_about_some_of_many_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Sure("en", 0.9)
+    monkeypatch.setattr("distill.filter.language.identifier", lambda languages: detector)
+    known = "that is the one and it is this one\n" * 200
+    assert judged(known + "xa xb xc xd xe xf xg\n" * 100).outcome == "pass"
+    assert 6 <= detector.calls <= 12
+    detector.calls = 0
+    assert judged(known).outcome == "pass"
+    assert detector.calls == 0, "no sentence without a common word"
