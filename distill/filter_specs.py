@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -99,8 +98,8 @@ class SecretSettings(Strict):
 class ScoreSettings(Strict):
     """A score of each trace that another program worked out, such as a perplexity or a reward."""
 
-    scores: Path | None = None
-    """JSONL or Parquet with one trace a row."""
+    scores: str | None = None
+    """A JSONL or Parquet file with one trace a row."""
     key: str = "trace_key"
     """The column with the trace's key."""
     column: str = "score"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from distill import filter_specs as specs
 from distill.filter.answers import answer_present
-from distill.filter.language import language
+from distill.filter.language import language, prepare
 from distill.filter.length import length
 from distill.filter.loops import loop
 from distill.filter.r1_rules import code_in_reasoning, paragraphs
@@ -143,7 +143,7 @@ def test_any_text(name: str, reasoning: str | None, answer: str | None, question
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in ("length", "score_column")])
 def test_a_long_text_of_anything_takes_little_time(name: str) -> None:
     """The bound is ten times what the slowest takes, and far below what quadratic time would."""
-    CHECKS[name](PROMPT, replace(TRACE, reasoning="Das ist nicht gut und wir wissen es jetzt."))  # loads the detector
+    prepare()
     for part in PARTS:
         text = (part * (100_000 // len(part)))[:100_000]
         begun = time.process_time()
