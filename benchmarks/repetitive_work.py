@@ -106,8 +106,8 @@ def sieved(number: int) -> str:
 
 
 def looped(text: str, sentences: int, times: int, rng: random.Random, *, counted: bool = False) -> str:
-    """`text` up to a random place, and from there its last `sentences` over and over, of which the first holds words; with
-    `counted`, each round has a number of its own, as where a model counts its attempts."""
+    """`text` up to a random place, and from there its last `sentences` over and over, of which the first holds words;
+    with `counted`, each round has a number of its own, as where a model counts its attempts."""
     parts = [part for line in text.split("\n") for part in line.split(". ") if part.strip()]
     ends = [end for end in range(sentences, len(parts) + 1) if sum(map(str.isalpha, parts[end - sentences])) > 20]
     end = rng.choice(ends)

@@ -5,7 +5,6 @@ Knows no trace and no check.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -113,8 +112,8 @@ class SecretSettings(Strict):
 class ScoreSettings(Strict):
     """A score of each trace that another program worked out, such as a perplexity or a reward."""
 
-    scores: Path | None = None
-    """JSONL or Parquet with one trace a row."""
+    scores: str | None = None
+    """A JSONL or Parquet file with one trace a row."""
     key: str = "trace_key"
     """The column with the trace's key."""
     column: str = "score"

@@ -18,14 +18,20 @@ _PLACEHOLDER = re.compile(rf"[\s\[<(*]*(?:{_WORDS_FOR_NONE})\s*[:：]?[\s\])>*]*
 _WORD = re.compile(r"\w+")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|displaystyle)\b|[\s{}$*,.;:!?~_…-]+|\\[ ,;!]")
-_READABLE = re.compile(
-    r"\d|\\[a-zA-Z]|[π∞√∅±°∈∪∩≤≥<>=+^%ℝℤℕ]|(?<![^\W_])[a-zA-Z](?![^\W_])|[〇零一二三四五六七八九十百千万亿两半无不是否对错]|"
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand|million|half|"
-    r"twice|third|quarter|dozen|none|no|not|never|yes|true|false|infinit\w+|undefined|empty|impossible|all|both|neither|"
-    r"nothing|diverges?|exists?|equal|even|odd|positive|negative|increasing|decreasing|monday|tuesday|wednesday|thursday|"
-    r"friday|saturday|sunday|january|february|march|april|may|june|july|august|september|october|november|december)\b",
-    re.IGNORECASE,
+_NAMED_VALUES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million half twice third "
+    "quarter dozen none no not never yes true false infinite infinity infinitely undefined empty impossible all both "
+    "neither nothing diverges exists equal even odd positive negative increasing decreasing monday tuesday wednesday "
+    "thursday friday saturday sunday january february march april may june july august september october november "
+    "december"
 )
+_VALUES = frozenset(_NAMED_VALUES.split())
+_READABLE = re.compile(
+    r"[\dπ∞√∅±°∈∪∩≤≥<>=+^%ℝℤℕ〇零一二三四五六七八九十百千万亿两半无不是否对错]|\\[a-zA-Z]"
+    r"|\b[b-hj-zB-HJ-Z]\b|(?:[Oo]ption|[Cc]hoice|[Aa]nswer(?: is)?)\W{1,4}[Aa]\b"
+)
+"""Signs, formulas, and letters of their own; "a" and "I" are words unless an option is named so."""
 SHORT = 60
 """Characters of an answer that is taken at its word: a name or a word is a readable answer, a whole text without a
 number is none."""
@@ -74,6 +80,8 @@ def _same_words(answer: str, prompt: Prompt) -> bool:
 
 
 def _readable(prompt: Prompt, answer: str) -> bool:
-    if len(answer) <= SHORT or _BOX.search(answer) or _READABLE.search(answer):
+    if len(answer) <= SHORT or _READABLE.search(answer) or _BOX.search(answer):
+        return True
+    if not _VALUES.isdisjoint(_WORD.findall(answer.lower())):
         return True
     return any(choice.strip() and choice.strip() in answer for choice in prompt.choices or ())

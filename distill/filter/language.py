@@ -25,6 +25,8 @@ SENTENCE_WORDS = 6
 SURE, SUPPORTED = 0.95, 0.8
 """py3langid's probability from which a suspected sentence counts as foreign, and from which it does with a common word
 of that language in it. Of 282 suspects in English traces (docs/checks.md) the highest for another language was 0.53."""
+TRUSTED = 80
+"""Characters of a question from which its language is believed without a common word."""
 FEW_COMMON = 0.05
 """Share of common words under which the detector is asked about a part as a whole. In the 128 replies of a 0.5B model,
 full of formulas as they are, the least is 0.13; in a line or two of arithmetic it may be 0."""
@@ -56,6 +58,11 @@ _PHRASE = re.compile(rf"(?<![{_LATIN_LETTER}])[{_LATIN_LETTER}]{{2,}}+(?:[ ,]{{1
 """Three Latin words in a row: less are names and terms in any language."""
 _QUOTED = re.compile(r"[“\"「『《〈‘][^“”\"「」『』《》〈〉‘’\n]{1,80}+[”\"」』》〉’]")
 _ENDS = (". ", "! ", "? ", ": ", "; ", "。", "！", "？", "；", " = ", " | ")
+
+
+def prepare() -> None:
+    """Loads the detector (0.7 s, 100 MB): once for each worker, before it forks others where it can."""
+    identifier(SCRIPTS[0].languages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +118,29 @@ def _is_mixed(item: Foreign, settings: LanguageSettings) -> bool:
 def expected_of(question: str, given: str | None) -> Expected:
     """`given` or the question's own language, and every other one that the question names or holds itself."""
     plain = without_formulas(question)
-    code = given.partition("-")[0].lower() if given else language_of(question)
-    codes = {code} if code else set()
+    code = re.split("[-_]", given)[0].lower() if given else ""
+    found = code if code in _SCRIPTS_OF else language_of(question)
+    codes = {found} if found and _trusted(found, plain) else set()
     lower = question.lower()
     codes |= {named for name, named in NAMED.items() if name in lower}
     scripts = {script for known in codes for script in _SCRIPTS_OF.get(known, ())}
     scripts |= {
         name for name, ranges in _RANGES.items() if not plain.isascii() and re.search(f"[{ranges}]{{2}}", plain)
     }
-    if "latin" not in scripts and _PHRASE.search(plain):
+    if codes and "latin" not in scripts and _PHRASE.search(plain):
         scripts.add("latin")
         codes.add("en")
     elif codes & LATIN_LANGUAGES:
         codes |= set(_latin_suspects(plain, frozenset(codes & LATIN_LANGUAGES)).languages)
     return Expected(frozenset(codes), frozenset(scripts))
+
+
+def _trusted(code: str, question: str) -> bool:
+    """Whether a question says so much that its language can be held against the trace: in the Latin alphabet, a common
+    word of it, or `TRUSTED` characters. Short exercises are taken for other languages now and then."""
+    if code not in LATIN_LANGUAGES or code == "en" or len(question) >= TRUSTED:
+        return True
+    return not FUNCTION_WORDS.get(code, frozenset()).isdisjoint(_LETTERS.findall(question.lower()))
 
 
 def foreign(text: str, expected: Expected) -> Foreign:

@@ -13,7 +13,8 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count, groupby, islice
+from operator import eq
 from typing import TYPE_CHECKING, Literal
 
 from distill.filter_specs import LoopSettings
@@ -46,6 +47,8 @@ MOST_NEW = 0.5
 """Share of different sentences, between the first and the last time of a repeated one, up to which it is a loop: in
 proofs by cases and enumerations most is new. In a loop of N rounds it is 1/N."""
 
+LEAST_COMPRESSED = 2_000
+"""Characters of a text whose compression says something."""
 MOST_CANDIDATES = 16
 """Repeated sentences that are looked at, the most frequent first."""
 
@@ -91,7 +94,8 @@ def _repeated_lines(text: str, settings: LoopSettings) -> Loop | None:
         found = _too_often("sentence", sentences, settings.sentence_times, LEAST_SENTENCE)
         if found:
             return found
-    if settings.consecutive_times and repeated >= settings.consecutive_times - 1:
+    following = sum(map(eq, sentences, islice(sentences, 1, None)))
+    if settings.consecutive_times and following >= settings.consecutive_times - 1:
         return _in_a_row(sentences, settings.consecutive_times)
     return None
 
@@ -99,7 +103,7 @@ def _repeated_lines(text: str, settings: LoopSettings) -> Loop | None:
 def _sentences(text: str) -> list[str]:
     for end in _ENDS if text.isascii() else _ALL_ENDS:
         text = text.replace(end, f"{end[0]}\n")
-    return text.split("\n")
+    return [sentence for sentence in text.split("\n") if sentence]
 
 
 def _too_often(rule: Rule, parts: list[str], times: int, least: int) -> Loop | None:
@@ -117,8 +121,8 @@ def _too_often(rule: Rule, parts: list[str], times: int, least: int) -> Loop | N
 
 
 def _in_a_row(sentences: list[str], times: int) -> Loop | None:
-    for sentence, group in groupby(part.strip() for part in sentences if part):
-        found = sum(1 for _ in group)
+    for sentence, group in groupby(sentences):
+        found = len(list(group))
         enough = found >= times and found >= times * (MATH_CONSECUTIVE if _MATH.search(sentence) else 1)
         if enough and len(sentence) >= LEAST_SENTENCE and _WORD.search(sentence):
             return Loop("consecutive", found, sentence[:80])
@@ -136,12 +140,11 @@ def _repeated_pieces(text: str, settings: LoopSettings) -> Loop | None:
     import numpy as np
 
     hashes = _hashes(words, gram)
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    if settings.gram_times:
-        found = _gram(words, gap, gram, order, starts, settings.gram_times)
-    if found or not settings.most_compressible or len(starts) > MOST_NEW * len(order):
+    ordered = np.sort(hashes)
+    if settings.gram_times and np.any(ordered[settings.gram_times :] == ordered[: -settings.gram_times]):
+        found = _gram(words, gap, gram, hashes, settings.gram_times)
+    different = 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+    if found or not settings.most_compressible or different > MOST_NEW * len(hashes) or len(text) < LEAST_COMPRESSED:
         return found
     return _compressible(text, len(words), settings.most_compressible)
 
@@ -162,16 +165,14 @@ def _hashes(words: list[str], gram: int) -> NDArray[np.uint64]:
     return found
 
 
-def _gram(
-    words: list[str], gap: str, gram: int, order: NDArray[np.int64], starts: NDArray[np.int64], times: int
-) -> Loop | None:
+def _gram(words: list[str], gap: str, gram: int, hashes: NDArray[np.uint64], times: int) -> Loop | None:
     """A piece that begins in too many different stretches of its own length: one that overlaps itself, as in a row of
-    equal words, counts once for each stretch.
-
-    `order`: places in the text, those of equal pieces together and ascending; `starts`: where a new piece begins in it.
-    """
+    equal words, counts once for each stretch."""
     import numpy as np
 
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     ends = np.append(starts[1:], len(order))
     for group in np.flatnonzero(ends - starts > times):
         places = order[starts[group] : ends[group]]

@@ -60,9 +60,9 @@ def read_scores(settings: ScoreSettings) -> Scores:
     key that is no trace's and for one key with two scores."""
     import numpy as np
 
-    path = settings.scores
-    if path is None:
+    if settings.scores is None:
         return Scores(np.empty(0, np.uint64), np.empty(0))
+    path = Path(settings.scores)
     keys, values = array("Q"), array("d")
     for place, key, value in _rows(path, settings):
         keys.append(_key(path, place, key, settings))

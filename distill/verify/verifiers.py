@@ -67,7 +67,7 @@ def judge(name: str, prompt: Prompt, answer: str | None) -> Outcome:
 def seconds(name: str, prompt: Prompt, answer: str | None) -> float:
     """How long judging may take."""
     if name not in BUILT_IN:
-        return own.seconds(name, prompt)
+        return own.limit(name, prompt)
     limit: Any = getattr(_module(name), "seconds", None)
     return float(limit(prompt)) if limit is not None else SECONDS_PER_ITEM
 
@@ -78,7 +78,7 @@ def prepare(*names: str) -> None:
         if name in BUILT_IN:
             getattr(_module(name), "prepare", lambda: None)()
         else:
-            own.prepare(name)
+            own.warm_up(name)
 
 
 def wants_of(prompt: Prompt) -> list[Any]:

@@ -100,6 +100,8 @@ def test_the_question_again() -> None:
 def test_nothing_to_read(kind: Kind) -> None:
     prompt = Prompt("Which?", kind=kind, choices=("red wine", "white wine") if kind == "choice" else None)
     assert reason(VAGUE, prompt) == "nothing_to_read"
+    assert reason(f"{VAGUE} I have a proof.", prompt) == "nothing_to_read"
+    assert reason(f"{VAGUE} The answer is A.", prompt) == ""
     assert reason(f"{VAGUE} It is 5.", prompt) == ""
     assert reason(f"{VAGUE} It is \\boxed{{blue}}.", prompt) == ""
     if kind == "choice":

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from distill import filter_specs as specs
 from distill.filter.answers import answer_present
-from distill.filter.language import language
+from distill.filter.language import language, prepare
 from distill.filter.length import length
 from distill.filter.loops import loop
 from distill.filter.r1_rules import code_in_reasoning, paragraphs
@@ -127,7 +127,7 @@ TEXT = st.text() | st.lists(st.sampled_from(PARTS) | st.text(max_size=4), max_si
 
 
 @pytest.mark.parametrize("name", CHECKS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(reasoning=TEXT, answer=TEXT, question=st.text(min_size=1).filter(str.strip) | st.just("Who are you?"))
 def test_any_text(name: str, reasoning: str | None, answer: str | None, question: str) -> None:
     trace = replace(TRACE, reasoning=reasoning, answer=answer, raw=(reasoning or "") + (answer or ""))
@@ -143,12 +143,12 @@ def test_any_text(name: str, reasoning: str | None, answer: str | None, question
 @pytest.mark.parametrize("name", [name for name in CHECKS if name not in ("length", "score_column")])
 def test_a_long_text_of_anything_takes_little_time(name: str) -> None:
     """The bound is ten times what the slowest takes, and far below what quadratic time would."""
-    CHECKS[name](PROMPT, replace(TRACE, reasoning="Das ist nicht gut und wir wissen es jetzt."))  # loads the detector
+    prepare()
     for part in PARTS:
-        text = (part * (100_000 // len(part)))[:100_000]
+        text = (part * (30_000 // len(part)))[:30_000]
         begun = time.process_time()
         CHECKS[name](PROMPT, replace(TRACE, reasoning=text, answer=text))
-        assert time.process_time() - begun < 3, part
+        assert time.process_time() - begun < 1.5, part
 
 
 def test_the_trace_of_the_other_tests_passes() -> None:

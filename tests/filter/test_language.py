@@ -155,3 +155,96 @@ def test_the_lists_are_of_languages_that_the_detector_knows() -> None:
     assert set(NAMED.values()) <= {code for script in SCRIPTS for code in script.languages} | {"ja"}
     english = FUNCTION_WORDS["en"]
     assert {code: english & words for code, words in FUNCTION_WORDS.items() if code != "en" and english & words} == {}
+
+
+def test_a_quotation_is_no_mixture() -> None:
+    for quoted in (
+        "“学而时习之，不亦说乎哉”",
+        "「千里之行，始于足下也啊」",
+        "《三体第二部黑暗森林全集》",
+        '"Волга всегда впадает прямо туда"',
+    ):
+        assert judged(mixed_in(f"It is called {quoted} there.")).outcome == "pass"
+        assert judged(mixed_in(f"It is called {quoted[1:-1]} there.")).reason == "mixed_language"
+
+
+def test_the_share_is_estimated_from_some_of_many_sentences() -> None:
+    german, english = MATERIAL["sentences"]["de"], MATERIAL["sentences"]["en"]
+    text = "\n".join(f"{german[n % 3]}\n{english[n % 2]}" for n in range(60))
+    found = judged(text)
+    assert found.reason == "mixed_language"
+    assert found.score is not None
+    assert 0.4 < found.score < 0.6
+
+
+def test_the_score_is_that_of_the_worse_part() -> None:
+    chinese = "".join(MATERIAL["sentences"]["zh"])
+    for reasoning, answer in ((LONG, chinese), (chinese, LONG)):
+        score = judged(reasoning, answer).score
+        assert score is not None
+        assert score < 0.2
+
+
+class Sure:
+    """A detector that answers one thing."""
+
+    def __init__(self, code: str, sure: float) -> None:
+        self.found, self.calls = (code, sure), 0
+
+    def classify(self, text: str) -> tuple[str, float]:
+        self.calls += 1
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("code", "sure", "sentence", "outcome"),
+    [
+        ("de", 0.95, "xa xb xc xd xe xf xg", "fail"),
+        ("de", 0.94, "xa xb xc xd xe xf xg", "pass"),
+        ("de", 0.94, "xa xb nicht xd xe xf xg", "fail"),
+        ("de", 0.8, "xa xb nicht xd xe xf xg", "fail"),
+        ("de", 0.79, "xa xb nicht xd xe xf xg", "pass"),
+        ("en", 0.99, "xa xb nicht xd xe xf xg", "pass"),
+        ("hu", 0.94, "xa xb nicht xd xe xf xg", "pass"),
+        ("de", 0.99, "xa xb the xd xe xf xg", "pass"),
+        ("de", 0.99, "xa xb xc xd xe", "pass"),
+        ("de", 0.99, "xa xb xc xd xe 5 = 7", "pass"),
+    ],
+)
+def test_how_sure_the_detector_must_be(
+    code: str, sure: float, sentence: str, outcome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.filter.language.identifier", lambda languages: Sure(code, sure))
+    assert judged(mixed_in(f"\n{sentence}\n")).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("question", "given", "languages"),
+    [
+        ("Anna hat 12 Äpfel und gibt Ben 5 davon. Wie viele hat sie noch?", None, {"de"}),
+        ("Anna hat 12 Äpfel und gibt Ben 5 davon. Wie viele hat sie noch?", "de_AT", {"de"}),
+        ("Anna hat 12 Äpfel und gibt Ben 5 davon. Wie viele hat sie noch?", "deutsch", {"de"}),
+        ("Oslo Bergen Trondheim 12 km?", "no", set()),
+        ("Hva er avstanden mellom Oslo og Bergen?", "no", {"no"}),
+        ("Oldja meg: 12 + 5 = ?", "hu", set()),
+        ("小明有12个苹果。", "ZH-Hans", {"zh"}),
+        ("Solve 3x = 5.", "en", {"en"}),
+    ],
+)
+def test_the_language_of_a_question(question: str, given: str | None, languages: set[str]) -> None:
+    assert expected_of(question, given).languages == languages
+
+
+def test_a_short_exercise_taken_for_another_language_rejects_nothing() -> None:
+    assert judged(LONG, prompt=Prompt("Oslo Bergen Trondheim 12 km?", language="no")).outcome == "pass"
+
+
+def test_the_detector_is_asked_about_some_of_many_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Sure("en", 0.9)
+    monkeypatch.setattr("distill.filter.language.identifier", lambda languages: detector)
+    known = "that is the one and it is this one\n" * 200
+    assert judged(known + "xa xb xc xd xe xf xg\n" * 100).outcome == "pass"
+    assert 6 <= detector.calls <= 12
+    detector.calls = 0
+    assert judged(known).outcome == "pass"
+    assert detector.calls == 0, "no sentence without a common word"

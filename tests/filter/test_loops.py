@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +136,23 @@ def test_compression() -> None:
     found = find_loop("\n".join([block] * 80), settings)
     assert found is not None
     assert found.times > 30
+
+
+def test_compression_of_what_holds_no_word_or_repeats_no_piece() -> None:
+    settings = only(most_compressible=30.0)
+    assert rule("0 1 " * 900, settings) is None
+    assert rule("0 1 " * 1_100, settings) == "compressible"
+    rng = random.Random(5)
+    letters = " ".join("ab" * rng.randint(1, 12) for _ in range(2_000))
+    assert rule(letters, only(most_compressible=4.0)) is None
+    assert len(letters) / len(zlib.compress(letters.encode(), 1)) > 4
+
+
+def test_a_cycle_that_holds_its_own_end_twice() -> None:
+    end = "and so we come back to where we began, do we not"
+    cycle = f" first we look at the left side, {end} then we look at the other side, {end}"
+    assert rule("Well then." + cycle * 8, only(cycle_times=8)) == "cycle"
+    assert rule("Well then." + cycle * 7, only(cycle_times=8)) is None
 
 
 def test_each_rule_can_be_turned_off() -> None:

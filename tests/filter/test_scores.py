@@ -32,7 +32,7 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def read(path: Path, **settings: Any) -> Scores:
-    return read_scores(ScoreSettings(scores=path, **{"max": 20, **settings}))
+    return read_scores(ScoreSettings(scores=str(path), **{"max": 20, **settings}))
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".ndjson"])
@@ -129,6 +129,6 @@ def test_bounds(bounds: dict[str, float], score: float | None, outcome: str, rea
 
 def test_settings_that_reject_nothing() -> None:
     with pytest.raises(ValidationError, match="without min or max would reject nothing"):
-        ScoreSettings(scores=Path("s.jsonl"))
+        ScoreSettings(scores="s.jsonl")
     with pytest.raises(ValidationError, match=r"min \(2.0\) is more than max \(1.0\)"):
         ScoreSettings(min=2, max=1)
