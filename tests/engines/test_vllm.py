@@ -34,7 +34,7 @@ from distill.filter.judging import Judge
 from distill.judge_specs import JudgeSettings
 from distill.ledger import LedgerReader
 from distill.records import Prompt, Sampling
-from distill.verify.judge import VOTES, read_vote
+from distill.verify.judge import SHOWN, VOTES, read_vote
 
 T = TypeVar("T")
 MODEL = CHECKOUT / ".cache" / "smollm2"
@@ -249,7 +249,7 @@ def test_progress_counts_the_tokens_of_all(url: str) -> None:
 
 
 def test_a_judge_is_held_to_the_form_of_its_votes(url: str, tmp_path: Path) -> None:
-    """The form alone: what a 135M model holds right says nothing. Asked freely, it writes no JSON."""
+    """The form alone: a 135M model repeats the words of the form as its analysis, and such a vote is not read."""
     settings = JudgeSettings(
         teacher=url, model=NAME, votes=5, stop_early=False, again=0, max_tokens=160, sampling={"temperature": 0.7}
     )
@@ -261,8 +261,11 @@ def test_a_judge_is_held_to_the_form_of_its_votes(url: str, tmp_path: Path) -> N
     assert len(replies) == 10
     assert finished, [reply.raw for reply in replies]
     for text in finished:
-        assert list(json.loads(text)) == ["analysis", "correctness"]
-        assert read_vote(text) in VOTES
+        said = json.loads(text)
+        assert list(said) == ["analysis", "correctness"]
+        assert said["correctness"] in VOTES
+        assert read_vote(text) in (None, said["correctness"])
+        assert read_vote(text) is None or SHOWN not in said["analysis"]
     assert all(reply.raw.lstrip().startswith("{") for reply in replies)
 
 
