@@ -27,6 +27,8 @@ Reasoning = Literal["required", "optional", "none"]
 FinishReason = Literal["stop", "length", "loop", "error"]
 Result = Literal["pass", "fail", "abstain"]
 
+KEPT = "kept"
+"""The check under which verdicts say of each trace whether it is trained on, and if not, why."""
 Message = dict[str, str]
 """A chat message: `role` and `content`."""
 
@@ -363,7 +365,8 @@ def request_seed(sampling: Sampling, key: str, *, after: int = 0, again: int = 0
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
-    """The outcome of one check on one content: `reason` is a short fixed name, empty when it passed plainly."""
+    """The outcome of one check on one content: `reason` is a short fixed name, empty when it passed plainly; `detail`
+    is what a person would want to see, such as the problem that a contaminated trace holds."""
 
     trace_key: str
     content_hash: str
@@ -371,3 +374,4 @@ class Verdict(Record):
     outcome: Result
     reason: str = ""
     score: float | None = None
+    detail: str = ""

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
 from distill import specs
-from distill.errors import UsageError
+from distill.errors import UsageError, near
 from distill.files import reading
+from distill.records import KEPT
 from distill.rundir import RunDir, StageState
 from distill.show_files import Shown, path_shown, short_count
 from distill.student_specs import StudentSpec, positions_of
@@ -151,28 +153,46 @@ def _spent(state: StageState) -> str:
 
 
 def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]:
-    """Every trace with a failing or abstaining check: which one it is, its checks and reasons, its text."""
-    import pyarrow.parquet as pq
-
+    """Every trace that is not trained on, or of these every one that `reason` was said against: which one it is, why it
+    was left out, all that was said against it, its text."""
     if not run.verdicts.is_file():
         raise UsageError(f"the run {run.path} has no verdicts yet", todo="run `distill filter` first")
-    with reading(run.verdicts, f"make it again: `distill filter {run.path}`"):
-        verdicts = [v for v in pq.read_table(run.verdicts).to_pylist() if v["outcome"] != "pass"]
-    reasons = Counter(verdict["reason"] for verdict in verdicts)
-    if reason is not None and reason not in reasons:
-        raise UsageError(f"no trace was rejected for '{reason}'", todo=f"reasons here: {', '.join(reasons) or 'none'}")
-    wanted: dict[str, dict[str, str]] = {}
-    for verdict in verdicts:
-        if reason is None or verdict["reason"] == reason:
-            wanted.setdefault(verdict["trace_key"], {})[verdict["check"]] = verdict["reason"]
+    reasons: Counter[str] = Counter()
+    wanted: dict[str, dict[str, Any]] = {}
+    for key, group in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
+        rows = list(group)
+        against = {row["check"]: row["reason"] for row in rows if row["outcome"] != "pass"}
+        reasons.update(set(against.values()))
+        if KEPT in against and (reason is None or reason in against.values()):
+            left_out = against.pop(KEPT)
+            details = {row["check"]: row["detail"] for row in rows if row.get("detail")}
+            wanted[key] = {"left_out": left_out, "reasons": against, "details": details}
+    if reason is not None and not wanted:
+        known = ", ".join(name for name, _ in reasons.most_common() if name) or "none"
+        raise UsageError(
+            f"no trace was rejected for '{reason}'{near(reason, list(reasons))}", todo=f"reasons here: {known}"
+        )
     for trace in run.ledger().traces():
-        if trace.key in wanted:
+        found = wanted.get(trace.key)
+        if found is not None:
             place = {"trace_key": trace.key, "prompt_id": trace.prompt_id, "sample": trace.sample}
-            yield {**place, "reasons": wanted[trace.key], "raw": trace.raw}
+            yield {**place, **found, "raw": trace.raw}
+
+
+def _verdict_rows(run: RunDir) -> Iterator[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    with reading(run.verdicts, f"make it again: `distill filter {run.path}`"), pq.ParquetFile(run.verdicts) as file:
+        for batch in file.iter_batches(65_536):
+            yield from batch.to_pylist()
 
 
 def rejected_lines(trace: dict[str, Any]) -> Iterator[str]:
-    """A rejected trace for a reader: key, checks and reasons, and the end of its text."""
-    reasons = ", ".join(f"{check}: {reason}" for check, reason in trace["reasons"].items())
-    yield f"{trace['trace_key'][:12]} sample {trace['sample']} of prompt {trace['prompt_id']}: {reasons}"
+    """A rejected trace for a reader: key, why it was left out, what else was said, and the end of its text."""
+    also = ", ".join(
+        f"{check}: {reason}" + (f" ({trace['details'][check]})" if check in trace["details"] else "")
+        for check, reason in trace["reasons"].items()
+    )
+    left_out = f"{trace['left_out']}" + (f" ({also})" if also else "")
+    yield f"{trace['trace_key'][:12]} sample {trace['sample']} of prompt {trace['prompt_id']}: {left_out}"
     yield f"    … {' '.join(trace['raw'].split())[-160:]}"

@@ -16,6 +16,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
+from distill.filter_specs import FilterSettings
+from distill.records import Kind
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
 from distill.student_specs import StudentSpec, context_length_of
@@ -24,46 +26,10 @@ from distill.train_specs import TrainSettings
 
 SpecKind = Literal["teachers", "students", "data", "recipes"]
 
-CHECKS = ("finished", "think_format", "math", "duplicate")
-"""Names of the checks in distill/verify/form.py and distill/filter/checks.py; a test holds the two equal."""
 STAGES = ("prompts", "generate", "filter", "train", "evaluate", "quantize", "report")
 """The stages of a recipe in their order."""
 SCHEMES = ("nf4", "int8", "gguf:bf16", "gguf:q8_0", "gguf:q4_k_m")
 """Names of the quantizations in distill/quantize/schemes.py; a test holds the two equal."""
-
-
-class FilterSettings(Strict):
-    """Which checks run and what their verdicts mean for training."""
-
-    checks: tuple[str, ...] = CHECKS
-    keep: Literal["verified", "all"] | tuple[str, ...] = "verified"
-    """`verified`: every check passed. `all`: the reply is whole and well-formed, right or wrong. Or the names of the
-    checks that have to pass."""
-    heldout: float = Field(0.02, ge=0, lt=1)
-    """Share of the prompts whose kept traces measure the loss instead of lowering it."""
-
-    @field_validator("checks", "keep")
-    @classmethod
-    def _known_checks(cls, value: Any) -> Any:
-        for name in value if isinstance(value, tuple) else ():
-            if name not in CHECKS:
-                raise ValueError(f"unknown check '{name}'{near(name, list(CHECKS))}; known: {', '.join(CHECKS)}")
-        return value
-
-    @model_validator(mode="after")
-    def _kept_is_checked(self) -> Self:
-        missing = [name for name in self.required if name not in self.checks]
-        if missing:
-            raise ValueError(f"keep asks for {', '.join(missing)}, which checks does not run")
-        return self
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """The checks that have to pass for a trace to be trained on. A cut or malformed one never is."""
-        if self.keep == "verified":
-            return self.checks
-        structural = tuple(name for name in ("finished", "think_format") if name in self.checks)
-        return structural if self.keep == "all" else tuple(dict.fromkeys((*structural, *self.keep)))
 
 
 class EvaluateSettings(Strict):
@@ -129,6 +95,9 @@ class Recipe(Strict):
     prompts: tuple[PromptsPart, ...] = ()
     prepare: PrepareSettings = PrepareSettings()
     generate: GenerateSettings = GenerateSettings()
+    verify: str | dict[Kind, str] = {}
+    """Who judges answers, where it is not the verifier of the prompt's kind: kind → a verifier's name, an entry point,
+    or `module:function` of your own; a single name judges every prompt."""
     filter: FilterSettings = FilterSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -217,14 +186,24 @@ class Recipe(Strict):
         wanted = {key: settings["generate"][key] for key in _DECIDES_WANTED if settings["generate"][key]}
         if self.generate.engine == "imported":
             generate["engine"] = "imported"
+        verify = {"verify": settings["verify"]} if self.verify else {}
         parts: Mapping[str, dict[str, Any]] = {
             "prompts": {
                 "prompts": settings["prompts"],
                 "prepare": settings["prepare"],
                 "evaluate": {"prompts": settings["evaluate"]["prompts"]},
             },
-            "generate": {**teacher, "generate": {**generate, **wanted}},
-            "filter": {**teacher, "generate": generate, "filter": settings["filter"]},
+            "generate": {
+                **teacher,
+                "generate": {**generate, **wanted},
+                **(verify if wanted.get("until_correct") else {}),
+            },
+            "filter": {
+                **teacher,
+                "generate": generate,
+                "verify": settings["verify"],
+                "filter": {k: v for k, v in settings["filter"].items() if k not in _ONLY_WHERE},
+            },
             "train": {
                 **student,
                 "train": {k: v for k, v in settings["train"].items() if k not in _ONLY_HOW},
@@ -233,11 +212,13 @@ class Recipe(Strict):
                 **teacher,
                 **student,
                 "evaluate": {k: v for k, v in settings["evaluate"].items() if k != "concurrency"},
+                **verify,
             },
             "quantize": {
                 **student,
                 "quantize": settings["quantize"],
                 "evaluate": {key: settings["evaluate"][key] for key in ("prompts", "sampling", "max_tokens")},
+                **verify,
             },
             "report": {},
         }
@@ -250,6 +231,8 @@ _ONLY_FOR_FILES = {"gguf_pre"}
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
 _DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
 """Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""
+_ONLY_WHERE = ("engine", "workers", "ray_address", "allow_unsandboxed")
+"""Settings of the filter that change where it works, not what it finds."""
 _OF_ONE_START = {"retry_failed"}
 _ONLY_HOW = (
     "micro_batch_tokens",

@@ -129,16 +129,17 @@ def test_every_shipped_recipe_names_specs_that_exist_and_has_quick_settings_that
         (RECIPE + "filter: {keep: all, keep: verified}\n", "line 19: the key 'keep' is also in line 19"),
         (
             RECIPE + "filter:\n  keep: [finished, maths]\n",
-            "line 20: filter.keep: unknown check 'maths'; did you mean 'math'?",
+            "line 19: filter: keep asks for maths, which checks does not run",
         ),
         (
             RECIPE + "filter:\n  checks: [finished, maths]\n",
-            "line 20: filter.checks: unknown check 'maths'; did you mean 'math'?",
+            "line 20: filter.checks: unknown check 'maths'; known: ",
         ),
-        (RECIPE + "filter:\n  keep: some\n", "line 20: filter.keep"),
+        (RECIPE + "filter:\n  keep: some\n", "line 19: filter: keep asks for some, which checks does not run"),
+        (RECIPE + "filter:\n  keep: correct and\n", "line 19: filter: the keep rule cannot be read"),
         (
             RECIPE + "filter:\n  checks: [finished]\n  keep: [math]\n",
-            "line 19: filter: keep asks for math, which checks does not run",
+            "line 19: filter: keep asks for correct, which checks does not run",
         ),
         (
             RECIPE.replace("  samples: 4", "  until_correct: 2"),
@@ -322,7 +323,7 @@ def test_overrides_reach_into_lists_and_make_missing_sections() -> None:
     assert [(part.source, part.limit) for part in recipe.prompts] == [("x", 100), ("gsm8k", 7)]
     assert recipe.prompts[1].path == "questions.jsonl"
     assert recipe.evaluate.samples == 2
-    assert recipe.filter.required == ("finished", "think_format", "math")
+    assert recipe.filter.keep == ("correct",), "as runs of version 0.1 call it"
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_overrides_reach_into_lists_and_make_missing_sections() -> None:
         ("train.epochs.more", 5, "'train.epochs.more': 'epochs' is a plain value and has no keys below it"),
         ("nothing.here", 5, "--set: unknown key 'nothing'"),
         ("train", None, "--set: train: "),
-        ("filter.keep", ["maths"], "--set: filter.keep: unknown check 'maths'; did you mean 'math'?"),
+        ("filter.keep", ["maths"], "--set: filter: keep asks for maths, which checks does not run"),
         ("generate.until_correct", 5, "file.yaml, line 9: generate: until_correct 5 needs as many samples"),
     ],
 )
@@ -518,24 +519,6 @@ def changed_stages(key: str, value: Any) -> set[str]:
 )
 def test_a_setting_touches_the_stages_whose_work_it_decides(key: str, value: Any, stages: set[str]) -> None:
     assert changed_stages(key, value) == stages
-
-
-@pytest.mark.parametrize(
-    ("checks", "keep", "required"),
-    [
-        (None, "verified", ("finished", "think_format", "math", "duplicate")),
-        (["finished", "math"], "verified", ("finished", "math")),
-        (None, "all", ("finished", "think_format")),
-        (["math"], "all", ()),
-        (None, ["math"], ("finished", "think_format", "math")),
-        (None, ["math", "finished"], ("finished", "think_format", "math")),
-    ],
-)
-def test_the_keep_rule_names_the_checks_that_have_to_pass(
-    checks: list[str] | None, keep: Any, required: tuple[str, ...]
-) -> None:
-    given = {"filter.keep": keep} | ({"filter.checks": checks} if checks is not None else {})
-    assert parse(Recipe, RECIPE, "f", given).filter.required == required
 
 
 def test_an_edited_spec_makes_its_stages_run_again(tmp_path: Path) -> None:

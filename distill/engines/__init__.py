@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from distill.errors import DistillError, EndpointError
 from distill.records import Message, Sampling
@@ -22,7 +23,8 @@ class Request:
     """One sample to draw: the messages, how to draw, at most how many tokens. `id` only serves to recognise it.
 
     With `goes_on_from` the reply is continued after those tokens, `max_tokens` being those still to come, and
-    `messages` is not looked at. `token_ids` asks for the reply's token ids, so that it can be continued.
+    `messages` is not looked at. `token_ids` asks for the reply's token ids, so that it can be continued. The reply is
+    held to `response_format`, as OpenAI's API writes it, where the endpoint can do that.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Request:
     seed: int | None = None
     token_ids: bool = False
     goes_on_from: TokenIds | None = None
+    response_format: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

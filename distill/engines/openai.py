@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from distill.contract import served
-from distill.engines import AttemptError, EndpointError, Reply, Request, TokenIds
+from distill.engines import AttemptError, EndpointError, RefusedError, Reply, Request, TokenIds
 from distill.engines.openai_decoder import NO_SUCH_PLACE, Decoder, cannot_continue
 from distill.engines.openai_replies import (
     EXCERPT,
@@ -50,6 +50,9 @@ NO_LIST_STATUS = (404, 405, 429, 501)
 UNKNOWN_FIELD = (400, 422)
 OWN_FIELDS = ("return_token_ids", "skip_special_tokens")
 """What a server that goes on with replies is sent beyond OpenAI's own fields; a strict gateway refuses them."""
+FORMAT_WORDS = ("response_format", "json_schema", "structured output", "grammar")
+"""One of them is in the words of a server that refuses a request because of the form that it asks for: DeepSeek's API
+says that this response_format type is unavailable."""
 Read = Callable[[Any, str, Sampling | None], Reply]
 
 
@@ -83,6 +86,7 @@ class OpenAIEngine:
         """Whether the server cuts the reasoning out of a chat's reply; None before it was seen."""
         self._asking = asyncio.Lock()
         self._tells_progress = True
+        self._takes_format = True
         self._decoder = Decoder(self._server)
 
     def __repr__(self) -> str:
@@ -112,7 +116,7 @@ class OpenAIEngine:
         if request.goes_on_from is not None:
             return await self._go_on(request, request.goes_on_from)
         body = request_body(request, self.model, show_all=self._continues, stream=self._stream)
-        reply = await self._drawn(CHAT, body, read_reply, self._honoured(request.sampling))
+        reply = await self._chatted(body, self._honoured(request.sampling))
         if not self._parses and (reply.reasoning or reply.text):
             self._parses = bool(reply.reasoning)
         return reply
@@ -132,6 +136,19 @@ class OpenAIEngine:
     async def close(self) -> None:
         """Closes all connections; may be called at any time, also twice."""
         await self._server.close()
+
+    async def _chatted(self, body: dict[str, Any], honoured: Sampling | None) -> Reply:
+        """The reply to a chat. A server that refuses the form asked for is asked without, and from then on."""
+        if not self._takes_format:
+            body.pop("response_format", None)
+        try:
+            return await self._drawn(CHAT, body, read_reply, honoured)
+        except RefusedError as error:
+            if "response_format" not in body or not any(word in error.what for word in FORMAT_WORDS):
+                raise
+        self._takes_format = False
+        del body["response_format"]
+        return await self._drawn(CHAT, body, read_reply, honoured)
 
     async def _drawn(self, place: str, body: dict[str, Any], read: Read, honoured: Sampling | None) -> Reply:
         """The reply to one POST, as `read` reads it."""

@@ -21,6 +21,8 @@ def request_body(request: Request, model: str, *, show_all: bool = False, stream
     """The JSON of a chat completion. Settings that are None are left out, so that the server's own defaults hold;
     top_k, min_p and repetition_penalty stand beside the others, as vLLM and SGLang take them."""
     body = {"model": model, "messages": request.messages, "n": 1, "stream": False, "max_tokens": request.max_tokens}
+    if request.response_format is not None:
+        body["response_format"] = request.response_format
     return body | _options(request, show_all=show_all or request.token_ids, ids=request.token_ids, stream=stream)
 
 

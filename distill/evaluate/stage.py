@@ -27,7 +27,9 @@ def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
     scores: dict[str, dict[str, Any]] = {}
     for name in settings.models:
         examinee = _examinee(name, recipe, run)
-        scores[name] = examine(examinee, problems, settings.samples, run.evaluations, benchmark=recipe.benchmark)
+        scores[name] = examine(
+            examinee, problems, settings.samples, run.evaluations, benchmark=recipe.benchmark, chosen=recipe.verify
+        )
     counts: dict[str, Any] = {name: {key: result[key] for key in _SHOWN} for name, result in scores.items()}
     gates = []
     bar = settings.min_pass_at_1
@@ -65,7 +67,7 @@ def examine_alone(where: str, model: str | None, recipe: specs.Recipe, out: Path
     else:
         raise UsageError(f"{where} is no run, no model folder, no GGUF file and no URL", todo="check the path")
     problems = evaluation_problems(recipe, prompts_around(Path(where)))
-    return examine(examinee, problems, settings.samples, out, benchmark=recipe.benchmark)
+    return examine(examinee, problems, settings.samples, out, benchmark=recipe.benchmark, chosen=recipe.verify)
 
 
 def _name_of(place: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distill.engines import Engine
@@ -21,8 +22,9 @@ from distill.records import Prompt, Trace
 from distill.sampling.requests import Subject, tasks_by_key, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import in_flight
-from distill.verify import BROKEN, MATH
+from distill.verify import BROKEN
 from distill.verify.pool import VerifierPool
+from distill.verify.verifiers import JUDGE, Chosen, fingerprint, names_of, require, told_without, verifier_of
 
 FORMAT = 1
 
@@ -39,14 +41,23 @@ class Examinee:
 
 
 def examine(
-    examinee: Examinee, problems: list[Prompt], samples: int, folder: Path, *, benchmark: str, also: Path | None = None
+    examinee: Examinee,
+    problems: list[Prompt],
+    samples: int,
+    folder: Path,
+    *,
+    benchmark: str,
+    also: Path | None = None,
+    chosen: Chosen = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Samples every problem, verifies the answers and writes FOLDER/NAME.json; the samples lie in FOLDER/NAME/.
 
-    Samples that an interrupted examination left are used, and those of the same model in the ledger `also`. Raises
-    what sampling raises, RunError for failed samples.
+    Samples that an interrupted examination left are used, and those of the same model in the ledger `also`; `chosen` is
+    the recipe's `verify`. Raises what sampling raises, RunError for failed samples, what `verifiers.require` raises.
     """
     require_gold(problems)
+    verifiers = names_of({problem.kind for problem in problems}, chosen)
+    require(verifiers)
     started = time.monotonic()
     keys = tasks_by_key(problems, examinee.subject, samples)
     _sample(examinee, problems, samples, keys, folder, also)
@@ -62,8 +73,9 @@ def examine(
             given=first_error(folder / examinee.name),
             todo="mend that and start the same command again; it asks for those alone",
         )
-    graded = grade([(keys[key], answers[key]) for key in sorted(answers)], examinee.subject.max_tokens)
+    graded = grade([(keys[key], answers[key]) for key in sorted(answers)], examinee.subject.max_tokens, chosen)
     result = _result(examinee, problems, samples, benchmark, graded, time.monotonic() - started)
+    result["conditions"]["verifier"] = ", ".join(map(fingerprint, verifiers))
     write_json(folder / f"{examinee.name}.json", result)
     return result
 
@@ -103,13 +115,17 @@ def first_error(folder: Path) -> str | None:
     return next((trace.error for trace in LedgerReader(folder).traces() if trace.error), None)
 
 
-def grade(pairs: list[tuple[Prompt, Trace]], max_tokens: int) -> list[Graded]:
+def grade(pairs: list[tuple[Prompt, Trace]], max_tokens: int, chosen: Chosen = MappingProxyType({})) -> list[Graded]:
     """Right means verified and finished: a reply that was cut is wrong, whatever its text happens to contain.
 
     Raises RunError when the verifier itself broke: that would count as wrong answers.
     """
-    with VerifierPool(MATH) as pool:
-        outcomes = list(pool.map((trace.answer, prompt.answer) for prompt, trace in pairs))
+    needed = [verifier_of(prompt.kind, chosen) for prompt, _ in pairs]
+    told = [told_without(name, trace.answer) for name, (_, trace) in zip(needed, pairs, strict=True)]
+    items = [(n, p, t.answer) for n, (p, t), known in zip(needed, pairs, told, strict=True) if known is None]
+    with VerifierPool(JUDGE, setup=tuple(sorted({item[0] for item in items}))) as pool:
+        judged = pool.map(items)
+        outcomes = [known if known is not None else next(judged) for known in told]
     broken = sum(outcome.reason in BROKEN for outcome in outcomes)
     if broken:
         raise RunError(
@@ -125,6 +141,11 @@ def grade(pairs: list[tuple[Prompt, Trace]], max_tokens: int) -> list[Graded]:
     return graded
 
 
+def _problem(prompt: Prompt) -> list[Any]:
+    tests = [[[test.input, test.output, test.function] for test in prompt.tests]] if prompt.tests else []
+    return [prompt.id, prompt.text, prompt.answer, *tests]
+
+
 def _result(
     examinee: Examinee, problems: list[Prompt], samples: int, benchmark: str, graded: list[Graded], seconds: float
 ) -> dict[str, Any]:
@@ -138,11 +159,10 @@ def _result(
         "contract": examinee.contract,
         "conditions": {
             "benchmark": benchmark,
-            "problems_hash": sha256_of(sorted([p.id, p.text, p.answer] for p in problems))[:16],
+            "problems_hash": sha256_of(sorted(map(_problem, problems)))[:16],
             "samples": samples,
             "sampling": subject.sampling.to_json(),
             "max_tokens": subject.max_tokens,
-            "verifier": MATH,
         },
         **asdict(found),
         "interval": list(found.interval),

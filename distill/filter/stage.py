@@ -1,67 +1,82 @@
-"""The third stage: a verdict of every check on every trace, and from them what the student is trained on."""
+"""The third stage: a verdict of every check on every trace, and from them what the student is trained on.
+
+Three passes over the traces, a bucket at a time: each is looked at by worker processes (what was found lies in
+RUN/judged/ and is not looked for again); then duplicates, the keep rule and the selection are decided on some numbers
+per trace; then verdicts and kept traces are written. Memory grows by about 200 bytes a trace, most of them the hashes
+that duplicates are found by.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from distill import specs
-from distill.contract import Response
 from distill.errors import RunError
 from distill.exchange.import_store import texts_asked
-from distill.files import replacing, replacing_folder, sha256_of
-from distill.filter.checks import Check, Duplicates
+from distill.files import sha256_of, sha256_once
+from distill.filter import checks
+from distill.filter.deciding import Decided, decide
+from distill.filter.in_buckets import BucketChecks, Sample
+from distill.filter.judged import SIGNATURE, Judged, Row
+from distill.filter.kept import KeptFiles, draw_of, kept_row, writing_kept, writing_verdicts
+from distill.filter.length import tokenizer_file
+from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking
+from distill.filter.near import version as signature_version
+from distill.filter.placing import ROW, Buckets, Places, each
+from distill.filter.suspects import Suspect, write_suspects
+from distill.filter_specs import FilterSettings
 from distill.progress import bar
-from distill.prompts.stage import read_prompts
-from distill.records import Prompt, Trace, Verdict
+from distill.prompts.stage import benchmark_texts
+from distill.prompts.table import PromptTable
+from distill.records import Prompt, Trace
 from distill.rundir import RunDir, StageReport
-from distill.sampling.requests import Subject, prompts_by_asked, tasks_by_key
+from distill.sampling.requests import Subject
 from distill.sampling.subjects import foreign, teacher_subject
-from distill.specs import FilterSettings, Recipe
-from distill.verify import BROKEN, MATH, Outcome
-from distill.verify.form import finished, has_gold_to_check, think_format
-from distill.verify.pool import VerifierPool
+from distill.specs import Recipe
+from distill.verify import Outcome
+from distill.verify import verifiers as verifying
+from distill.verify.sandbox import ALLOW_VARIABLE
+from distill.verify.verifiers import wants_of
 
-ROW_GROUP = 1_024
-"""Rows of a kept file that are read at a time: tens of megabytes of R1's traces; pyarrow's default is a million."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A trace with its prompt and the outcome of every check that ran."""
-
-    prompt: Prompt
-    trace: Trace
-    outcomes: dict[str, Outcome]
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def run(recipe: Recipe, run: RunDir) -> StageReport:
     """Writes verdicts.parquet and kept/. Raises RunError when there are no traces; keeping none is not an error."""
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     subject = teacher_subject(teacher, recipe.generate.sampling, recipe.generate.max_tokens, recipe.seed)
-    prompts = read_prompts(run.prompts)
-    if recipe.generate.engine == "imported":
-        wanted = prompts_by_asked(prompts, subject, texts_asked(run.imported))
-        pairs = paired_by_asked(wanted, run.ledger().traces())
-    else:
-        pairs = paired(tasks_by_key(prompts, subject, recipe.generate.samples), run.ledger().traces())
-    if not pairs:
-        raise nothing_to_filter(run, subject)
-    with bar("filter", len(pairs)) as update:
-        judged = []
-        for number, item in enumerate(judge(pairs, recipe.filter.checks), start=1):
-            judged.append(item)
-            update(number)
-    write_verdicts(run.verdicts, judged)
-    rejections = [rejection(item, recipe.filter) for item in judged]
-    kept = [item for item, reason in zip(judged, rejections, strict=True) if reason is None]
-    train, heldout = split_by_prompt(kept, recipe.filter.heldout, recipe.seed)
-    write_kept(run.kept, train, heldout)
-    broken = sum(outcome.reason in BROKEN for item in judged for outcome in item.outcomes.values())
-    return _report(run, rejections, train, heldout, broken)
+    prompts = PromptTable(run.prompts)
+    imported = recipe.generate.engine == "imported"
+    texts = texts_asked(run.imported) if imported else None
+    places = Places(prompts, subject, recipe.generate.samples, imported=imported, texts=texts)
+    with Buckets(run.path / ".buckets", run.ledger(), places, len(prompts)) as buckets:
+        if not buckets.traces:
+            raise nothing_to_filter(run, subject)
+        lens = _lens(recipe, prompts)
+        judged = Judged(run.judged, _fingerprints(recipe.filter, lens))
+        with (
+            BucketChecks(recipe, run.judge) as later,
+            _looking(recipe.filter, lens) as looking,
+            bar("filter", buckets.traces) as update,
+        ):
+            looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
+            looks.look()
+        judged.finish()
+        decided = decide(buckets, judged, prompts, recipe)
+        report = _write(recipe, run, prompts, buckets, judged, decided)
+    write_suspects(run.suspects, looks.suspects)
+    told = [f"{len(looks.suspects)} prompts whose gold answer is suspect: {run.suspects}"] if looks.suspects else []
+    lines = (*report.lines, *told, *later.judge.lines())
+    complete = report.complete and later.judge.complete
+    return replace(report, lines=lines, outputs=(*report.outputs, run.suspects), complete=complete)
 
 
 def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
@@ -74,137 +89,214 @@ def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
     return RunError(what, given=str(run.traces), todo="run `distill generate` " + ("again" if entries else "first"))
 
 
-def paired(wanted: Mapping[str, Prompt], traces: Iterable[Trace]) -> list[tuple[Prompt, Trace]]:
-    """Traces with their prompts in the order of `wanted` (key → prompt), whatever order they arrived in.
-
-    Paired by the trace's key, not the prompt's id: an edited question never meets the trace of the old one. Failures
-    and traces that this recipe does not ask for are left out.
-    """
-    found = {trace.key: trace for trace in traces if trace.finish_reason != "error" and trace.key in wanted}
-    return [(prompt, found[key]) for key, prompt in wanted.items() if key in found]
+# --- looking at every trace ------------------------------------------------------------------------------------------
 
 
-def paired_by_asked(wanted: Mapping[str, Prompt], traces: Iterable[Trace]) -> list[tuple[Prompt, Trace]]:
-    """Imported traces with their prompts, in the order of `wanted` (hash of what was asked → prompt), then of import.
-
-    Whoever wrote them, and however many: nobody chose their number.
-    """
-    found: dict[str, list[Trace]] = {}
-    for trace in traces:
-        if trace.finish_reason != "error" and trace.asked in wanted:
-            found.setdefault(trace.asked, []).append(trace)
-    return [(prompt, trace) for asked, prompt in wanted.items() for trace in found.get(asked, ())]
-
-
-def judge(pairs: list[tuple[Prompt, Trace]], checks: Iterable[str]) -> Iterator[Judged]:
-    """Every check on every pair, in order; the verifiers run in worker processes."""
-    wanted = tuple(checks)
-    simple: dict[str, Check] = {"finished": finished, "think_format": think_format, "duplicate": Duplicates()}
-    with VerifierPool(MATH) as pool:
-        if "math" in wanted:
-            shortcuts = [has_gold_to_check(prompt, trace) for prompt, trace in pairs]
-            open_items = (
-                (t.answer, p.answer) for (p, t), shortcut in zip(pairs, shortcuts, strict=True) if shortcut is None
-            )
-            verified = pool.map(open_items)
-        for place, (prompt, trace) in enumerate(pairs):
-            outcomes = {name: simple[name](prompt, trace) for name in wanted if name in simple}
-            if "math" in wanted:
-                outcomes["math"] = shortcuts[place] or next(verified)
-            yield Judged(prompt, trace, {name: outcomes[name] for name in wanted})
+def _lens(recipe: Recipe, prompts: PromptTable) -> Lens:
+    """Raises what keeps a verifier from judging, before any trace is looked at."""
+    settings = recipe.filter
+    if settings.allow_unsandboxed:
+        os.environ[ALLOW_VARIABLE] = "1"  # for worker processes, which inherit it
+    kinds = {prompt.kind for prompt in prompts} if "correct" in settings.checks else set()
+    verifiers = verifying.names_of(kinds, recipe.verify)
+    verifying.require(verifiers)
+    problems = benchmark_texts(recipe) if "contaminated" in settings.checks else ()
+    signatures = bool(set(checks.OF_ALL) & set(settings.checks)) or settings.select.prefer == "diverse"
+    tokenizer = tokenizer_file(recipe) if "length" in settings.checks else None
+    return Lens(settings, recipe.verify, verifiers, tuple(problems), signatures, tokenizer)
 
 
-def rejection(item: Judged, settings: FilterSettings) -> str | None:
-    """The first reason why a trace is not trained on, None when it is. An abstention is no pass.
+def _looking(settings: FilterSettings, lens: Lens) -> Looking:
+    if settings.engine == "ray":
+        from distill.filter.on_ray import RayLooking  # an extra that most do without
 
-    The recipe's keep rule says which checks have to pass; a cut or malformed reply is left out whatever it says.
-    """
-    always = (check(item.prompt, item.trace) for check in (finished, think_format))
-    for result in (*(item.outcomes[name] for name in settings.required), *always):
-        if result.outcome != "pass":
-            return result.reason
-    return None
+        return RayLooking(lens, settings.workers, settings.ray_address)
+    return LocalLooking(lens, settings.workers)
 
 
-def split_by_prompt(kept: list[Judged], share: float, seed: int) -> tuple[list[Judged], list[Judged]]:
-    """(train, heldout): a prompt's traces stay together, and a prompt keeps its side when others come or go.
-
-    Where chance would hold out everything, as it can with a handful of prompts, nothing is held out.
-    """
-    train: list[Judged] = []
-    heldout: list[Judged] = []
-    for item in kept:
-        draw = int(sha256_of([seed, item.prompt.question])[:8], 16) / 2**32
-        (heldout if draw < share else train).append(item)
-    return (train, heldout) if train else (heldout, [])
-
-
-def write_verdicts(path: Path, judged: list[Judged]) -> None:
-    import pyarrow.parquet as pq
-
-    verdicts = (
-        Verdict(item.trace.key, item.trace.content_hash, check, result.outcome, result.reason, result.score)
-        for item in judged
-        for check, result in item.outcomes.items()
-    )
-    with replacing(path) as temporary:
-        pq.write_table(Verdict.table(verdicts), temporary, compression="zstd")
-
-
-def kept_row(item: Judged) -> dict[str, Any]:
-    """A training example: the question as asked by the user, and the canonical text of the reply."""
-    text = Response(item.trace.reasoning, item.trace.answer or "").render()
-    return {
-        "trace_id": item.trace.key,
-        "prompt_id": item.prompt.id,
-        "kind": item.prompt.kind,
-        "messages": [{"role": "user", "content": item.prompt.text}, {"role": "assistant", "content": text}],
-        "domain": item.prompt.domain,
-        "tokens": item.trace.completion_tokens,
-        "difficulty": item.prompt.difficulty,
+def _fingerprints(settings: FilterSettings, lens: Lens) -> dict[str, str]:
+    """Of the checks whose outcomes are kept for later starts, and of the signatures."""
+    more: dict[str, Any] = {
+        "correct": [lens.chosen, [verifying.fingerprint(name) for name in lens.verifiers]],
+        "contaminated": sha256_of(lens.problems),
+        "score": sha256_once(settings.score.scores) if settings.score.scores is not None else None,
+        "length": lens.tokenizer and sha256_once(Path(lens.tokenizer)),
     }
+    more["judge"] = more["correct"]  # whom it is asked about
+    names = [name for name in settings.checks if name not in checks.OF_ALL]
+    found = {name: checks.fingerprint(name, settings, more.get(name)) for name in names}
+    return {**found, SIGNATURE: sha256_of([signature_version(), settings.across_prompts, lens.signatures])}
 
 
-def write_kept(folder: Path, train: list[Judged], heldout: list[Judged]) -> None:
-    """Replaces `kept/` as a whole: train-00000.parquet and heldout-00000.parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+@dataclass(slots=True)
+class _Bucket:
+    """A bucket whose traces are being looked at."""
 
-    message = pa.struct([("role", pa.string()), ("content", pa.string())])
-    schema = pa.schema(
-        [
-            ("trace_id", pa.string()),
-            ("prompt_id", pa.string()),
-            ("kind", pa.string()),
-            ("messages", pa.list_(message)),
-            ("domain", pa.string()),
-            ("tokens", pa.int64()),
-            ("difficulty", pa.string()),
+    number: int
+    rows: list[dict[str, Any]]
+    places: list[int]
+    prompts: list[Prompt]
+    wants: list[str]
+    found: list[Row | None]
+    left: int
+
+
+@dataclass(slots=True)
+class _Looks:
+    """Looks at every trace that nothing is known about yet, and writes what was found, a bucket at a time."""
+
+    recipe: Recipe
+    lens: Lens
+    prompts: PromptTable
+    buckets: Buckets
+    judged: Judged
+    looking: Looking
+    later: BucketChecks
+    update: Any
+    wanted: tuple[str, ...] = ()
+    done: int = 0
+    suspects: list[Suspect] = field(default_factory=list)
+    expected: deque[tuple[_Bucket, int, Looked | None]] = field(default_factory=deque)
+    """Traces in their order; those of which all is known come with it."""
+
+    def look(self) -> None:
+        self.wanted = tuple(
+            name for name in self.recipe.filter.checks if name not in (*checks.OF_ALL, *checks.OF_BUCKET)
+        )
+        for looked in self.looking.look(self._items()):
+            self._drain()
+            bucket, place, _ = self.expected.popleft()
+            self._take(bucket, place, looked)
+            self._drain()
+        self._drain()
+
+    def _items(self) -> Iterator[Item]:
+        for number, table in each(self.buckets):
+            bucket = self._bucket(number, table)
+            for place, row in enumerate(bucket.rows):
+                known = self._known(bucket, place)
+                outcomes: Mapping[str, Outcome] = known.outcomes if known is not None else {}
+                complete = known is not None and (bool(known.signature) or not self.lens.signatures)
+                if known is not None and complete and all(name in outcomes for name in self.wanted):
+                    told = Looked(outcomes, known.signature, known.evidence, content=known.content)
+                    self.expected.append((bucket, place, told))
+                    self._drain()
+                else:
+                    self.expected.append((bucket, place, None))
+                    evidence = dict(known.evidence) if known is not None else {}
+                    yield bucket.prompts[place], row, self.wanted, outcomes, evidence
+
+    def _bucket(self, number: int, table: pa.Table) -> _Bucket:
+        places: list[int] = table.column(ROW).to_pylist()
+        rows = table.select([name for name in table.column_names if not name.startswith("_")]).to_pylist()
+        prompts: dict[int, Prompt] = {place: self.prompts.fetch(place) for place in dict.fromkeys(places)}
+        wants = {place: sha256_of(wants_of(prompt))[:16] for place, prompt in prompts.items()}
+        return _Bucket(
+            number,
+            rows,
+            places,
+            [prompts[p] for p in places],
+            [wants[p] for p in places],
+            [None] * len(rows),
+            len(rows),
+        )
+
+    def _known(self, bucket: _Bucket, place: int) -> Row | None:
+        row = bucket.rows[place]
+        if not self.judged.has(row["key"]):
+            return None
+        content = Trace.from_json(row).content_hash
+        return self.judged.find(row["key"], content, bucket.wants[place])
+
+    def _drain(self) -> None:
+        while self.expected and self.expected[0][2] is not None:
+            bucket, place, looked = self.expected.popleft()
+            assert looked is not None
+            self._take(bucket, place, looked)
+
+    def _take(self, bucket: _Bucket, place: int, looked: Looked) -> None:
+        trace = bucket.rows[place]
+        bucket.found[place] = Row(
+            trace["key"],
+            looked.content,
+            bucket.wants[place],
+            looked.outcomes,
+            looked.signature,
+            looked.evidence,
+            bucket.places[place],
+            trace["completion_tokens"],
+        )
+        bucket.left -= 1
+        if not bucket.left:
+            self._finish(bucket)
+
+    def _finish(self, bucket: _Bucket) -> None:
+        found = [row for row in bucket.found if row is not None]
+        samples = [
+            Sample(prompt, trace, dict(row.outcomes))
+            for prompt, trace, row in zip(bucket.prompts, bucket.rows, found, strict=True)
         ]
-    )
-    with replacing_folder(folder) as temporary:
-        for name, items in (("train", train), ("heldout", heldout)):
-            table = pa.Table.from_pylist([kept_row(item) for item in items], schema=schema)
-            pq.write_table(table, temporary / f"{name}-00000.parquet", compression="zstd", row_group_size=ROW_GROUP)
+        self.later.make(samples)
+        if "correct" in self.recipe.filter.checks:
+            self.suspects += self.later.suspects(samples)
+        found = [replace(row, outcomes=sample.outcomes) for row, sample in zip(found, samples, strict=True)]
+        self.judged.write(bucket.number, found)
+        self.done += len(found)
+        self.update(self.done)
 
 
-def _report(
-    run: RunDir, rejections: list[str | None], train: list[Judged], heldout: list[Judged], broken: int
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    recipe: Recipe, run: RunDir, prompts: PromptTable, buckets: Buckets, judged: Judged, decided: Decided
 ) -> StageReport:
-    """A verifier that broke on `broken` traces leaves the stage incomplete: such verdicts are not kept for good."""
-    reasons = Counter(reason for reason in rejections if reason is not None)
-    prompts = len({item.prompt.id for item in (*train, *heldout)})
+    hold_out = decided.may_hold_out(recipe.filter.heldout)
+    kept_prompts: set[int] = set()
+    with writing_verdicts(run.verdicts) as verdicts, writing_kept(run.kept) as files:
+        for number, table in each(buckets):
+            verdicts.add_table(decided.verdicts(number, judged.read(number)))
+            _write_kept(recipe, prompts, table, decided, number, files, kept_prompts, hold_out=hold_out)
+    return _report(run, decided, files.rows, len(kept_prompts))
+
+
+def _write_kept(
+    recipe: Recipe,
+    prompts: PromptTable,
+    table: pa.Table,
+    decided: Decided,
+    number: int,
+    files: KeptFiles,
+    seen: set[int],
+    *,
+    hold_out: bool,
+) -> None:
+    chosen = np.flatnonzero(decided.kept_in(number))
+    if not len(chosen):
+        return
+    for row in table.select([ROW, "key", "reasoning", "answer", "completion_tokens"]).take(chosen).to_pylist():
+        place = row[ROW]
+        prompt = prompts.fetch(place)
+        held = hold_out and draw_of(recipe.seed, prompt.question) < recipe.filter.heldout
+        files.add("heldout" if held else "train", kept_row(prompt, row, decided.pass_rate(place)))
+        seen.add(place)
+
+
+def _report(run: RunDir, decided: Decided, rows: Mapping[str, int], prompts_kept: int) -> StageReport:
+    """A verifier that broke on some traces leaves the stage incomplete: such verdicts are not kept for good."""
+    reasons: Counter[str] = decided.rejected
+    kept, traces = sum(rows.values()), decided.traces
     counts = {
-        "traces": len(rejections),
-        "kept": len(train) + len(heldout),
-        "train": len(train),
-        "heldout": len(heldout),
-        "prompts_kept": prompts,
+        "traces": traces,
+        "kept": kept,
+        **rows,
+        "prompts_kept": prompts_kept,
         "rejected": dict(reasons.most_common()),
     }
-    lines = [f"{counts['kept']} of {len(rejections)} traces kept, from {prompts} prompts"]
+    lines = [f"{kept} of {traces} traces kept, from {prompts_kept} prompts"]
     if reasons:
         lines.append("rejected: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
-    if broken:
-        lines.append(f"the verifier broke on {broken} answers; they are judged again by the next start")
-    return StageReport(counts, (run.verdicts, run.kept), tuple(lines), complete=not broken)
+    lines += decided.lines
+    if decided.broken:
+        lines.append(f"the verifier broke on {decided.broken} answers; they are judged again by the next start")
+    return StageReport(counts, (run.verdicts, run.kept), tuple(lines), complete=not decided.broken)

@@ -12,20 +12,20 @@ from distill.sampling.requests import Task
 from distill.sampling.rightness import Rightness
 from distill.sampling.tasks import Later, Outlook, TaskSource
 from distill.verify import Outcome
+from distill.verify.verifiers import Chosen, verifier_of
 
 AFTER_SECONDS = 10.0
 """Nobody looks at progress before; loading a verifier takes seconds of a core."""
 EVERY_SECONDS = 0.5
 """One reply in so many seconds at most: a verifier judges hundreds, which would take a core from the sampling."""
-KINDS = ("math", "numeric")
 
 
 class Glance:
     """A TaskSource that gives out the tasks of `inner` and judges one of their replies now and then."""
 
-    def __init__(self, inner: TaskSource, prompt_of: Callable[[int], Prompt]) -> None:
+    def __init__(self, inner: TaskSource, prompt_of: Callable[[int], Prompt], chosen: Chosen) -> None:
         self.inner, self._prompt_of = inner, prompt_of
-        self._rightness = Rightness(None, workers=1)
+        self._rightness = Rightness(None, workers=1, chosen=chosen)
         self._begun = self._last = time.monotonic()
         self._judged = self._right = 0
         self._busy = False
@@ -65,7 +65,7 @@ class Glance:
         return (self._right, self._judged) if self._judged else None
 
     def _look(self, prompt: Prompt, trace: Trace) -> None:
-        if prompt.kind not in KINDS or prompt.answer is None:
+        if verifier_of(prompt.kind, self._rightness.chosen) is None or (prompt.answer is None and not prompt.tests):
             return
         try:
             self._busy = True

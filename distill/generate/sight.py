@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from distill.generate.budget import Budget
 from distill.generate.sources import Source
 from distill.progress import LINE_SECONDS, Bar, say
 from distill.rundir import RunDir
+from distill.sampling.budget import Budget
 from distill.sampling.fleet import Fleet
 from distill.sampling.scheduler import Progress
 

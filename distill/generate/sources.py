@@ -24,6 +24,7 @@ from distill.sampling.until_correct import UntilCorrect
 from distill.sampling.verdict_cache import Head
 from distill.sampling.wanted import ABSENT, Wanted
 from distill.teacher_specs import GenerateSettings, TeacherSpec
+from distill.verify.verifiers import Chosen
 
 Right = Callable[[], tuple[int, int] | None]
 """(right, judged) of the replies so far, None where nobody looked."""
@@ -118,28 +119,31 @@ def missing_ones(
     ledger: Ledger,
     index: Mapping[str, Entry],
     going_on: Mapping[str, int],
+    chosen: Chosen,
     *,
     only_failed: bool,
 ) -> Iterator[Source]:
     """Replies to go on with, then samples that are missing or failed; with `only_failed` the latter alone."""
     tasks = chain(continuations(ledger, wanted, going_on), wanted.tasks(index, only_failed=only_failed))
-    with Glance(Listed(tasks, len(wanted)), wanted.prompt) as glance:
+    with Glance(Listed(tasks, len(wanted)), wanted.prompt, chosen) as glance:
         yield Source(glance, glance.right)
 
 
 @contextmanager
-def until_correct(wanted: Wanted, ledger: Ledger, needed: int, samples: int, run: RunDir) -> Iterator[Source]:
+def until_correct(
+    wanted: Wanted, ledger: Ledger, settings: GenerateSettings, run: RunDir, chosen: Chosen
+) -> Iterator[Source]:
     """Samples of prompts that have fewer than `needed` right answers; failed ones are asked for again."""
     index = ledger.index()
     with (
-        Rightness(run.early_verdicts) as rightness,
+        Rightness(run.early_verdicts, chosen=chosen) as rightness,
         UntilCorrect(
             wanted,
             wanted.prompt,
             wanted.subject,
             rightness,
-            right=needed,
-            samples=samples,
+            right=settings.until_correct or 1,
+            samples=settings.samples,
             existing=_heads(ledger, index),
             reread=ledger.traces,
             again=lambda key: wanted.replies_lost(index.get(key)),

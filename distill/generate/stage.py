@@ -11,7 +11,6 @@ from typing import Any
 from distill import specs
 from distill.errors import InputError, RunError
 from distill.exchange.import_store import texts_asked
-from distill.generate.budget import Budget, Spent, spent_before
 from distill.generate.sight import Sight
 from distill.generate.sources import (
     Source,
@@ -23,21 +22,20 @@ from distill.generate.sources import (
 )
 from distill.ledger import RESERVE_BYTES, Entry, Ledger, PutAside, Recovery
 from distill.progress import bar, say
-from distill.prompts.stage import require_verifier
 from distill.prompts.table import PromptTable
 from distill.rundir import RunDir, StageReport
+from distill.sampling.budget import Budget, Spent, spent_before
 from distill.sampling.requests import Subject, prompts_by_asked
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import fleet_for, foreign, teacher_subject
 from distill.sampling.wanted import ABSENT, Wanted
 from distill.specs import Recipe
 from distill.teacher_specs import TeacherSpec
+from distill.verify import verifiers
 
 LONG_REPLY_BYTES = 128 * 1_024
 """A record of a reply of 32K tokens."""
 Round = AbstractContextManager[Source]
-JUDGED = ("math", "numeric", "open")
-"""Kinds of prompts that the math check judges, or lets pass."""
 
 
 def run(recipe: Recipe, run: RunDir) -> StageReport:
@@ -51,8 +49,8 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     if settings.engine == "imported":
         return _report_imported(run, len(prompts), prompts_by_asked(prompts, subject, texts_asked(run.imported)))
     require_continuation(settings, teacher)
-    if "math" in recipe.filter.required:
-        require_verifier(prompts.of_other_kinds(JUDGED), unjudged=("open",))
+    named = [recipe.verify] if isinstance(recipe.verify, str) else recipe.verify.values()
+    verifiers.require(name for name in named if name not in verifiers.BUILT_IN)
     with open_ledger(run, in_flight=settings.max_concurrency) as ledger:
         job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard))
         return job.done()
@@ -114,11 +112,11 @@ class _Job:
         settings = self.recipe.generate
         if settings.until_correct is None or settings.retry_failed:
             only_failed = settings.retry_failed
-            yield missing_ones(self.wanted, self.ledger, index, going_on, only_failed=only_failed)
+            yield missing_ones(self.wanted, self.ledger, index, going_on, self.recipe.verify, only_failed=only_failed)
             return
         if going_on:
-            yield missing_ones(self.wanted, self.ledger, {}, going_on, only_failed=True)
-        yield until_correct(self.wanted, self.ledger, settings.until_correct, settings.samples, self.run)
+            yield missing_ones(self.wanted, self.ledger, {}, going_on, self.recipe.verify, only_failed=True)
+        yield until_correct(self.wanted, self.ledger, settings, self.run, self.recipe.verify)
 
     def _sample(self, source: Source, progress: Progress) -> None:
         settings, teacher = self.recipe.generate, self.teacher

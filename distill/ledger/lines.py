@@ -28,6 +28,7 @@ ROW_GROUP_BYTES = 16 * 2**20
 """Lines are turned into a table, and written as a row group, this many bytes at a time."""
 
 _INT64 = 2**63
+TOKEN_IDS = ("prompt_ids", "output_ids")
 
 
 class _UnsureError(Exception):
@@ -143,6 +144,25 @@ def _with_defaults(table: pa.Table) -> pa.Table:
         for chunk in column.chunks:
             _require(hints[f.name], chunk)
     return table
+
+
+def without_ids(table: pa.Table) -> pa.Table:
+    """`table` with Trace's columns in their order, those that its file lacks filled with their defaults, and without
+    token ids, which are most of the bytes of a cut trace."""
+    import pyarrow as pa
+
+    defaults = {f.name: f.default for f in dataclasses.fields(Trace)}
+    columns: dict[str, Any] = {}
+    for field in Trace.schema():
+        if field.name in TOKEN_IDS:
+            continue
+        if field.name in table.column_names:
+            columns[field.name] = table.column(field.name)
+        elif defaults[field.name] is not dataclasses.MISSING:
+            columns[field.name] = pa.array([defaults[field.name]] * len(table), field.type)
+        else:
+            raise InputError(f"a trace needs the field '{field.name}'")
+    return pa.table(columns)
 
 
 def _require(hint: Any, array: Any) -> None:

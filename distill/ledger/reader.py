@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from distill.errors import InputError, RunError
 from distill.files import sha256_file, sha256_of
 from distill.ledger.index import Entry, Index, entries_of, without_collecting
-from distill.ledger.lines import read_line
+from distill.ledger.lines import read_line, rows_table, whole_groups, without_ids
 from distill.ledger.parts import (
     MEND,
     DamagedError,
@@ -27,6 +27,9 @@ from distill.ledger.parts import (
 )
 from distill.ledger.segments import segment_path, segment_paths
 from distill.records import Trace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 READ_BYTES = 8 * 2**20
 """Of a part, about so many bytes are decoded at a time."""
@@ -114,6 +117,48 @@ class LedgerReader:
     def traces(self) -> Iterator[Trace]:
         """The record that counts of every key, in the order of writing."""
         return self._counting(self._read_index().entries)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The records that count, in the order of writing, as tables of Trace's columns, some megabytes at a time and
+        never empty; token ids are left out."""
+        wanted = self._read_index().entries
+        for table in self._all_tables():
+            heads = (table.column(name).to_pylist() for name in ("key", "revision", "finish_reason"))
+            counts = []
+            for key, revision, finish_reason in zip(*heads, strict=True):
+                entry = wanted.get(key)
+                counts.append(entry is not None and (entry.revision, entry.finish_reason) == (revision, finish_reason))
+                if counts[-1]:
+                    del wanted[key]
+            if any(counts):
+                yield table if all(counts) else table.filter(counts)
+
+    def _all_tables(self) -> Iterator[pa.Table]:
+        import pyarrow as pa
+
+        parts = read_parts(self.folder)
+        for source in self._sources():
+            if isinstance(source, Path):
+                with _reading(source):
+                    check_size(source, parts.get(source.name))
+                    for batch in batches(source, READ_BYTES):
+                        yield without_ids(pa.Table.from_batches([batch]))
+            else:
+                with source:
+                    name = Path(source.name).name
+                    yield from (without_ids(rows_table(group, name)) for group in whole_groups(source))
+
+    @property
+    def text_bytes(self) -> int:
+        """About how much all records are once decoded."""
+        import pyarrow.parquet as pq
+
+        total = sum(path.stat().st_size for path in self.segments())
+        for path in self.parts():
+            with _reading(path):
+                metadata = pq.read_metadata(path)
+                total += sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
+        return total
 
     def _counting(self, wanted: dict[str, Entry]) -> Iterator[Trace]:
         for trace in LedgerReader.records(self):

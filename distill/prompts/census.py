@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from distill.prompts.marks import UNVERIFIABLE
 from distill.records import Kind
-from distill.verify import EXISTING, VERIFIER_OF
+from distill.verify.verifiers import OF_KIND
 
 MOST_DOMAINS = 200
 """Domains counted by name; those that come later are counted together, as OTHERS."""
@@ -37,7 +37,7 @@ class Row:
 
     prompts: int = 0
     verifiable: Counter[str] = field(default_factory=Counter)
-    """Verifier → prompts; one that does not exist yet is named so: `code (no verifier yet)`."""
+    """Verifier → prompts."""
     unverifiable: Counter[str] = field(default_factory=Counter)
     """Mark → prompts, each under the first of its marks in the order of UNVERIFIABLE."""
     open: int = 0
@@ -67,7 +67,7 @@ class Census:
             if mark is not None:
                 row.unverifiable[mark] += times
             else:
-                row.verifiable[_verifier(VERIFIER_OF[prompt.kind])] += times
+                row.verifiable[OF_KIND[prompt.kind]] += times
                 row.guessable += times * ("guessable" in prompt.marks)
 
     def _row(self, domain: str) -> Row:
@@ -96,10 +96,6 @@ class Census:
     def lines(self) -> list[str]:
         """One line a domain, to be read by people."""
         return [f"{domain}: {_words(row)}" for domain, row in self.table().items()]
-
-
-def _verifier(name: str) -> str:
-    return name if name in EXISTING else f"{name} (no verifier yet)"
 
 
 def _sum(rows: Iterator[Row]) -> Row:

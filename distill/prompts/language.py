@@ -43,7 +43,7 @@ def _script(ranges: str, languages: str, weight: int = 1) -> Script:
 
 
 _KANA = re.compile("[\u3041-\u30ff\uff66-\uff9f]")
-_SCRIPTS = (
+SCRIPTS = (
     _script("a-zA-Z\u00aa-\u02af\u1e00-\u1eff", LATIN),
     _script("\u0400-\u052f", "ru uk bg sr mk be kk"),
     _script("\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufeff", "ar fa ur"),
@@ -69,16 +69,21 @@ _SCRIPTS = (
     _script("\u1780-\u17ff", "km"),
 )
 
-_MATH = re.compile(r"\$\$.{1,2000}?\$\$|\\\[.{1,2000}?\\\]|\\\(.{1,500}?\\\)|\$([^$\n]{1,200})\$", re.DOTALL)
-_OTHER = re.compile(
-    r"```.{0,20000}?(?:```|\Z)"
-    r"|`[^`\n]{1,200}`"
-    r"|https?://\S+|www\.\S+|\S{1,64}@\S+"
-    r"|\\begin\{(\w{1,20}\*?)\}.{0,5000}?\\end\{\1\}"
-    r"|\\[a-zA-Z]+"
-    r"|</?[a-zA-Z][^<>\n]{0,200}>",
-    re.DOTALL,
+_MATH = re.compile(
+    r"\$\$[^$]{1,2000}+\$\$"
+    r"|\\\[[^\\]*+(?:\\(?![\[\]])[^\\]*+)*+\\\]"
+    r"|\\\([^\\]*+(?:\\(?![()])[^\\]*+)*+\\\)"
+    r"|\$([^$\n]{1,200}+)\$"
 )
+_OTHER = re.compile(
+    r"```[^`]*+(?:`(?!``)[^`]*+)*+(?:```|\Z)"
+    r"|`[^`\n]{1,200}+`"
+    r"|https?://\S++|www\.\S++"
+    r"|\\begin\{\w{1,20}+\*?\}[^\\]*+(?:\\(?!begin\b|end\b)[^\\]*+)*+\\end\{\w{1,20}+\*?\}"
+    r"|\\[a-zA-Z]++"
+    r"|</?[a-zA-Z][^<>\n]{0,200}+>"
+)
+_ADDRESS = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@\S++")
 _PROSE = re.compile(r"[^\W\d_]{3,} [^\W\d_]{3,}")
 _NO_LETTER = re.compile(r"[\W\d_]+")
 _SINGLE = re.compile(r"(?<![^ ])[a-zA-Zα-ωΑ-Ω](?![^ ])")
@@ -88,16 +93,16 @@ def language(text: str) -> str | None:
     """ISO 639-1 code, or None."""
     prose = _prose(text)
     if prose.isascii():
-        script, letters = _SCRIPTS[0], len(prose) - prose.count(" ")
+        script, letters = SCRIPTS[0], len(prose) - prose.count(" ")
     else:
-        found = [len(script.letters.findall(prose)) * script.weight for script in _SCRIPTS]
+        found = [len(script.letters.findall(prose)) * script.weight for script in SCRIPTS]
         letters = max(found)
-        script = _SCRIPTS[found.index(letters)]
-    english = "en" if script is _SCRIPTS[0] and not ENGLISH.isdisjoint(prose.lower().split()) else None
+        script = SCRIPTS[found.index(letters)]
+    english = "en" if script is SCRIPTS[0] and not ENGLISH.isdisjoint(prose.lower().split()) else None
     if letters < LEAST_LETTERS:
         return english
     if len(script.languages) > 1:
-        name, sure = _identifier(script.languages).classify(prose)
+        name, sure = identifier(script.languages).classify(prose)
         return str(name) if sure >= LEAST_SURE else english
     if script.languages == ("zh",) and 10 * len(_KANA.findall(prose)) * WEIGHT >= letters:
         return "ja"
@@ -106,11 +111,17 @@ def language(text: str) -> str | None:
 
 def _prose(text: str) -> str:
     """Words of more than a letter, with single spaces between them."""
-    text = text[: 20 * MOST_LETTERS]
+    text = _NO_LETTER.sub(" ", without_formulas(text[: 20 * MOST_LETTERS]))
+    return _SINGLE.sub("", text)[:MOST_LETTERS]
+
+
+def without_formulas(text: str) -> str:
+    """`text` with a space in place of each formula, LaTeX command, code block, address and tag; in linear time."""
     if "$" in text or "\\" in text:
         text = _MATH.sub(_no_formula, text)
-    text = _NO_LETTER.sub(" ", _OTHER.sub(" ", text))
-    return _SINGLE.sub("", text)[:MOST_LETTERS]
+    if "@" in text:
+        text = _ADDRESS.sub(" ", text)
+    return _OTHER.sub(" ", text)
 
 
 def _no_formula(match: re.Match[str]) -> str:
@@ -119,12 +130,12 @@ def _no_formula(match: re.Match[str]) -> str:
 
 
 @cache
-def _identifier(languages: tuple[str, ...]) -> LanguageIdentifier:
+def identifier(languages: tuple[str, ...]) -> LanguageIdentifier:
     """The model, loaded once (0.7 s, 100 MB), for some of its languages only."""
     if not languages:
         from py3langid.langid import LanguageIdentifier
 
         return LanguageIdentifier.from_model_file("data/model.npz.xz", norm_probs=True)
-    identifier = copy.copy(_identifier(()))
-    identifier.set_languages(languages)
-    return identifier
+    limited = copy.copy(identifier(()))
+    limited.set_languages(languages)
+    return limited

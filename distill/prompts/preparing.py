@@ -28,9 +28,9 @@ from distill.prompts.sources import Sourced
 from distill.prompts.spool import Spool
 from distill.records import Kind, Prompt
 from distill.source_specs import PrepareSettings, Selection
-from distill.verify import VERIFIER_OF
 
-NEEDS_GOLD = tuple(kind for kind, verifier in VERIFIER_OF.items() if verifier == "math")
+READ_BY_MATH = ("math", "numeric")
+"""Kinds whose gold answers the math verifier has to be able to read."""
 """Kinds whose verifier compares with a gold answer."""
 BATCH = 1_000
 KEPT = ""
@@ -186,7 +186,7 @@ def _looked_at(
 
 
 def _has_gold(prompt: Prompt) -> bool:
-    return prompt.kind in NEEDS_GOLD and bool((prompt.answer or "").strip())
+    return prompt.kind in READ_BY_MATH and bool((prompt.answer or "").strip())
 
 
 def _reason(prompt: Prompt, settings: PrepareSettings) -> str:

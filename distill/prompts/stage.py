@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from distill.files import replacing
 from distill.progress import bar
 from distill.prompts.census import Census
 from distill.prompts.contamination import Contamination
-from distill.prompts.preparing import FILTERS, NEEDS_GOLD, Prepared, prepare
+from distill.prompts.preparing import FILTERS, Prepared, prepare
 from distill.prompts.sources import Sourced, place_of, sourced
 from distill.prompts.spool import Spool, write_in_order
 from distill.prompts.table import PromptTable
@@ -20,6 +20,7 @@ from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.source_specs import PromptsPart
 from distill.specs import Recipe
+from distill.verify.verifiers import NEEDS_GOLD, OF_KIND, Chosen, verifier_of
 
 Named = list[tuple[str, Prompt]]
 """Problems with the name of their benchmark."""
@@ -44,7 +45,7 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
         found = prepare(items, recipe.prepare, contamination_of(recipe, evaluated), recipe.seed, spool)
         if not len(found.order):
             raise _nothing_left(recipe, spool.rows, found)
-        if "math" in recipe.filter.checks:
+        if "correct" in recipe.filter.checks and not isinstance(recipe.verify, str):
             _require_gold(found, spool, recipe)
         with replacing(run.prompts) as temporary:
             write_in_order(spool, found.order, found.repeats, temporary)
@@ -64,6 +65,12 @@ def contamination_of(recipe: Recipe, evaluated: Named) -> Contamination | None:
     """The problems that must not be trained on: those of the recipe's own evaluation, and of the sets it names."""
     named = [*evaluated, *_named_problems(recipe.prepare.decontaminate, recipe.seed)]
     return Contamination((name, prompt.text) for name, prompt in named) if named else None
+
+
+def benchmark_texts(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(benchmark, problem) of all that must not be trained on, as `contamination_of` takes them together."""
+    for parts in (recipe.evaluate.prompts, recipe.prepare.decontaminate):
+        yield from ((name, prompt.text) for name, prompt in _named_problems(parts, recipe.seed))
 
 
 def _named_problems(parts: Iterable[PromptsPart], seed: int) -> Named:
@@ -89,8 +96,9 @@ def _usable(found: Iterable[Prompt], recipe: Recipe, prompts: Iterable[Prompt]) 
             given=", ".join(f"{part.source}, skip {part.skip}" for part in parts),
             todo="lower evaluate.prompts.0.skip, or give a file with more rows",
         )
-    require_gold(problems, parts)
-    require_verifier(problems)
+    if not isinstance(recipe.verify, str):
+        require_gold(problems, parts)
+    require_verifier(problems, recipe.verify)
     questions = {" ".join(prompt.text.split()) for prompt in prompts}
     common = [problem for problem in problems if " ".join(problem.text.split()) in questions]
     if common:
@@ -120,6 +128,15 @@ def unique(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
 
 def require_gold(prompts: Iterable[Prompt], parts: Sequence[PromptsPart] = ()) -> None:
     """Raises InputError for the first problem that a verifier could never judge; `parts` tell where it stands."""
+    prompts = list(prompts)
+    untested = [prompt for prompt in prompts if prompt.kind == "code" and not prompt.tests]
+    if untested:
+        place = place_of(untested[0], parts) or untested[0].id
+        raise InputError(
+            f"{len(untested)} programming problems have no tests, the first: {place}",
+            given=repr(untested[0].question[:80]),
+            todo="add the tests (field `tests`), or take these problems out of the evaluation",
+        )
     lacking = [prompt for prompt in prompts if prompt.kind in NEEDS_GOLD and not (prompt.answer or "").strip()]
     if lacking:
         first = lacking[0]
@@ -132,15 +149,14 @@ def _no_gold(count: int, kind: str, place: str, question: str, todo: str) -> Inp
     return InputError(what, given=repr(question[:80]), todo=todo)
 
 
-def require_verifier(prompts: Iterable[Prompt], *, unjudged: Collection[str] = ()) -> None:
-    """Raises InputError for the first prompt of a kind that nothing here can judge, those in `unjudged` aside: paying
-    for it would be in vain."""
-    first = next((prompt for prompt in prompts if prompt.kind not in (*NEEDS_GOLD, *unjudged)), None)
+def require_verifier(prompts: Iterable[Prompt], chosen: Chosen) -> None:
+    """Raises InputError for the first prompt of a kind that nothing can judge: a score would count it as wrong."""
+    first = next((prompt for prompt in prompts if verifier_of(prompt.kind, chosen) is None), None)
     if first is not None:
         raise InputError(
-            f"there is no verifier for prompts of kind {first.kind} yet",
+            f"there is no verifier for prompts of kind {first.kind}",
             given=repr(first.question[:80]),
-            todo=f"use prompts of kind {' or '.join(NEEDS_GOLD)}, or take `math` out of filter.keep and filter.checks",
+            todo=f"use prompts of kind {', '.join(OF_KIND)}, or name a verifier of your own: `verify: module:function`",
         )
 
 
@@ -177,7 +193,7 @@ def _require_gold(found: Prepared, spool: Spool, recipe: Recipe) -> None:
             drop = ", ".join((*recipe.prepare.drop, "no_gold"))  # a list that is set replaces the one before
             todo = (
                 f"add the answers (field `answer`), or leave such prompts out: --set 'prepare.drop=[{drop}]'; to "
-                "sample without verifying, give these rows `kind: open`, or take `math` out of filter.checks"
+                "sample without verifying, give these rows `kind: open`, or take `correct` out of filter.checks"
             )
             raise _no_gold(count, row["kind"], row["place"], row["question"], todo)
 

@@ -1,41 +1,58 @@
 """Are the tests of a programming problem passed by the program that its source calls right?
 
 What can be told without running anything is told here; a program runs only through the runner that is given, which is
-the sandbox's part. Knows nothing about processes.
+the sandbox's part: `sandboxed_runner`. Knows nothing about processes.
 """
 
 from __future__ import annotations
 
 import ast
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 from distill.prompts.marks import bad_tests
 from distill.prompts.solutions import compiles
 from distill.records import CodeTest, Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-
-TOLERANCE = 1e-6
-"""Absolute or relative, whichever allows more: what Codeforces' problems ask of real numbers most often."""
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What a program did with one test: its standard output, or the result of the call as a literal; or why there is
-    none, such as `timeout` or `runtime_error`."""
-
-    output: str | None
-    reason: str = ""
+from distill.verify.comparing import same_output, same_result
+from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, require
 
 
 class RunProgram(Protocol):
     """Runs `source` on one test. Never raises for what the program does."""
 
     def __call__(self, source: str, test: CodeTest, /) -> Ran: ...
+
+
+class SandboxedRunner:
+    """A RunProgram, and a context manager: programs run in a sandbox, one as long as the program is the same."""
+
+    def __init__(self, limits: Limits = DEFAULT) -> None:
+        self._limits = limits
+        self._sandbox: Sandbox | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __call__(self, source: str, test: CodeTest, /) -> Ran:
+        """Raises BrokenSandboxError where the sandbox itself fails."""
+        if self._sandbox is None or self._sandbox.source != source:
+            self.close()
+            self._sandbox = Sandbox(source, "python", self._limits)
+        return self._sandbox.run(test.input, test.function)
+
+    def close(self) -> None:
+        if self._sandbox is not None:
+            self._sandbox.close()
+            self._sandbox = None
+
+
+def sandboxed_runner(limits: Limits = DEFAULT) -> SandboxedRunner:
+    """The runner for `validate`. Raises MissingError with what to do where there is no sandbox."""
+    require()
+    return SandboxedRunner(limits)
 
 
 def validate(prompt: Prompt, run_program: RunProgram | None) -> Outcome:
@@ -50,7 +67,7 @@ def validate(prompt: Prompt, run_program: RunProgram | None) -> Outcome:
     for test in prompt.tests or ():
         ran = run_program(prompt.solution or "", test)
         if ran.output is None:
-            return failing(ran.reason or "runtime_error")
+            return failing(ran.reason or "crash")
         same = same_output if test.function is None else same_result
         if not same(ran.output, test.output):
             return failing("wrong_answer")
@@ -78,50 +95,3 @@ def _is_call(test: CodeTest) -> bool:
     except (ValueError, RecursionError, MemoryError):
         return False
     return isinstance(arguments, ast.List)
-
-
-def same_output(output: str, expected: str) -> bool:
-    """As judges compare: white space at the ends of lines and empty lines at the end mean nothing. Where the texts
-    differ all the same and hold numbers alone, real ones may differ by TOLERANCE; whole ones may not."""
-    found, wanted = _lines(output), _lines(expected)
-    if found == wanted:
-        return True
-    if len(found) != len(wanted):
-        return False
-    rows = [(one.split(), other.split()) for one, other in zip(found, wanted, strict=True)]
-    return all(
-        len(one) == len(other) and all(map(_near, one, other)) and all(map(_NUMBER.fullmatch, other))
-        for one, other in rows
-    )
-
-
-def _lines(text: str) -> list[str]:
-    return "\n".join(line.rstrip() for line in text.split("\n")).rstrip().split("\n")
-
-
-def _near(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    if _NUMBER.fullmatch(one) is None or _NUMBER.fullmatch(other) is None or other.lstrip("+-").isdigit():
-        return False
-    return math.isclose(float(one), float(other), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-
-
-def same_result(output: str, expected: str) -> bool:
-    """Equal as values: a tuple is a list, and real numbers may differ by TOLERANCE."""
-    if output.strip() == expected.strip():
-        return True
-    try:
-        return _equal(ast.literal_eval(output.strip()), ast.literal_eval(expected.strip()))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return False
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(other, float) and isinstance(one, int | float):
-        return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
-    return bool(one == other)

@@ -129,7 +129,15 @@ def _status(failed: list[str], result: Mapping[str, Any], settings: specs.Quanti
 def _score(
     recipe: specs.Recipe, examinee: Any, problems: list[Prompt], evaluations: Path, also: Path | None
 ) -> dict[str, Any]:
-    return examine(examinee, problems, recipe.quantize.samples, evaluations, benchmark=recipe.benchmark, also=also)
+    return examine(
+        examinee,
+        problems,
+        recipe.quantize.samples,
+        evaluations,
+        benchmark=recipe.benchmark,
+        also=also,
+        chosen=recipe.verify,
+    )
 
 
 def _scored(score: Mapping[str, Any], found: Difference) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Report:
 def gather(recipe: specs.Recipe, run: RunDir) -> Report:
     """Raises RunError for a file that cannot be read, naming it; what does not exist yet is no error."""
     states = run.stages()
-    ledger = read_ledger(run, recipe.filter)
+    ledger = read_ledger(run)
     files = measures.quantized(run)
     return Report(
         name=run.path.resolve().name,

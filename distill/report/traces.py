@@ -11,14 +11,13 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import groupby
 from typing import Any, Literal
 
 from distill.files import reading
 from distill.prompts.stage import read_prompts
-from distill.records import Prompt, Trace
+from distill.records import KEPT, Prompt, Trace
 from distill.rundir import RunDir
-from distill.specs import FilterSettings
 
 Fate = Literal["kept", "rejected", "unjudged"]
 SHOWN = 20
@@ -82,7 +81,7 @@ class Ledgered:
     rejected_whole: int
     unjudged_whole: int
     reasons: Counter[str]
-    """The first required check that was not passed: one reason for each rejected trace."""
+    """What kept a trace out: one reason for each rejected trace."""
     objections: Counter[tuple[str, str]]
     """(check, reason) → traces; a trace that fails two checks counts under both."""
     lengths: dict[Fate, Lengths]
@@ -113,47 +112,48 @@ class Sample:
         return [trace for _, _, trace in sorted(self._heap, key=lambda item: -item[0])]
 
 
-KEPT: tuple[bool, tuple[Objection, ...]] = (True, ())
-REJECTED: tuple[bool, tuple[Objection, ...]] = (False, ())
-"""Where nothing was said against a trace."""
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What the filter said of a trace: `deciding` is the reason that kept it out, empty for one that is kept."""
+
+    kept: bool = False
+    deciding: str = ""
+    against: tuple[Objection, ...] = ()
 
 
 class Verdicts:
     """Which traces were judged, what was said against them, and which are kept."""
 
-    def __init__(self, run: RunDir, settings: FilterSettings) -> None:
-        self._order = {check: place for place, check in enumerate(settings.required)}
-        self._marks: dict[str, tuple[bool, tuple[Objection, ...]]] = {}
-        """Key → whether it is kept, and what was said against it. Few such pairs exist, and traces share them."""
-        known: dict[tuple[bool, tuple[Objection, ...]], tuple[bool, tuple[Objection, ...]]] = {}
-        for key in _column(run, sorted(run.kept.glob("*.parquet")), "trace_id"):
-            self._marks[key] = KEPT
-        for row in _verdict_rows(run):
-            kept, against = self._marks.get(row["trace_key"], REJECTED)
-            if row["outcome"] != "pass":
-                against = (*against, Objection(row["check"], row["outcome"], row["reason"]))
-            mark = (kept, against)
-            self._marks[row["trace_key"]] = known.setdefault(mark, mark)
+    def __init__(self, run: RunDir) -> None:
+        self._marks: dict[str, Mark] = {}
+        """Key → what was said. Few different marks exist, and traces share them."""
+        known: dict[Mark, Mark] = {}
+        for key, rows in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
+            kept, deciding, against = False, "", []
+            for row in rows:
+                if row["check"] == KEPT:
+                    kept, deciding = row["outcome"] == "pass", row["reason"]
+                elif row["outcome"] != "pass":
+                    against.append(Objection(row["check"], row["outcome"], row["reason"]))
+            mark = Mark(kept, deciding, tuple(against))
+            self._marks[key] = known.setdefault(mark, mark)
 
     def fate(self, trace: Trace) -> Fate:
         mark = self._marks.get(trace.key)
-        return "unjudged" if mark is None else "kept" if mark[0] else "rejected"
+        return "unjudged" if mark is None else "kept" if mark.kept else "rejected"
 
     def against(self, trace: Trace) -> tuple[Objection, ...]:
-        return self._marks.get(trace.key, REJECTED)[1]
+        mark = self._marks.get(trace.key)
+        return mark.against if mark is not None else ()
 
     def deciding(self, trace: Trace) -> str:
-        """The reason of the first required check that it did not pass. One that no recorded check objects to was left
-        out by its form, which the filter looks at whatever the recipe checks."""
-        required = [one for one in self.against(trace) if one.check in self._order]
-        if required:
-            return min(required, key=lambda one: self._order[one.check]).reason
-        return {"length": "truncated", "loop": "loop"}.get(trace.finish_reason) or trace.fault or "malformed"
+        """Why a judged trace is not kept."""
+        return self._marks[trace.key].deciding
 
 
-def read_ledger(run: RunDir, settings: FilterSettings) -> Ledgered | None:
+def read_ledger(run: RunDir) -> Ledgered | None:
     """None when nothing was sampled yet. Raises RunError for a file that cannot be read."""
-    found = _Reading(Verdicts(run, settings))
+    found = _Reading(Verdicts(run))
     for trace in run.ledger().traces():
         found.take(trace)
     return found.result(run) if found.ended or found.failed else None
@@ -256,12 +256,3 @@ def _verdict_rows(run: RunDir) -> Iterator[dict[str, Any]]:
     with reading(run.verdicts, AGAIN.format(run=run.path)), pq.ParquetFile(run.verdicts) as file:
         for batch in file.iter_batches(65_536, columns=["trace_key", "check", "outcome", "reason"]):
             yield from batch.to_pylist()
-
-
-def _column(run: RunDir, files: Iterable[Path], name: str) -> Iterator[str]:
-    import pyarrow.parquet as pq
-
-    for path in files:
-        with reading(path, AGAIN.format(run=run.path)), pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(65_536, columns=[name]):
-                yield from batch.column(0).to_pylist()

@@ -12,20 +12,22 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
-from distill.errors import RunError, UsageError
+from distill.errors import RunError
 from distill.records import Prompt, Trace
 from distill.sampling.verdict_cache import Head, VerdictCache, judged_by
-from distill.verify import BROKEN, EXISTING, MATH, VERIFIER_OF, Outcome, abstaining
-from distill.verify.form import finished, has_gold_to_check, think_format
+from distill.verify import BROKEN, Outcome, abstaining
+from distill.verify.form import finished, think_format
 from distill.verify.math import LONGEST, told_by_text
 from distill.verify.pool import SECONDS_PER_ITEM, Item, VerifierPool
+from distill.verify.verifiers import JUDGE, Chosen, told_without, verifier_of
 
 LONGEST_AT_ONCE = 20_000
 """Characters of an answer, times its boxes, up to which the event loop compares the text itself: some milliseconds at
@@ -35,34 +37,19 @@ Done = Callable[[Outcome], None]
 """Takes the outcome of one trace."""
 
 
-def require_judgeable(kinds: Counter[str]) -> None:
-    """Raises UsageError when prompts (kind → how many) are of a kind that no verifier can judge: none of their answers
-    would ever be right, and every sample would be bought."""
-    lacking = {kind: n for kind, n in kinds.items() if kind != "open" and _verifier(kind) not in EXISTING}
-    if lacking:
-        raise UsageError(
-            "--until-correct needs a verifier of "
-            + ", ".join(f"{kind} ({count} prompts)" for kind, count in sorted(lacking.items()))
-            + ", and there is none yet",
-            todo="leave such prompts out, or sample without --until-correct",
-        )
-
-
-def _verifier(kind: str) -> str | None:
-    return next((verifier for known, verifier in VERIFIER_OF.items() if known == kind), None)
-
-
-def told_by_form(prompt: Prompt, trace: Trace) -> Outcome | None:
+def told_by_form(prompt: Prompt, trace: Trace, verifier: str | None) -> Outcome | None:
     """The outcome where no verifier has to look, None where one has to."""
     for check in (finished, think_format):
         outcome = check(prompt, trace)
         if outcome.outcome != "pass":
             return outcome
-    return has_gold_to_check(prompt, trace)
+    return told_without(verifier, trace.answer)
 
 
-def told_at_once(answer: str | None, gold: str | None) -> Outcome | None:
-    """What the verifier would say where the text alone tells and looking takes no time; else None."""
+def told_at_once(verifier: str | None, answer: str | None, gold: str | None) -> Outcome | None:
+    """What the math verifier would say where the text alone tells and looking takes no time; else None."""
+    if verifier != "math":
+        return None
     size = len(answer or "") * max(1, (answer or "").count("\\boxed{"))
     return told_by_text(answer, gold) if size <= LONGEST_AT_ONCE and len(gold or "") <= LONGEST else None
 
@@ -78,7 +65,8 @@ class _Asked:
 class Rightness:
     """Judges traces beside sampling; a context manager, used from the thread of one event loop.
 
-    Leaving it drops what is still being judged. `cache` is the file of outcomes, None for none.
+    Leaving it drops what is still being judged. `cache` is the file of outcomes, None for none; `chosen` is the
+    recipe's `verify`; `function` is what the workers run, other than `verifiers.judge` in tests alone.
     """
 
     def __init__(
@@ -87,10 +75,11 @@ class Rightness:
         *,
         workers: int | None = None,
         seconds: float = SECONDS_PER_ITEM,
-        verifier: str = MATH,
+        chosen: Chosen = MappingProxyType({}),
+        function: str = JUDGE,
     ) -> None:
-        self.cache = VerdictCache(cache)
-        self._pool = VerifierPool(verifier, workers=workers, seconds=seconds)
+        self.cache, self.chosen = VerdictCache(cache), chosen
+        self._pool = VerifierPool(function, workers=workers, seconds=seconds)
         self._inbox: deque[tuple[int, Item]] = deque()
         self._asked: dict[int, _Asked] = {}
         self._numbers = itertools.count()
@@ -116,14 +105,15 @@ class Rightness:
         """
         self._check()
         loop = asyncio.get_running_loop()
-        told = partial(self._told, Head.of(trace), judged_by(prompt), done)
-        outcome = told_by_form(prompt, trace) or told_at_once(trace.answer, prompt.answer)
+        verifier = verifier_of(prompt.kind, self.chosen)
+        told = partial(self._told, Head.of(trace), judged_by(prompt, verifier), done)
+        outcome = told_by_form(prompt, trace, verifier) or told_at_once(verifier, trace.answer, prompt.answer)
         if outcome is not None:
             loop.call_soon(told, outcome)
             return
         number = next(self._numbers)
         self._asked[number] = _Asked(told, loop)
-        self._inbox.append((number, (trace.answer, prompt.answer)))
+        self._inbox.append((number, (verifier, prompt, trace.answer)))
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="rightness", daemon=True)
             self._thread.start()
@@ -165,4 +155,4 @@ class Rightness:
                 asked.loop.call_soon_threadsafe(asked.done, outcome)
 
 
-__all__ = ["Done", "Head", "Rightness", "judged_by", "require_judgeable"]
+__all__ = ["Done", "Head", "Rightness", "judged_by"]

@@ -21,10 +21,10 @@ import numpy as np
 from distill.records import Prompt, Trace, asked_hash, trace_key
 from distill.sampling.backlog import Backlog, Places
 from distill.sampling.requests import Subject, Task, samples_of, task_for
-from distill.sampling.rightness import Rightness, require_judgeable
+from distill.sampling.rightness import Rightness
 from distill.sampling.tasks import LATER, Later, Outlook
 from distill.sampling.verdict_cache import Head, judged_by
-from distill.verify import BROKEN, Outcome, failing
+from distill.verify import BROKEN, Outcome, failing, verifiers
 
 MOST_UNJUDGED = 4_096
 """Answers that may wait for their verdict before nothing further is asked: a teacher that answers faster than the
@@ -76,7 +76,7 @@ class UntilCorrect:
         reread: Callable[[], Iterable[Trace]] = tuple,
         again: Callable[[str], int] = lambda key: 0,
     ) -> None:
-        """Raises UsageError for prompts of a kind that no verifier can judge, before anything is asked."""
+        """Raises what `verifiers.require` raises, before anything is asked."""
         self.wake: Callable[[], None] = lambda: None
         self.subject, self.rightness, self.needed, self._fetch = subject, rightness, right, fetch
         heads = iter(existing)
@@ -237,15 +237,16 @@ class UntilCorrect:
 
     def _first_look(self, prompts: Iterable[Prompt], samples: int, existing: bool) -> Places:
         """How many samples each prompt may have, and, where there are traces, how to find its place by them."""
-        kinds: Counter[str] = Counter()
+        kinds: set[str] = set()
+        chosen = self.rightness.chosen
         places = Places()
         for prompt in prompts:
-            kinds[prompt.kind] += 1
+            kinds.add(prompt.kind)
             self._limit.append(samples_of(prompt, samples))
             if existing:
                 asked = asked_hash(self.subject.messages(prompt), self.subject.forced_prefix)
-                places.add(asked, judged_by(prompt))
-        require_judgeable(kinds)
+                places.add(asked, judged_by(prompt, verifiers.verifier_of(prompt.kind, chosen)))
+        verifiers.require(verifiers.names_of(kinds, chosen))
         return places
 
     def _resume(self, existing: Iterable[Head], places: Places) -> None:

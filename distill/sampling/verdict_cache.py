@@ -8,26 +8,26 @@ know its outcome. Losing the file costs time and nothing else: it is not fsynced
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from distill import __version__
+from distill.files import sha256_of
 from distill.ledger import decode_line, encode_line
 from distill.progress import say
 from distill.records import Prompt, Result, Trace
 from distill.verify import Outcome
+from distill.verify.verifiers import fingerprint, wants_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,10 @@ class Head:
         return cls(trace.key, trace.asked, trace.sample, trace.revision, trace.created, trace.finish_reason, tokens)
 
 
-@functools.cache
-def _verifier() -> str:
-    try:
-        return f"{FORMAT} {__version__} {version('math-verify')}"
-    except PackageNotFoundError:
-        return f"{FORMAT} {__version__}"
-
-
-def judged_by(prompt: Prompt) -> bytes:
-    """8 bytes for all but the trace that an outcome depends on: the prompt's kind, form and gold answer."""
-    parts = (_verifier(), prompt.kind, prompt.reasoning, "" if prompt.answer is None else f"={prompt.answer}")
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()[:8]
+def judged_by(prompt: Prompt, verifier: str | None) -> bytes:
+    """8 bytes for all but the trace that an outcome depends on: the verifier, and what it compares with."""
+    by = fingerprint(verifier) if verifier is not None else ""
+    return bytes.fromhex(sha256_of([FORMAT, __version__, by, *wants_of(prompt)])[:16])
 
 
 def _id(head: Head, by: bytes) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from distill.contract import Contract
@@ -21,8 +22,9 @@ from distill.files import sha256_of
 from distill.progress import say
 from distill.records import Prompt, Sampling, storable
 from distill.train_specs import SampleSettings
-from distill.verify import BROKEN, EXISTING, MATH, VERIFIER_OF, Outcome, failing
+from distill.verify import BROKEN, Outcome, failing
 from distill.verify.pool import VerifierPool
+from distill.verify.verifiers import JUDGE, Chosen, verifier_of
 
 ModelToSample = Callable[[], AbstractContextManager[Any]]
 """Gives the model that is sampled in place of the one in training: a copy made for it and dropped afterwards."""
@@ -103,7 +105,7 @@ class Sampler:
 
     `stops` are the ids that end a reply, `context` the student's own limit in tokens. Problems beyond
     `settings.problems` and those whose prompt leaves no room for a reply are not asked. `mixed`: computed in bfloat16
-    over float32 weights, as in training.
+    over float32 weights, as in training. `chosen` is the recipe's `verify`.
     """
 
     def __init__(
@@ -119,9 +121,10 @@ class Sampler:
         pad: int,
         context: int,
         mixed: bool = False,
+        chosen: Chosen = MappingProxyType({}),
     ) -> None:
         self.contract, self.tokenizer = contract, tokenizer
-        self.stops, self.pad, self.mixed = stops, pad, mixed
+        self.stops, self.pad, self.mixed, self.chosen = stops, pad, mixed, chosen
         self.problems: list[Prompt] = []
         self._rows: list[Row] = []
         for problem in problems[: settings.problems]:
@@ -173,7 +176,7 @@ class Sampler:
                 form = "unwanted_reasoning"
             samples.append((problem, storable(text), len(ids), stopped, loops(ids), form, parsed.answer))
         outcomes = _verified(
-            [(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples]
+            [(problem, answer if stopped else None) for problem, _, _, stopped, _, _, answer in samples], self.chosen
         )
         return _summed(
             [
@@ -206,15 +209,19 @@ def _summed(samples: Sequence[Sample]) -> SampleReport:
     )
 
 
-def _verified(pairs: Sequence[tuple[Prompt, str | None]]) -> list[Outcome | None]:
+def _verified(pairs: Sequence[tuple[Prompt, str | None]], chosen: Chosen) -> list[Outcome | None]:
     """An outcome per problem and finished answer, None where there is no verifier for its kind or nothing to compare
     with. Without an answer it is wrong, and no verifier is started for that."""
-    able = [VERIFIER_OF.get(problem.kind) in EXISTING and problem.answer is not None for problem, _ in pairs]
+    needed = [verifier_of(problem.kind, chosen) for problem, _ in pairs]
+    able = [
+        name is not None and (problem.answer is not None or bool(problem.tests))
+        for name, (problem, _) in zip(needed, pairs, strict=True)
+    ]
     asked = [bool(answer) and can for (_, answer), can in zip(pairs, able, strict=True)]
-    items = [(answer, problem.answer) for (problem, answer), ask in zip(pairs, asked, strict=True) if ask]
+    items = [(name, problem, answer) for name, (problem, answer), ask in zip(needed, pairs, asked, strict=True) if ask]
     outcomes: Iterator[Outcome] = iter(())
     if items:
-        with VerifierPool(MATH, workers=1) as pool:
+        with VerifierPool(JUDGE, workers=1, setup=tuple(sorted({str(item[0]) for item in items}))) as pool:
             outcomes = iter(list(pool.map(items)))
     found = zip(able, asked, strict=True)
     return [next(outcomes) if ask else failing("no_answer") if can else None for can, ask in found]

@@ -123,6 +123,7 @@ def _sampler(prepared: Prepared, run: RunDir, *, mixed: bool) -> Sampler:
         pad=tokenizer.pad_token_id,
         context=prepared.config.max_position_embeddings,
         mixed=mixed,
+        chosen=recipe.verify,
     )
 
 

@@ -5,35 +5,22 @@ They see an answer and the gold answer, never a model or a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from distill.records import Kind, Result
+from distill.records import Result
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a check found. `reason` is empty for a plain pass."""
+    """What a check found. `reason` is empty for a plain pass; `score` is a share from 0 to 1 where there is one."""
 
     outcome: Result
     reason: str = ""
     score: float | None = None
 
 
-MATH = "distill.verify.math:check_math"
-"""The verifier of the kinds `math` and `numeric`, as a VerifierPool's workers import it."""
 READ_GOLD = "distill.verify.math:read_gold"
-"""Says whether MATH can judge by a gold answer at all, as a VerifierPool's workers import it."""
-VERIFIER_OF: Mapping[Kind, str] = {
-    "math": "math",
-    "numeric": "math",
-    "choice": "choice",
-    "code": "code",
-    "exact": "exact",
-}
-"""Kind of a prompt → the verifier that it needs; `open` wants none."""
-EXISTING = ("math",)
-"""Those verifiers that this version has: the one place that says so."""
+"""Says whether the math verifier can judge by a gold answer at all, as a VerifierPool's workers import it."""
 PASS = Outcome("pass")
 BROKEN = ("verifier_crash", "verifier_error")
 """Reasons of an abstention that tell of the verifier, not of the answer."""

@@ -1,7 +1,8 @@
-"""Checks of a trace by its form alone: ended by itself, well-formed, and whether a verifier has anything to look at.
+"""Checks of a trace by its form alone: ended by itself, and well-formed.
 
-With the math verifier they make up what counts as right, for `filter` and for sampling until enough answers are. Small
-pure functions that return a named reason; they know nothing about processes, files or what a verdict is used for.
+With the verifier of the prompt's kind they make up what counts as right, for `filter` and for sampling until enough
+answers are. Small pure functions that return a named reason; they know nothing about processes, files or what a verdict
+is used for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from distill.contract import Response
 from distill.errors import ContractError
 from distill.records import Prompt, Trace
-from distill.verify import PASS, Outcome, abstaining, failing
+from distill.verify import PASS, Outcome, failing
 
 
 def finished(prompt: Prompt, trace: Trace) -> Outcome:
@@ -33,12 +34,3 @@ def think_format(prompt: Prompt, trace: Trace) -> Outcome:
     except ContractError:
         return failing("leaked_tag")
     return PASS
-
-
-def has_gold_to_check(prompt: Prompt, trace: Trace) -> Outcome | None:
-    """Why the math verifier need not even look: None when it has to."""
-    if prompt.kind not in ("math", "numeric"):
-        return PASS if prompt.kind == "open" else abstaining("no_verifier")
-    if trace.answer is None:
-        return failing("no_answer")
-    return None

@@ -1,74 +1,58 @@
-"""Is a mathematical answer equal to the gold one? The last box first, then what math-verify finds in the text.
+"""Is a mathematical answer equal to the gold one? The answer in the last box, else the one stated last.
 
-The text given is what follows the reasoning, never the reasoning itself. Knows nothing about processes or limits: a
-hostile answer can keep this busy for ever, which is why `verify.pool` runs it in workers that can be killed.
+The text given is what follows the reasoning, never the reasoning itself. First the texts; then our own exact reading of
+both; then math-verify, where that reads neither or finds a difference in an expression with variables. Two readings
+that disagree are no verdict. Knows nothing about processes or limits: `verify.pool` runs it in workers that can be
+killed.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from typing import Any
+from fractions import Fraction
+from functools import lru_cache
 
-from distill.verify import PASS, Outcome, abstaining, failing
+from distill.records import Prompt
+from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
+from distill.verify.compare import same
+from distill.verify.final import Final, final, last_boxed
+from distill.verify.latex import LONGEST, Unreadable, tidy, tokens
+from distill.verify.numbers import value_of
+from distill.verify.quantities import Told
+from distill.verify.statements import read
+from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
+from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols
 
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _DECORATION = ("\\$", "$", "\\!", "\\,", "\\left", "\\right")
 _WIDE = ("\\;", "\\ ", "~")
-_SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")
 """White space that means nothing; between two digits it does: `1 1/2` is not `11/2`."""
-_MIXED = re.compile(r"(?<![\d./])(\d+)\s+(\d+)/(\d+)(?![\d./])")
-_WITH_UNIT = re.compile(
-    r"(?:\\(?:text|mathrm|mbox|textbf)\s*\{)?\s*((?:\\?\$)?\s*-?[\d.,]*\d)\s+([A-Za-z]{3,}(?: [A-Za-z]{2,})*)\.?\s*\}?"
+_NUMBER = re.compile(r"\s*\\?\$?\s*(-?(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.([0-9]{1,30}))?)\s*\$?\.?\s*")
+_FRACTION = re.compile(
+    r"\s*\$?(-?)\\[dt]?frac\{([0-9]{1,30})\}\{([0-9]{1,30})\}\$?\s*|\s*(-?)([0-9]{1,30})/([0-9]{1,30})\s*"
 )
-"""`15 dollars`, with or without LaTeX's text around it: the letters would be read as a product of variables."""
-_BASE = re.compile(r"\d_")
-_READ_PAST = (
-    re.compile(
-        r"(?<!\\)\b(?:dozen|hundred|thousand|million|billion|trillion|squared|cubed|plus|minus|times)s?\b",
-        re.IGNORECASE,
-    ),
-    re.compile(r"\d\s*(?:\\[,; ]\s*)*\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}[^\w{}^]*\d"),
-    re.compile(r"^\s*(?:[<>≤≥]|\\(?:le|ge|lt|gt|leq|geq)\b)"),
-    _BASE,
-)
-"""What math-verify leaves out when it reads a number: scale words, a second quantity (`15 \\text{ minutes } 30 …`), an
-inequality sign in front, the base of a numeral. A box with one of them that the gold answer lacks is not compared."""
-_AROUND = re.compile(r"\\(?:text|textbf|textit|mathrm|mbox|operatorname)\*?\s*\{([^{}]*)\}")
-_COMMAND = re.compile(r"\\(?:begin|end)\s*\{\w+\*?\}|\\[A-Za-z]+")
-_BARE_WORD = re.compile(
-    r"(?<![A-Za-z])(?:"
-    r"(?!(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?[a-z]?(?![a-z])|(?:sqrt|frac|sgn|floor|ceil)(?![a-z]))[A-Za-z][a-z]{3,}"
-    r"|(?:[Yy]es|YES|[Nn]o|NO|[Nn]ot|[Aa]ll|any|[Oo]dd|[Oo]ne|[Tt]wo|[Ss]ix|[Tt]en|[Tt]he|is|of|if|it|to)(?![A-Za-z]))"
-)
-"""A word outside LaTeX's text, of which a parser makes a product of variables; no function, and no `ab` or `xyz`."""
-_WORD = re.compile(r"[^\W\d_]{2,}")
-MOST_WORDS = 3
-"""Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
 _STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
 """What sources write where they have no answer: the first two are NuminaMath's."""
-_JOINED = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[\s,]*(?:or|and)?[\s,]*\}")
-_MISREAD = re.compile(
-    r"\\neq?(?![A-Za-z])|≠|\\forall|\bfor (?:all|any|every|each)\b|\bsuch that\b|\b(?:where|unless)\b|"
-    r"\d[eE][+-]?\d|\b0[xX][0-9a-fA-F]"
-)
-"""Of these math-verify keeps something else than what is written: `k \\ne 0` is read as 0, `1e5` as 5e."""
-LONGEST = 2_000
-"""Characters of an answer's box, or of the end of an answer without one, that are looked at."""
+_DOLLARS = re.compile(r"(?<!\\)\$")
+_AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
+_CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
+_LETTER = re.compile(r"\(?([A-J])\)?")
+_SMALL_WORDS = frozenset(["per", "of", "or", "and", "is", "the", "a", "an", "for", "to"])
+MOST_WORDS = 3
+"""Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
+WRONG = failing("wrong_answer")
+AMBIGUOUS = abstaining("ambiguous_answer")
+
+__all__ = [
+    "LONGEST", "check_math", "last_boxed", "literal", "prepare", "read_gold", "same_text", "told_by_text", "verify",
+]  # fmt: skip
 
 
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` with balanced braces, or None."""
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        depth = 0
-        for position in range(start + len("\\boxed"), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[start + len("\\boxed{") : position]
-        start = text.rfind("\\boxed{", 0, start)
-    return None
+def verify(prompt: Prompt, answer: str) -> Outcome:
+    """`check_math` by the prompt's gold answer."""
+    return check_math(answer, prompt.answer)
 
 
 def literal(text: str) -> str:
@@ -86,18 +70,25 @@ def undecorated(text: str) -> str:
         text = text.replace(decoration, "")
     for wide in _WIDE:
         text = text.replace(wide, " ")
-    return _SPACE.sub("", text.strip())
+    return _SPACE.sub("", " ".join(text.split()))
 
 
 def same_text(answer: str, gold: str) -> bool:
-    """The fast path: whether the last box is literally the gold answer."""
-    boxed = last_boxed(answer)
-    return boxed is not None and literal(boxed) == literal(gold) != ""
+    """The fast path: whether the last box is literally the gold answer, and nothing after it changes it."""
+    found = final(answer)
+    return found is not None and _is_same_text(found, gold)
+
+
+def _is_same_text(found: Final, gold: str) -> bool:
+    if not found.boxed or found.changed:
+        return False
+    if len(found.content) > LONGEST:
+        return found.content.strip() == gold.strip()
+    return literal(found.content) == literal(gold) != ""
 
 
 def told_by_text(answer: str | None, gold: str | None) -> Outcome | None:
-    """What `check_math` says without reading any mathematics, None where it has to. An answer with many boxes that
-    never close can still keep this busy."""
+    """What `check_math` says without reading any mathematics, None where it has to."""
     if not (gold or "").strip():
         return abstaining("no_gold")
     if not (answer or "").strip():
@@ -105,96 +96,196 @@ def told_by_text(answer: str | None, gold: str | None) -> Outcome | None:
     return PASS if same_text(answer or "", gold or "") else None
 
 
-def check_math(answer: str | None, gold: str | None) -> Outcome:
-    """Pass, `wrong_answer`, `no_answer`, or abstain with `no_gold`, `unparseable_gold` or `ambiguous_answer`."""
-    told = told_by_text(answer, gold)
-    if told is not None:
-        return told
-    assert answer is not None
-    assert gold is not None
-    golds = _parse_gold(gold)
-    if not golds:
-        return abstaining("unparseable_gold")
-    boxed = last_boxed(answer)
-    if boxed is not None and any(mark.search(boxed) and not mark.search(gold) for mark in _READ_PAST):
-        return abstaining("ambiguous_answer")
-    found = _parse(answer[-LONGEST:]) if boxed is None else _parse_boxed(boxed)
-    if not found:
+def check_math(answer: str | None, gold: str | None, *, fast: bool = True) -> Outcome:
+    """Pass; fail with `wrong_answer` or `no_answer`; or abstain with `no_gold`, `unparseable_gold`,
+    `unparseable_answer` or `ambiguous_answer`. Without `fast` equal texts are read as well."""
+    if gold is None or not gold.strip():
+        return abstaining("no_gold")
+    if answer is None or not answer.strip():
         return failing("no_answer")
-    import math_verify
+    found = final(answer)
+    if fast and found is not None and _is_same_text(found, gold):
+        return PASS
+    if found is not None:
+        told = _plain_numbers(gold, found.text)
+        if told is not None:
+            return _with_others(told, found, gold)
+    golds = readings(gold)
+    if found is None or not found.text.strip():
+        return failing("no_answer") if golds or _is_read(gold) else abstaining("unparseable_gold")
+    if len(found.text) > LONGEST:
+        return abstaining("unparseable_answer")
+    answers = readings(found.text)
+    if not found.boxed and not _is_stated(answers, golds):
+        return failing("no_answer")
+    return _judged(gold, golds, found, answers)
 
-    return PASS if math_verify.verify(golds, found, timeout_seconds=None) else failing("wrong_answer")
+
+def _judged(gold: str, golds: tuple[Value, ...], found: Final, answers: tuple[Value, ...]) -> Outcome:
+    if golds and answers:
+        told = _any(golds, answers)
+        if told is False and not _is_firm(golds, answers):
+            opinion = second_opinion.ask(gold, found.text)
+            told = None if opinion is not None and opinion.equal else False
+        return _with_others(told, found, gold)
+    if literal(found.text) == literal(gold) or _chosen(gold, found.text) is True:
+        return PASS
+    if _chosen(gold, found.text) is False:
+        return WRONG
+    opinion = second_opinion.ask(gold, found.text)
+    if opinion is not None and opinion.whole:
+        return PASS if opinion.equal else WRONG
+    if not golds and (opinion is None or not _is_read(gold)):
+        return abstaining("unparseable_gold")
+    if opinion is not None and opinion.equal:
+        return AMBIGUOUS
+    return abstaining("unparseable_answer") if not answers else abstaining("unparseable_gold")
+
+
+def _any(golds: tuple[Value, ...], answers: tuple[Value, ...]) -> Told:
+    """Over the ways to read both: the same in one of them, or in none for certain."""
+    told: list[Told] = []
+    for gold in golds:
+        for answer in answers:
+            try:
+                told.append(same(gold, answer))
+            except (Unreadable, RecursionError):
+                told.append(None)
+            if told[-1] is True:
+                return True
+    return None if None in told else False
+
+
+def _with_others(told: Told, found: Final, gold: str) -> Outcome:
+    """No verdict where the statement holds another number than the last and the gold is among them."""
+    if told is None:
+        return AMBIGUOUS
+    if found.others and (found.text in found.others) if told else _is_among(gold, found.others):
+        return AMBIGUOUS
+    return PASS if told else WRONG
+
+
+def _is_among(gold: str, others: tuple[str, ...]) -> bool:
+    golds = readings(gold)
+    return any(_any(golds, readings(other)) is True for other in dict.fromkeys(others[-20:]) if len(other) <= LONGEST)
+
+
+def _plain_numbers(gold: str, answer: str) -> bool | None:
+    """For two numbers in digits, most of all answers: whether they are the same; None for anything else."""
+    first, second = _plain(gold), _plain(answer)
+    if first is None or second is None:
+        return None
+    if first[0] == second[0]:
+        return True
+    return None if first[1] or second[1] else False  # decimals may be rounded
+
+
+def _plain(text: str) -> tuple[Fraction, bool] | None:
+    number = _NUMBER.fullmatch(text)
+    if number is not None:
+        return Fraction(number[1].replace(",", "")), number[2] is not None
+    fraction = _FRACTION.fullmatch(text)
+    if fraction is None:
+        return None
+    sign, above, below = fraction.groups()[:3] if fraction[2] else fraction.groups()[3:]
+    return (Fraction(int(sign + above), int(below)), False) if int(below) else None
+
+
+@lru_cache(maxsize=8_192)
+def readings(text: str) -> tuple[Value, ...]:
+    """The values that `text` may say: two where commas may separate thousands or numbers; none where it is unread."""
+    if len(text) > LONGEST:
+        return ()
+    count = len(_DOLLARS.findall(text))
+    if count % 2:
+        text = _AMOUNT.sub(r"\\$", text)
+    found: list[Value] = []
+    for separate in (False, True) if re.search(r"\d,\d{3}", text) else (False,):
+        try:
+            value = read(text, separate=separate)
+        except Unreadable:
+            continue
+        if value not in found:
+            found.append(value)
+    return tuple(found)
+
+
+def _is_stated(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:
+    """Whether a text outside a box is an answer: words only where the gold is words."""
+    if not answers:
+        return False
+    return not isinstance(answers[0], Words) or any(isinstance(gold, Words) for gold in golds)
+
+
+def _is_firm(golds: tuple[Value, ...], answers: tuple[Value, ...]) -> bool:
+    """Whether a difference needs no second look: one of the two is words or without variables, read exactly."""
+    return all(map(_is_constant, golds)) or all(map(_is_constant, answers))
+
+
+def _is_constant(value: Value) -> bool:
+    if isinstance(value, Quantity):
+        return not symbols(value.node)
+    if isinstance(value, Group | Listing):
+        return all(map(_is_constant, value.items))
+    if isinstance(value, Relation):
+        return _is_constant(value.right)
+    return not isinstance(value, Matrix) or not any(symbols(node) for row in value.rows for node in row)
+
+
+def _chosen(gold: str, text: str) -> bool | None:
+    """For a letter as gold: whether an answer that begins with a letter, and goes on, begins with that one."""
+    wanted, given = _LETTER.fullmatch(gold.strip()), _CHOICE.match(text)
+    return wanted[1] == given[1] if wanted is not None and given is not None else None
+
+
+# --- golds ------------------------------------------------------------------------------------------------------------
 
 
 def read_gold(gold: str | None) -> Outcome:
     """Whether `check_math` can judge by this gold answer: pass, or abstain with `no_gold`, `unparseable_gold` or
     `ambiguous_gold`.
 
-    It has to be read as an expression or a few words, and the same answer in a box has to be found equal by what was
-    read. That the two are the same text, which `check_math` looks at first, says nothing: a whole proof is, too.
+    It has to be read as a value or a few words. That an answer may be the same text, which `check_math` looks at
+    first, says nothing: a whole proof may be, too.
     """
     if gold is None or gold.strip().lower() in ("", *_STAND_INS):
         return abstaining("no_gold")
     if len(gold) > LONGEST or _is_prose(gold):
         return abstaining("unparseable_gold")
-    joined = _JOINED.sub(",", gold)
-    if _MISREAD.search(gold) or any(mark.search(joined) for mark in _READ_PAST if mark is not _BASE):
-        return abstaining("ambiguous_gold")
-    golds, found = _parse_gold(gold), _parse_boxed(gold)
-    if not golds or not found or isinstance(golds[0], str) or _is_nothing(golds[0]):
+    values = readings(gold)
+    if values:
+        return abstaining("unparseable_gold") if any(map(_is_nothing, values)) else PASS
+    opinion = second_opinion.ask(gold, gold)
+    if opinion is None or not opinion.equal:
         return abstaining("unparseable_gold")
-    import math_verify
+    return PASS if opinion.whole else abstaining("ambiguous_gold")
 
-    return PASS if math_verify.verify(golds, found, timeout_seconds=None) else abstaining("unparseable_gold")
+
+def _is_read(gold: str) -> bool:
+    return read_gold(gold).outcome == "pass"
 
 
 def _is_prose(gold: str) -> bool:
-    """More words than a right answer would repeat to the letter; half a surrogate pair too, which is no text."""
-    if any("\ud800" <= sign <= "\udfff" for sign in gold):
+    """More words than a right answer would repeat to the letter, unless they are a known phrase."""
+    try:
+        found = tokens(tidy(gold))
+    except Unreadable:
         return True
-    if _WITH_UNIT.fullmatch(gold) is not None:
-        return False
-    quoted = sum(len(_WORD.findall(match[1])) for match in _AROUND.finditer(gold))
-    bare = len(_BARE_WORD.findall(_COMMAND.sub(" ", _AROUND.sub(" ", gold))))
-    return quoted + bare > MOST_WORDS
+    words = [token.text.lower() for token in found if token.kind == "word"]
+    counted = [word for word in words if word not in UNITS and word not in NUMBER_WORDS and word not in SCALES]
+    phrase = Words(" ".join(words))
+    known = len(words) == len(found) and wording.meaning(phrase) != phrase
+    return sum(word not in _SMALL_WORDS for word in counted) > MOST_WORDS and not known
 
 
-def _is_nothing(read: Any) -> bool:
-    """A division by zero, which sympy reads without complaint."""
-    import sympy  # type: ignore[import-untyped]  # it ships no types
-
-    return isinstance(read, sympy.Basic) and bool(read.has(sympy.zoo, sympy.nan))
+def _is_nothing(value: Value) -> bool:
+    """A constant without a value, such as a division by zero."""
+    if isinstance(value, Quantity):
+        return not symbols(value.node) and value_of(value.node, strict=True) is None
+    return isinstance(value, Words) and not value.text
 
 
 def prepare() -> None:
     """Loads what the first answer would otherwise wait for; the pool calls this before its clock starts."""
-    check_math("\\boxed{\\frac{1}{2}}", "2")
-
-
-def _parse_gold(gold: str) -> list[Any]:
-    text = _number(gold)
-    return _parse(f"${text}$") or _parse(text)
-
-
-def _parse_boxed(boxed: str) -> list[Any]:
-    """Nothing for a box over LONGEST: half an answer is another answer."""
-    return _parse(f"\\boxed{{{_number(boxed)}}}") if len(boxed) <= LONGEST else []
-
-
-def _number(text: str) -> str:
-    """`text` with thousands separators taken out, a mixed number and a unit made plain to a parser of LaTeX."""
-    if _THOUSANDS.fullmatch(undecorated(text)):
-        return literal(text)
-    with_unit = _WITH_UNIT.fullmatch(text)
-    if with_unit:
-        return f"{_number(with_unit[1])} \\text{{ {with_unit[2]}}}"
-    return _MIXED.sub(r"\1\\frac{\2}{\3}", text.strip())
-
-
-def _parse(text: str) -> list[Any]:
-    import math_verify
-
-    # Time limits are the pool's: math-verify's rest on an alarm, which does not interrupt a long multiplication.
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns at every call without a limit
-    found: list[Any] = math_verify.parse(text, parsing_timeout=None)
-    return found
+    check_math(r"\boxed{\sqrt{x^2+1} - x}", "y")
+    second_opinion.ask("(x+1)^2", r"x^2+\frac{1}{2}x")

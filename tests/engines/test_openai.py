@@ -96,6 +96,36 @@ def test_every_setting_is_sent_and_the_seed_is_the_requests_own() -> None:
     assert "seed" not in second
 
 
+FORM = {"type": "json_object"}
+UNAVAILABLE = Fault("status", 400, message="This response_format type is unavailable now")
+"""In the words of DeepSeek's API, where the form is a JSON schema."""
+
+
+def test_the_form_of_a_reply_is_asked_for() -> None:
+    with HttpTeacher() as teacher:
+        complete(engine_of(teacher), request_for(response_format=FORM))
+        complete(engine_of(teacher, stream=True), request_for(response_format=FORM))
+    assert [seen.body["response_format"] for seen in teacher.chats] == [FORM, FORM]
+
+
+def test_a_server_that_knows_no_form_is_asked_without_and_never_with_it_again() -> None:
+    with HttpTeacher(faults=in_order(UNAVAILABLE)) as teacher:
+        engine = engine_of(teacher)
+        for _ in range(2):
+            assert complete(engine, request_for(response_format=FORM)).text == "You asked: What is 2+2?"
+    assert ["response_format" in seen.body for seen in teacher.chats] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("fault", "form"), [(Fault("status", 400, message="the prompt is too long"), FORM), (UNAVAILABLE, None)]
+)
+def test_any_other_refusal_stays_one(fault: Fault, form: dict[str, str] | None) -> None:
+    with HttpTeacher(faults=in_order(fault)) as teacher:
+        with pytest.raises(RefusedError):
+            complete(engine_of(teacher), request_for(response_format=form))
+        assert len(teacher.chats) == 1
+
+
 def test_the_key_goes_into_the_header_and_nowhere_else() -> None:
     with HttpTeacher(key=KEY) as teacher:
         engine = engine_of(teacher, api_key=f" {KEY}\n")

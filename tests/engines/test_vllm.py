@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,11 @@ from vllm_server import (
 
 from distill.engines import EndpointError, RefusedError, Reply, Request, TokenIds
 from distill.engines.openai import OpenAIEngine
-from distill.records import Sampling
+from distill.filter.judging import Judge
+from distill.judge_specs import JudgeSettings
+from distill.ledger import LedgerReader
+from distill.records import Prompt, Sampling
+from distill.verify.judge import VOTES, read_vote
 
 T = TypeVar("T")
 MODEL = CHECKOUT / ".cache" / "smollm2"
@@ -241,6 +246,24 @@ def test_progress_counts_the_tokens_of_all(url: str) -> None:
     before, after = using(url, around)
     assert before is not None
     assert after == before + 8
+
+
+def test_a_judge_is_held_to_the_form_of_its_votes(url: str, tmp_path: Path) -> None:
+    """The form alone: what a 135M model holds right says nothing. Asked freely, it writes no JSON."""
+    settings = JudgeSettings(
+        teacher=url, model=NAME, votes=5, stop_early=False, again=0, max_tokens=160, sampling={"temperature": 0.7}
+    )
+    prompt = Prompt("What is 2+2?", kind="math", answer="4")
+    with Judge(settings, tmp_path, seed=1) as judge:
+        judge.outcomes([(prompt, r"The answer is \boxed{4}."), (prompt, "It is five.")])
+    replies = list(LedgerReader(tmp_path).traces())
+    finished = [reply.raw for reply in replies if reply.finish_reason == "stop"]
+    assert len(replies) == 10
+    assert finished, [reply.raw for reply in replies]
+    for text in finished:
+        assert list(json.loads(text)) == ["analysis", "correctness"]
+        assert read_vote(text) in VOTES
+    assert all(reply.raw.lstrip().startswith("{") for reply in replies)
 
 
 def test_nothing_of_the_server_is_left(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from conftest import TOKENIZER
+from filtered import Judged, write_kept, write_verdicts
 from ledger_material import write_all
 
 from distill import specs
 from distill.contract import STEP_BY_STEP
 from distill.engines import Reply
-from distill.filter.stage import Judged, write_kept, write_verdicts
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace
 from distill.rundir import RunDir

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 from conftest import TOKENIZER, tiny_model
+from filtered import Judged, write_kept
 
 from distill import specs
 from distill.contract import Contract, parse_canonical
 from distill.exchange.exporting import export
-from distill.filter.stage import Judged, write_kept
 from distill.records import Prompt, Trace
 from distill.rundir import RunDir
 from exchange.exported import CHATML_STUDENT, R1_STUDENT, kept, run_by_hand

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import TOKENIZER
+from filtered import write_kept
 from ledger_material import write_all
 from test_cli import distill
 
@@ -24,7 +25,6 @@ from distill.exchange import handing_over, whole_run
 from distill.exchange.exporting import export
 from distill.exchange.lengths import Length, Lengths, tokenizer_at_hand
 from distill.exchange.snippets import FILL_IN, LLAMA_FACTORY_TEMPLATES
-from distill.filter.stage import write_kept
 from distill.ledger import Ledger
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace, Verdict
@@ -129,7 +129,7 @@ def test_the_whole_run_comes_back_from_its_lines(tmp_path: Path) -> None:
     stored = [Verdict.from_json(row) for row in pq.read_table(run.verdicts).to_pylist()]
     told = [Verdict.from_json(verdict) for row in rows for verdict in row["verdicts"]]
     assert sorted(map(str, told)) == sorted(map(str, stored))
-    assert [len(row["verdicts"]) for row in rows] == [2, 0, 2, 2, 2, 0], "a failure has none"
+    assert [len(row["verdicts"]) for row in rows] == [3, 0, 3, 3, 3, 0], "a failure has none"
     assert rows[2]["verdicts"][1] == {
         "trace_key": ledger[2].key,
         "content_hash": ledger[2].content_hash,

@@ -6,27 +6,30 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
+from filtered import Judged, write_kept
 from ledger_material import write_all
-from verify.in_process import InProcess
+from verify.in_process import LooksInProcess
 
 from distill import specs
 from distill.engines import Reply
 from distill.errors import RunError
 from distill.files import sha256_file
-from distill.filter import stage
-from distill.filter.stage import Judged, split_by_prompt
+from distill.filter import checks, deciding, looking, placing, stage
+from distill.filter.looking import Item, Looked
+from distill.filter.placing import Buckets, Places, each
+from distill.filter_specs import DEFAULT_CHECKS
+from distill.ledger import LedgerReader
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Trace
 from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject, answered, failed, task_for
 from distill.sampling.subjects import teacher_subject
 from distill.teacher_specs import GenerateSettings
-from distill.verify import PASS, Outcome, abstaining
-from distill.verify.pool import VerifierPool
+from distill.verify import PASS, abstaining
 
 TEACHER = {"name": "scripted", "model": "org/scripted", "revision": "1"}
 
@@ -42,13 +45,13 @@ REPLIES: list[tuple[str, Any]] = [
     ("<think>\nadd, and", "length"),
     ("<think>\nadd {n}\n</think>\n\nI do not know", "stop"),
 ]
-OTHERS = {"code": 2, "open": 2}
+OTHERS = {"numeric": 2, "open": 2}
 """Prompts of other kinds beside the math, with a right-looking reply each."""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "VerifierPool", InProcess)
+    monkeypatch.setattr(stage, "LocalLooking", LooksInProcess)
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def prompts(count: int = 6) -> list[Prompt]:
     math = [Prompt(f"What is {n}?", id=f"p{n}", kind="math", answer=str(n)) for n in range(1, count + 1)]
     return [
         *math,
-        Prompt("Write a sort.", id="c", kind="code", reasoning="optional"),
+        Prompt("Prove it.", id="c", kind="numeric", reasoning="optional"),
         Prompt("Say hello.", id="o", kind="open", reasoning="none"),
     ]
 
@@ -109,20 +112,20 @@ def verdicts(run: RunDir) -> Iterator[dict[str, Any]]:
 def test_only_what_passes_every_check_is_kept(
     tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "VerifierPool", VerifierPool)
+    monkeypatch.setattr(stage, "LocalLooking", looking.LocalLooking)
     run, report = filtered(tmp_path / "run", recipe)
     rows = kept(run)
     assert {row["prompt_id"] for row in rows if row["kind"] == "math"} == {f"p{n}" for n in range(1, 7)}
     assert sum(row["kind"] == "math" for row in rows) == 12
     assert sum(row["kind"] == "open" for row in rows) == 2
-    assert not any(row["kind"] == "code" for row in rows), "a verifier's abstention is no pass"
+    assert not any(row["kind"] == "numeric" for row in rows), "a verifier's abstention is no pass"
     assert report.counts["rejected"] == {
         "duplicate": 6,
         "wrong_answer": 6,
         "truncated": 12,
         "empty_reasoning": 6,
         "no_answer": 6,
-        "no_verifier": 2,
+        "no_gold": 2,
     }
     for row in rows:
         question, reply = row["messages"]
@@ -138,14 +141,14 @@ def test_a_kept_row_carries_what_its_prompt_is_graded_as(recipe: specs.Recipe, t
     """As the last column, in row groups of which a reader holds one."""
     trace = traces(recipe, prompts())[0]
     items = [Judged(Prompt("2?", difficulty="Level 5"), trace, {}), *[Judged(Prompt("3?"), trace, {})] * 1_200]
-    stage.write_kept(tmp_path / "kept", items, [])
+    write_kept(tmp_path / "kept", items, [])
     file = pq.ParquetFile(tmp_path / "kept" / "train-00000.parquet")
     assert file.schema_arrow.names[-1] == "difficulty"
     assert file.read(["difficulty"]).column(0).to_pylist() == ["Level 5"] + [None] * 1_200
     assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [1_024, 177]
 
 
-@pytest.mark.parametrize("keep", ["verified", "all", ["finished"], ["math"], ["think_format", "duplicate"]])
+@pytest.mark.parametrize("keep", ["verified", "all", ["finished"], ["correct"], ["think_format", "duplicate"]])
 def test_the_counts_add_up(tmp_path: Path, recipe: specs.Recipe, keep: Any) -> None:
     run, report = filtered(tmp_path / "run", recipe, keep=keep, heldout=0.4)
     counts = report.counts
@@ -153,23 +156,25 @@ def test_the_counts_add_up(tmp_path: Path, recipe: specs.Recipe, keep: Any) -> N
     assert counts["kept"] + sum(counts["rejected"].values()) == counts["traces"]
     assert counts["train"] + counts["heldout"] == counts["kept"] == len(kept(run))
     assert counts["train"] == len(kept(run, "train"))
-    assert len(list(verdicts(run))) == 4 * counts["traces"], "a verdict for every check on every trace"
+    assert len(list(verdicts(run))) == (len(DEFAULT_CHECKS) + 1) * counts["traces"], (
+        "a verdict for every check on every trace"
+    )
 
 
 def test_keep_all_takes_wrong_and_unverified_ones_but_never_a_broken_one(tmp_path: Path, recipe: specs.Recipe) -> None:
     run, report = filtered(tmp_path / "run", recipe, keep="all")
     replies = [row["messages"][1]["content"] for row in kept(run)]
     assert sum("boxed{77}" in reply for reply in replies) == 6
-    assert sum(row["kind"] == "code" for row in kept(run)) == 2
+    assert sum(row["kind"] == "numeric" for row in kept(run)) == 2
     assert report.counts["rejected"] == {"truncated": 12, "empty_reasoning": 6}
 
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"checks": ["math"]},
-        {"checks": ["math"], "keep": "all"},
-        {"checks": ["math", "duplicate"], "keep": ["math"]},
+        {"checks": ["correct"]},
+        {"checks": ["correct"], "keep": "all"},
+        {"checks": ["correct", "duplicate"], "keep": ["correct"]},
         {"checks": ["duplicate"]},
         {"keep": ["duplicate"]},
         {"keep": "all"},
@@ -191,14 +196,10 @@ def test_a_cut_or_malformed_reply_is_never_kept_whatever_is_checked(
 def test_verdicts_of_a_broken_verifier_are_not_kept_for_good(
     tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, keep: Any
 ) -> None:
-    class Broken(InProcess):
-        def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
-            return (abstaining("verifier_crash") for _ in items)
-
-    monkeypatch.setattr(stage, "VerifierPool", Broken)
+    monkeypatch.setattr(looking, "_correct", lambda prompt, trace, chosen: abstaining("verifier_crash"))
     _, report = filtered(tmp_path / "run", recipe, keep=keep)
     assert not report.complete
-    assert "the verifier broke on 42 answers" in report.lines[-1]
+    assert "the verifier broke on 52 answers" in report.lines[-1]
 
 
 def test_nothing_kept_is_an_honest_end(tmp_path: Path, recipe: specs.Recipe) -> None:
@@ -266,22 +267,33 @@ def test_a_revision_that_supersedes_is_the_one_judged(tmp_path: Path, recipe: sp
     assert hashes == {whole.content_hash}
 
 
-def test_a_prompt_lies_wholly_on_one_side_and_stays_there(recipe: specs.Recipe) -> None:
-    asked = [Prompt(f"What is {n}?", kind="math", answer=str(n)) for n in range(400)]
-    trace = traces(recipe, prompts())[0]
-    items = [Judged(prompt, trace, {}) for prompt in asked for _ in range(2)]
-    train, heldout = split_by_prompt(items, 0.25, 1)
-    sides = [{item.prompt.id for item in side} for side in (train, heldout)]
-    assert not sides[0] & sides[1]
-    assert len(train) + len(heldout) == 800
-    assert 60 <= len(sides[1]) <= 140
-    fewer, fewer_out = split_by_prompt(items[::2][:100], 0.25, 1)
-    assert {item.prompt.id for item in fewer} <= sides[0]
-    assert {item.prompt.id for item in fewer_out} <= sides[1]
-    assert {item.prompt.id for item in split_by_prompt(items, 0.25, 2)[1]} != sides[1]
-    assert split_by_prompt(items, 0.0, 1) == (items, [])
-    alone = next(item for item in items if item.prompt.id in sides[1])
-    assert split_by_prompt([alone], 0.25, 1) == ([alone], []), "a single prompt is there to be learned"
+def test_a_prompt_lies_wholly_on_one_side_and_stays_there(tmp_path: Path, recipe: specs.Recipe) -> None:
+    """By its question and the seed alone, whoever else is there."""
+    asked = [Prompt(f"What is {n}?", id=f"p{n}", kind="math", answer=str(n)) for n in range(1, 201)]
+    every = [trace for trace in traces(recipe, asked) if trace.sample < 2]
+    sides = []
+    for given, changes in ((every, {}), (every[::4], {}), (every, {"seed": 4})):
+        found = recipe.model_copy(update={"filter": specs.FilterSettings(heldout=0.25), **changes})
+        folder = tmp_path / str(len(sides))
+        write_prompts(RunDir(folder).prompts, asked)
+        chosen = given if not changes else [t for t in traces(found, asked) if t.sample < 2]
+        write_all(RunDir(folder).traces, chosen)
+        stage.run(found, RunDir(folder))
+        sides.append([{row["prompt_id"] for row in kept(RunDir(folder), split)} for split in ("train", "heldout")])
+    train, heldout = sides[0]
+    assert not train & heldout
+    assert len(train | heldout) == 200
+    assert 30 <= len(heldout) <= 70
+    assert sides[1][0] <= train
+    assert sides[1][1] <= heldout
+    assert sides[2][1] != heldout, "another seed draws others"
+
+
+def test_a_single_prompt_is_there_to_be_learned(tmp_path: Path, recipe: specs.Recipe) -> None:
+    for number in range(1, 4):
+        one = [trace for trace in traces(recipe, prompts()) if trace.prompt_id == f"p{number}"]
+        _, report = filtered(tmp_path / str(number), recipe, given=one, heldout=0.9)
+        assert (report.counts["train"], report.counts["heldout"]) == (2, 0)
 
 
 # --- would a broken check be seen? -----------------------------------------------------------------------------------
@@ -289,7 +301,7 @@ def test_a_prompt_lies_wholly_on_one_side_and_stays_there(recipe: specs.Recipe) 
 
 @pytest.mark.parametrize(
     ("check", "sample"),
-    [("finished", 4), ("think_format", 5), ("duplicate", 2), ("math", 3)],
+    [("finished", 4), ("think_format", 5), ("duplicate", 2), ("correct", 3)],
 )
 def test_a_check_that_lets_everything_through_is_seen(
     tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, check: str, sample: int
@@ -297,20 +309,151 @@ def test_a_check_that_lets_everything_through_is_seen(
     bad = {trace.key for trace in traces(recipe, prompts()) if trace.sample == sample and trace.prompt_id[0] == "p"}
     run, _ = filtered(tmp_path / "sound", recipe)
     assert not bad & {row["trace_id"] for row in kept(run)}
-    names = {"duplicate": "Duplicates", "math": "has_gold_to_check"}
-    passing = {"duplicate": lambda: lambda prompt, trace: PASS}.get(check, lambda prompt, trace: PASS)
-    monkeypatch.setattr(stage, names.get(check, check), passing)
+    places = {
+        "duplicate": (deciding, "_repeats", lambda traces, judged, settings: {}),
+        "correct": (looking, "_correct", lambda prompt, trace, chosen: PASS),
+    }
+    passing: Any = lambda prompt, trace: PASS  # noqa: E731
+    home, name, function = places.get(check, (checks, "", None))
+    if function is None:
+        monkeypatch.setitem(checks._functions, check, passing)
+    else:
+        monkeypatch.setattr(home, name, function)
     run, _ = filtered(tmp_path / "broken", recipe)
     assert bad <= {row["trace_id"] for row in kept(run)}, "each check alone stands between these and the student"
 
 
-def test_imported_traces_are_paired_by_what_was_asked(recipe: specs.Recipe) -> None:
-    """In the order of prompts, then of import; failures and the traces of other questions are left out."""
-    prompts = [Prompt(f"{n}?", id=str(n), kind="math", answer="1") for n in range(3)]
-    tasks = [[task_for(prompt, subject(recipe), sample) for sample in range(2)] for prompt in prompts]
+def test_imported_traces_are_known_by_what_was_asked(tmp_path: Path, recipe: specs.Recipe) -> None:
+    """In the order of prompts, then of import, whatever their number; failures and other questions are left out."""
+    asked = [Prompt(f"{n}?", id=str(n), kind="math", answer="1") for n in range(3)]
+    tasks = [[task_for(prompt, subject(recipe), sample) for sample in range(2)] for prompt in asked]
     reply = Reply(text="1", finish_reason="stop", endpoint="e")
     came = [answered(tasks[n][sample], reply, subject(recipe), 0, 1) for n, sample in ((2, 1), (0, 0), (2, 0), (1, 0))]
+    came = [replace(trace, sample=trace.sample + 7) for trace in came]
     came.append(failed(tasks[0][1], subject(recipe), "e", "gone", 0, 1))
-    wanted = {tasks[n][0].asked: prompts[n] for n in (0, 2)}
-    pairs = stage.paired_by_asked(wanted, came)
-    assert [(prompt.id, trace.sample) for prompt, trace in pairs] == [("0", 0), ("2", 1), ("2", 0)]
+    write_all(tmp_path / "traces", came)
+    places = Places([asked[0], asked[2]], subject(recipe), 1, imported=True)
+    with Buckets(tmp_path / "b", LedgerReader(tmp_path / "traces"), places, 2) as buckets:
+        rows = [row for _, table in each(buckets) for row in table.to_pylist()]
+    assert [(row["_row"], row["prompt_id"], row["sample"]) for row in rows] == [(0, "0", 7), (1, "2", 8), (1, "2", 7)]
+
+
+# --- going on, and not looking twice ---------------------------------------------------------------------------------
+
+
+class Counting(LooksInProcess):
+    """Counts the traces that are looked at, and by which checks."""
+
+    seen: ClassVar[list[tuple[str, ...]]] = []
+
+    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        for item in items:
+            Counting.seen.append(tuple(name for name in item[2] if name not in item[3]))
+            yield looking.look(*item)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    monkeypatch.setattr(stage, "LocalLooking", Counting)
+    Counting.seen = []
+    return Counting.seen
+
+
+def test_a_changed_keep_rule_looks_at_nothing_again(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]]
+) -> None:
+    run, first = filtered(tmp_path / "run", recipe)
+    count = len(seen)
+    changed = recipe.model_copy(update={"filter": specs.FilterSettings(keep="all", heldout=0.5)})
+    report = stage.run(changed, run)
+    assert count == first.counts["traces"]
+    assert len(seen) == count
+    assert report.counts["kept"] > first.counts["kept"]
+    assert {row["trace_id"] for row in kept(run)} >= {row["trace_id"] for row in kept(run, "train")}
+
+
+def test_an_added_check_is_the_only_one_that_is_made(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]]
+) -> None:
+    run, _ = filtered(tmp_path / "run", recipe, checks=["finished", "correct"])
+    seen.clear()
+    changed = recipe.model_copy(update={"filter": specs.FilterSettings(checks=["finished", "correct", "contaminated"])})
+    stage.run(changed, run)
+    assert set(seen) == {("contaminated",)}
+
+
+def test_an_edited_gold_answer_and_an_edited_trace_are_judged_anew(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]]
+) -> None:
+    run, before = filtered(tmp_path / "run", recipe)
+    seen.clear()
+    asked = prompts()
+    write_prompts(run.prompts, [replace(asked[0], answer="77"), *asked[1:]])
+    report = stage.run(recipe, run)
+    assert len(seen) == len(REPLIES)
+    assert report.counts["kept"] == before.counts["kept"] - 2 + 1, "two right ones are wrong now, and one is right"
+    seen.clear()
+    old = next(trace for trace in traces(recipe, asked) if trace.prompt_id == "p2")
+    write_all(run.traces, [replace(old, revision=1, answer="\\boxed{3}")])
+    stage.run(recipe, run)
+    assert len(seen) == 1
+
+
+def test_a_killed_filter_goes_on_where_it_was(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "BUCKET_BYTES", 2_000)
+    monkeypatch.setattr(placing, "HELD_BYTES", 1_000)
+    whole, report = filtered(tmp_path / "whole", recipe)
+    looked_at = len(seen)
+
+    class Dies(Exception):
+        pass
+
+    class Dying(Counting):
+        def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+            for number, found in enumerate(super().look(items)):
+                if number == 30:
+                    raise Dies
+                yield found
+
+    monkeypatch.setattr(stage, "LocalLooking", Dying)
+    with pytest.raises(Dies):
+        filtered(tmp_path / "run", recipe)
+    run = RunDir(tmp_path / "run")
+    assert not run.verdicts.exists()
+    there = len(list(run.judged.glob("*.parquet")))
+    assert there >= 2
+    monkeypatch.setattr(stage, "LocalLooking", Counting)
+    seen.clear()
+    again = stage.run(recipe.model_copy(update={"filter": specs.FilterSettings()}), run)
+    assert 0 < len(seen) < looked_at
+    assert again.counts == report.counts
+    for path in (whole.verdicts, *whole.kept.iterdir()):
+        assert sha256_file(path) == sha256_file(run.path / path.relative_to(whole.path)), "as if never interrupted"
+    assert len(list(run.judged.glob("*.parquet"))) == len(list(whole.judged.glob("*.parquet")))
+    assert not list(run.path.glob(".buckets*"))
+
+
+@pytest.mark.parametrize("size", [500, 3_000, 10**9])
+def test_the_size_of_buckets_changes_no_byte(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    plain, _ = filtered(tmp_path / "plain", recipe, heldout=0.3)
+    monkeypatch.setattr(placing, "BUCKET_BYTES", size)
+    monkeypatch.setattr(placing, "HELD_BYTES", size // 2)
+    run, _ = filtered(tmp_path / "run", recipe, heldout=0.3)
+    for path in (plain.verdicts, *plain.kept.iterdir()):
+        found = pq.read_table(run.path / path.relative_to(plain.path))
+        assert found.equals(pq.read_table(path))
+
+
+def test_worker_processes_find_the_same_however_many(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = filtered(tmp_path / "plain", recipe)
+    monkeypatch.setattr(stage, "LocalLooking", looking.LocalLooking)
+    for workers in (1, 3):
+        run, _ = filtered(tmp_path / str(workers), recipe, workers=workers)
+        for path in (plain.verdicts, *plain.kept.iterdir()):
+            assert sha256_file(path) == sha256_file(run.path / path.relative_to(plain.path))

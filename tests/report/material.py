@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filtered import Judged, write_kept, write_verdicts
 from ledger_material import write_all
 
 from distill import specs
 from distill.files import write_json, write_text
-from distill.filter.stage import Judged, kept_row, write_kept, write_verdicts
 from distill.prompts.stage import write_prompts
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir, StageState
@@ -64,19 +64,19 @@ FATES: list[tuple[dict[str, Any], dict[str, Outcome]]] = [
     # by the number of the sample modulo their number: how the trace differs, which checks it fails
     ({}, {}),
     ({}, {}),
-    ({"answer": "\\boxed{0.5}"}, {"math": failing("wrong_answer")}),
+    ({"answer": "\\boxed{0.5}"}, {"correct": failing("wrong_answer")}),
     ({}, {}),
     (
         {"finish_reason": "length", "answer": None, "completion_tokens": 256},
-        {"finished": failing("truncated"), "think_format": failing("missing_answer"), "math": failing("no_answer")},
+        {"finished": failing("truncated"), "think_format": failing("missing_answer"), "correct": failing("no_answer")},
     ),
     ({}, {}),
     ({"finish_reason": "error", "raw": "", "error": "HTTP 500"}, {}),
     ({}, {"duplicate": failing("duplicate")}),
     ({}, {}),
-    ({"raw": HOSTILE, "reasoning": HOSTILE, "answer": HOSTILE}, {"math": failing("wrong_answer")}),
+    ({"raw": HOSTILE, "reasoning": HOSTILE, "answer": HOSTILE}, {"correct": failing("wrong_answer")}),
 ]
-CHECKS = ("finished", "think_format", "math", "duplicate")
+CHECKS = ("finished", "think_format", "correct", "duplicate")
 
 
 def judged(asked: Sequence[Prompt]) -> list[Judged]:
@@ -107,7 +107,6 @@ def filtered(folder: Path, count: int = 40) -> tuple[RunDir, list[Judged]]:
     kept = [item for item in items if all(outcome == PASS for outcome in item.outcomes.values())]
     heldout = [item for item in kept if item.prompt.id in ("p0", "p5")]
     write_kept(run.kept, [item for item in kept if item not in heldout], heldout)
-    assert kept_row(kept[0])["trace_id"]
     return run, items
 
 

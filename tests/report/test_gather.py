@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filtered import rejection
 from ledger_material import write_all
 
 from distill.errors import RunError
-from distill.filter.stage import rejection
 from distill.ledger import LedgerReader
 from distill.records import Trace
 from distill.report import measures
 from distill.report.gather import Report, Step, gather, reads, stage_facts
 from distill.report.traces import SHOWN, Sample, read_ledger
 from distill.rundir import RunDir
-from distill.specs import FilterSettings, folder_revision
-from distill.verify import PASS
+from distill.specs import folder_revision
 from report import material
 
 
@@ -45,7 +44,7 @@ def test_every_step_of_the_funnel_follows_from_the_one_before(tmp_path: Path) ->
     assert found["Samples asked"].number == 80
     assert found["Traces answered"].number == sum(t.finish_reason != "error" for t in traces) == len(items)
     assert found["Finished whole"].number == sum(t.finish_reason == "stop" for t in traces)
-    kept = sum(rejection(item, FilterSettings()) is None for item in items)
+    kept = sum(rejection(item) is None for item in items)
     assert found["Kept"].number == kept
     assert found["Tokens trained on"].number == 5_000
     assert "2 epochs" in found["Tokens trained on"].remark
@@ -53,21 +52,13 @@ def test_every_step_of_the_funnel_follows_from_the_one_before(tmp_path: Path) ->
 
 def test_reasons_are_the_filters_own_and_add_up(tmp_path: Path) -> None:
     run, items = material.filtered(tmp_path / "run")
-    ledger = read_ledger(run, FilterSettings())
+    ledger = read_ledger(run)
     assert ledger is not None
-    told = [rejection(item, FilterSettings()) for item in items]
+    told = [rejection(item) for item in items]
     assert dict(ledger.reasons) == {reason: told.count(reason) for reason in {*told} - {None}}
     assert ledger.reasons.total() == ledger.fates["rejected"]
-    assert ledger.objections["math", "no_answer"] == ledger.reasons["truncated"], "failed as well, but not first"
+    assert ledger.objections["correct", "no_answer"] == ledger.reasons["truncated"], "failed as well, but not first"
     assert "no_answer" not in ledger.reasons
-
-
-def test_a_trace_kept_out_by_its_form_alone_is_told_apart(tmp_path: Path) -> None:
-    run, items = material.filtered(tmp_path / "run")
-    ledger = read_ledger(run, FilterSettings(checks=("duplicate",)))
-    assert ledger is not None
-    assert set(ledger.reasons) == {"duplicate", "truncated", "malformed"}
-    assert ledger.reasons["duplicate"] == sum(item.outcomes["duplicate"] != PASS for item in items)
 
 
 def test_traces_that_nobody_asked_for_join_instead_of_spoiling_the_sum(tmp_path: Path) -> None:
@@ -128,19 +119,19 @@ def test_a_training_begun_again_with_as_many_steps_leaves_nothing_of_the_first(t
 
 def test_examples_are_few_spread_over_reasons_and_the_same_in_any_order(tmp_path: Path) -> None:
     run, items = material.filtered(tmp_path / "run", 100)
-    ledger = read_ledger(run, FilterSettings())
+    ledger = read_ledger(run)
     assert ledger is not None
     rejected, kept = ledger.examples["rejected"], ledger.examples["kept"]
     assert len(rejected) == len(kept) == SHOWN
     counts = [sum(one.deciding == reason for one in rejected) for reason in ledger.reasons]
     assert max(counts) - min(counts) <= 1, "reasons take turns"
-    assert [one.trace.key for one in kept] != [i.trace.key for i in items if not rejection(i, FilterSettings())][:SHOWN]
+    assert [one.trace.key for one in kept] != [i.trace.key for i in items if not rejection(i)][:SHOWN]
     assert all(one.prompt is not None and one.prompt.id == one.trace.prompt_id for one in (*kept, *rejected))
     again = RunDir(tmp_path / "again")
     write_all(again.traces, [item.trace for item in reversed(items)])
     for path in (run.verdicts, run.kept, run.prompts):
         (again.path / path.name).symlink_to(path)
-    turned = read_ledger(again, FilterSettings())
+    turned = read_ledger(again)
     assert turned is not None
     assert turned.examples == ledger.examples
 
@@ -155,7 +146,7 @@ def test_a_large_ledger_is_read_without_holding_its_texts(tmp_path: Path, monkey
     monkeypatch.setattr(LedgerReader, "traces", many)
     tracemalloc.start()
     try:
-        ledger = read_ledger(RunDir(tmp_path), FilterSettings())
+        ledger = read_ledger(RunDir(tmp_path))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -294,7 +285,7 @@ def test_a_superseded_record_counts_once(tmp_path: Path) -> None:
     run, items = material.sampled(tmp_path / "run", 5)
     cut = next(item.trace for item in items if item.trace.finish_reason == "length")
     write_all(run.traces, [replace(cut, revision=1, finish_reason="stop")])
-    ledger = read_ledger(run, FilterSettings())
+    ledger = read_ledger(run)
     assert ledger is not None
     assert (ledger.answered, ledger.ended["length"]) == (9, 0)
 

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from distill.engines import Reply
-from distill.errors import RunError, UsageError
-from distill.filter.stage import judge as filter_judges
+from distill.errors import RunError
+from distill.filter import looking
+from distill.filter.looking import Lens
+from distill.filter_specs import FilterSettings
 from distill.records import Prompt, Trace
 from distill.sampling.requests import answered, failed, task_for
-from distill.sampling.rightness import Rightness, require_judgeable, told_at_once
+from distill.sampling.rightness import Rightness, told_at_once
 from distill.sampling.verdict_cache import Head, VerdictCache, judged_by
 from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify.math import check_math
@@ -27,7 +29,7 @@ MATH = Prompt("2 + 2?", kind="math", answer="4")
 RIGHT, WRONG = "<think>\nadd\n</think>\n\n\\boxed{4}", "<think>\nadd\n</think>\n\n\\boxed{5}"
 UNLIKE = "<think>\nadd\n</think>\n\n\\boxed{8/2}"
 """Right, but told only by reading it."""
-OBEY = "verify.hostile:obey"
+OBEY = "verify.hostile:obey_answer"
 
 
 def trace(text: str, prompt: Prompt = MATH, *, sample: int = 0, finish: Any = "stop") -> Trace:
@@ -52,7 +54,7 @@ def told(pairs: Sequence[tuple[Prompt, Trace]], rightness: Rightness) -> list[Ou
 def test_right_is_what_the_filter_lets_pass() -> None:
     """Over every way to be wrong, and kinds with and without a verifier."""
     open_ = Prompt("Why?", kind="open")
-    code = Prompt("Write it", kind="code")
+    code = Prompt("Name it", kind="exact", answer="addition")
     strict, bare = replace(MATH, question="2+2"), replace(MATH, question="2 + 2 =", reasoning="none")
     texts = [
         RIGHT,
@@ -67,8 +69,10 @@ def test_right_is_what_the_filter_lets_pass() -> None:
     pairs = [(p, trace(t, p, sample=n)) for p in (MATH, strict, bare, open_, code) for n, t in enumerate(texts)]
     pairs += [(MATH, trace(RIGHT, sample=20, finish="length")), (replace(MATH, answer=None), trace(RIGHT, sample=21))]
     pairs += [(MATH, replace(trace(RIGHT, sample=22), finish_reason="loop"))]
-    judged = list(filter_judges(pairs, ("finished", "think_format", "math")))
-    expected = [next((o for o in item.outcomes.values() if o.outcome != "pass"), PASS) for item in judged]
+    settings = FilterSettings(checks=("correct",))
+    looking.prepare(Lens(settings, {}, ("math", "exact")))
+    looked = [looking.look(prompt, given.to_json(), settings.checks, {}, {}) for prompt, given in pairs]
+    expected = [next((o for o in one.outcomes.values() if o.outcome != "pass"), one.outcomes["correct"]) for one in looked]
     with Rightness(None, workers=1) as rightness:
         assert told(pairs, rightness) == expected
     found = Counter(outcome.reason for outcome in expected)
@@ -81,14 +85,14 @@ def test_right_is_what_the_filter_lets_pass() -> None:
 )
 @pytest.mark.parametrize("gold", ["4", "", None, " ", "\\text{}", "8/2"])
 def test_what_is_told_by_the_text_is_what_the_verifier_says(answer: str | None, gold: str | None) -> None:
-    at_once = told_at_once(answer, gold)
+    at_once = told_at_once("math", answer, gold)
     assert at_once is None or at_once == check_math(answer, gold)
     if answer == "\\boxed{4}" and gold == "4":
         assert at_once == PASS
 
 
 def test_a_right_looking_answer_needs_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Rightness(None, verifier="verify.hostile:no_such_function") as rightness:
+    with Rightness(None, function="verify.hostile:no_such_function") as rightness:
         assert told([(MATH, trace(RIGHT)), (MATH, trace(RIGHT, finish="length"))], rightness) == [
             PASS,
             failing("truncated"),
@@ -117,7 +121,7 @@ def test_hostile_answers_do_not_hold_up_the_event_loop(answer: str) -> None:
 
 
 def test_judging_goes_on_while_one_answer_takes_long() -> None:
-    with Rightness(None, workers=2, seconds=2.0, verifier=OBEY) as rightness:
+    with Rightness(None, workers=2, seconds=2.0, function=OBEY) as rightness:
         order: list[str] = []
 
         async def ask() -> None:
@@ -139,7 +143,7 @@ def test_judging_goes_on_while_one_answer_takes_long() -> None:
             await asyncio.wait_for(both.wait(), 30)
 
         asyncio.run(ask())
-    assert order == ["first verifier_error", "second verifier_error", "slow verifier_timeout"]
+    assert order == ["first number_1", "second number_2", "slow verifier_timeout"]
 
 
 def test_leaving_does_not_wait_for_what_is_being_judged() -> None:
@@ -147,7 +151,7 @@ def test_leaving_does_not_wait_for_what_is_being_judged() -> None:
         rightness.judge(replace(MATH, answer="0"), replace(trace(WRONG), answer="hang"), lambda outcome: None)
         await asyncio.sleep(0.3)
 
-    with Rightness(None, workers=1, seconds=600.0, verifier=OBEY) as rightness:
+    with Rightness(None, workers=1, seconds=600.0, function=OBEY) as rightness:
         asyncio.run(ask(rightness))
         left = time.perf_counter()
     assert time.perf_counter() - left < 5
@@ -164,18 +168,11 @@ def test_a_judge_that_breaks_down_says_so(monkeypatch: pytest.MonkeyPatch) -> No
             told([(MATH, trace(RIGHT))], rightness)
 
 
-@pytest.mark.parametrize("kind", ["code", "choice", "exact"])
-def test_kinds_without_a_verifier_are_refused(kind: str) -> None:
-    require_judgeable(Counter({"math": 5, "open": 2, "numeric": 1}))
-    with pytest.raises(UsageError, match=rf"--until-correct needs a verifier of {kind} \(3 prompts\)"):
-        require_judgeable(Counter({"math": 5, kind: 3}))
-
-
 # --- verdicts that are kept ------------------------------------------------------------------------------------------
 
 
 def kept(path: Path, given: Trace, prompt: Prompt = MATH) -> Outcome | None:
-    return VerdictCache(path).find(Head.of(given), judged_by(prompt))
+    return VerdictCache(path).find(Head.of(given), judged_by(prompt, "math"))
 
 
 BARE = "\\boxed{4}"
@@ -199,7 +196,7 @@ def test_a_verdict_is_kept_for_later_starts(tmp_path: Path) -> None:
         told([(MATH, more)], rightness)
     assert [kept(path, given) for given in (*traces, more)] == [PASS, UNREASONED, PASS]
     assert kept(path, trace(RIGHT, sample=8)) is None
-    assert VerdictCache(None).find(Head.of(more), judged_by(MATH)) is None
+    assert VerdictCache(None).find(Head.of(more), judged_by(MATH, "math")) is None
 
 
 @pytest.mark.parametrize(
@@ -225,7 +222,7 @@ def test_a_verdict_expires_with_the_verifier(tmp_path: Path, monkeypatch: pytest
 
     path = tmp_path / "early-verdicts.log"
     right, _ = judged(path)
-    monkeypatch.setattr(verdict_cache, "_verifier", lambda: "a later one")
+    monkeypatch.setattr(verdict_cache, "fingerprint", lambda name: f"a later {name}")
     assert kept(path, right) is None
 
 
@@ -243,7 +240,7 @@ def test_a_broken_verifier_leaves_no_verdict(tmp_path: Path) -> None:
         assert told([(MATH, given)], rightness) == [failing("wrong_answer")]
     assert kept(path, given) == failing("wrong_answer")
     path.unlink()
-    with Rightness(path, workers=1, verifier="verify.hostile:no_such_function") as rightness:
+    with Rightness(path, workers=1, function="verify.hostile:no_such_function") as rightness:
         assert told([(MATH, given)], rightness) == [abstaining("verifier_crash")]
     assert kept(path, given) is None
 
@@ -259,7 +256,7 @@ def test_whatever_is_left_of_the_file_is_used(tmp_path: Path) -> None:
         assert kept(path, right) == PASS
         assert kept(path, wrong) is None
         with VerdictCache(path) as cache:
-            cache.add(Head.of(wrong), judged_by(MATH), UNREASONED)
+            cache.add(Head.of(wrong), judged_by(MATH, "math"), UNREASONED)
         assert kept(path, wrong) == UNREASONED, f"after a cut at {cut}"
     path.write_bytes(b"\xff\x00 garbage\n" + whole[:20] + b"X" + whole[21:first] + b'00000000 ["a"]\n' + whole[first:])
     assert kept(path, right) is None, "an altered line is no verdict"
@@ -275,7 +272,7 @@ def test_a_file_that_cannot_be_written_stops_nothing(tmp_path: Path, capsys: pyt
 def test_many_verdicts_are_read_soon_and_take_little_memory(tmp_path: Path) -> None:
     import tracemalloc
 
-    path, by = tmp_path / "early-verdicts.log", judged_by(MATH)
+    path, by = tmp_path / "early-verdicts.log", judged_by(MATH, "math")
     heads = [Head(f"{n:064x}", "", n, 0, "now", "stop") for n in range(20_000)]
     with VerdictCache(path) as cache:
         for n, head in enumerate(heads):

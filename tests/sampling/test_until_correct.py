@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.engines import Reply
-from distill.errors import RunError, UsageError
+from distill.errors import RunError, SpecError
 from distill.ledger import Ledger
 from distill.records import Prompt, Trace
 from distill.sampling import until_correct as module
@@ -280,7 +280,7 @@ def test_a_verifier_that_breaks_buys_nothing_in_its_place() -> None:
     async def ask() -> UntilCorrect:
         run = Run(prompts(2), [["wrong"] * 3] * 2, 1, 3)
         with (
-            Rightness(None, workers=1, verifier="verify.hostile:no_such_function") as rightness,
+            Rightness(None, workers=1, function="verify.hostile:no_such_function") as rightness,
             run.source(rightness) as source,
         ):
             moved = asyncio.Event()
@@ -319,10 +319,9 @@ def test_answers_waiting_for_a_verdict_hold_back_further_ones(monkeypatch: pytes
     asyncio.run(ask())
 
 
-def test_kinds_without_a_verifier_are_refused_before_anything_is_asked() -> None:
-    mixed = [*prompts(2), Prompt("Write it", kind="code"), Prompt("Why?", kind="open")]
-    with pytest.raises(UsageError, match=r"needs a verifier of code \(1 prompts\)"):
-        Run(mixed, [], 1, 1).source(Rightness(None))
+def test_a_verifier_that_cannot_judge_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(SpecError, match="there is no module 'nowhere'"):
+        Run(prompts(2), [], 1, 1).source(Rightness(None, chosen={"math": "nowhere:judge"}))
 
 
 # --- earlier starts --------------------------------------------------------------------------------------------------

@@ -335,7 +335,7 @@ def test_trackers_get_what_the_metrics_file_gets(tmp_path: Path, recipe: specs.R
 def test_nothing_to_train_on_is_an_honest_error(
     tmp_path: Path, recipe: specs.Recipe, replies: list[str], given: str
 ) -> None:
-    from distill.filter.stage import write_kept
+    from filtered import write_kept
 
     run = RunDir(tmp_path / "run")
     write_kept(run.kept, [], [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from distill.records import Prompt
 from distill.verify import PASS, Outcome, failing
 
 
@@ -20,3 +21,8 @@ def obey(order: str, number: int) -> Outcome:
     if order == "eat":
         return Outcome("pass", score=float(len(bytearray(2**40))))
     return PASS if number % 3 == 0 else failing(f"number_{number}")
+
+
+def obey_answer(name: str, prompt: Prompt, answer: str) -> Outcome:
+    """The same with what `verifiers.judge` takes: the answer is the order, the gold answer the number."""
+    return obey(answer, int(prompt.answer or "0"))

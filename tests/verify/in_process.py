@@ -1,19 +1,21 @@
-"""Stands in for the pool of verifiers where worker processes would only cost time."""
+"""Stands in for worker processes where they would only cost time: the same functions, called in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from distill.verify import MATH, Outcome
-from distill.verify.math import check_math
+from distill.filter import looking
+from distill.filter.looking import Item, Lens, Looked
+from distill.verify import Outcome
+from distill.verify.verifiers import JUDGE, judge
 
 
 class InProcess:
-    """A VerifierPool of the math verifier, and of no other, that judges in this process."""
+    """A VerifierPool of `verifiers.judge`, and of nothing else, that judges in this process."""
 
-    def __init__(self, function: str) -> None:
-        assert function == MATH
+    def __init__(self, function: str, **_: Any) -> None:
+        assert function == JUDGE
 
     def __enter__(self) -> InProcess:
         return self
@@ -22,4 +24,21 @@ class InProcess:
         return None
 
     def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
-        return (check_math(*item) for item in items)
+        return (judge(*item) for item in items)
+
+
+class LooksInProcess:
+    """A LocalLooking that looks in this process."""
+
+    def __init__(self, lens: Lens, workers: int | None = None) -> None:
+        self.lens = lens
+
+    def __enter__(self) -> LooksInProcess:
+        looking.prepare(self.lens)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        return (looking.look(*item) for item in items)

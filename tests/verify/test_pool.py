@@ -10,6 +10,7 @@ from itertools import count, islice
 
 import pytest
 
+from distill.errors import RunError
 from distill.verify import MATH, PASS, failing
 from distill.verify.pool import MOST_HELD, Item, VerifierPool
 
@@ -43,6 +44,37 @@ def test_a_verifier_that_fails_abstains_and_the_rest_are_judged() -> None:
 def test_a_verifier_that_cannot_be_loaded_abstains() -> None:
     with VerifierPool("verify.hostile:no_such_function", workers=1) as pool:
         assert [found.reason for found in pool.map([("judge", 1)])] == ["verifier_crash"]
+
+
+def test_a_verifier_that_can_never_be_loaded_ends_the_run() -> None:
+    with (
+        VerifierPool("verify.hostile:no_such_function", workers=1) as pool,
+        pytest.raises(RunError, match="cannot be loaded: 3 worker processes ended"),
+    ):
+        list(pool.map(("judge", number) for number in range(10)))
+
+
+def test_one_bad_item_of_a_chunk_costs_no_other_and_order_is_kept() -> None:
+    orders = ["judge"] * 40
+    bad = {3: "die", 4: "hang", 17: "raise", 18: "die", 39: "hang"}
+    for number, order in bad.items():
+        orders[number] = order
+    reasons = {"die": "crash", "raise": "error", "hang": "timeout"}
+    with VerifierPool(OBEY, workers=2, seconds=1.0, chunk=16) as pool:
+        found = list(pool.map((order, number) for number, order in enumerate(orders)))
+        assert pool.killed == 4, "an exception is no reason to end a worker"
+    for number, outcome in enumerate(found):
+        if number in bad:
+            assert (outcome.outcome, outcome.reason) == ("abstain", f"verifier_{reasons[bad[number]]}")
+        else:
+            assert outcome == expected(number)
+
+
+def test_an_item_has_a_clock_of_its_own_in_a_chunk() -> None:
+    """A chunk may take longer than an item may; a module says how long an item may take."""
+    with VerifierPool("verify.patient:wait", workers=1, seconds=1.0, chunk=8) as pool:
+        found = list(pool.map([(0.4, 1.0)] * 4 + [(1.5, 3.0), (1.5, 0.5)]))
+    assert [outcome.reason for outcome in found] == [""] * 5 + ["verifier_timeout"]
 
 
 def test_items_are_taken_lazily() -> None:

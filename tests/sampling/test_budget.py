@@ -9,10 +9,10 @@ import pytest
 from ledger_material import trace
 
 from distill.errors import UsageError
-from distill.generate import budget as budgets
-from distill.generate.budget import Budget, Spent, spent_before
 from distill.ledger import Ledger, LedgerReader
 from distill.records import Trace
+from distill.sampling import budget as budgets
+from distill.sampling.budget import Budget, Spent, spent_before
 from distill.sampling.scheduler import Progress
 from distill.teacher_specs import GenerateSettings, Price, TeacherSpec
 

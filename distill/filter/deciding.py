@@ -1,0 +1,307 @@
+"""From what was found about each trace to its fate: duplicates, the keep rule, the selection.
+
+Reads RUN/judged/ a bucket at a time and keeps some numbers per trace. Of traces that repeat each other a right one
+stays before a wrong one, and a whole one before a broken one; then the order of the run decides. Knows nothing about
+texts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.filter import selection
+from distill.filter.checks import OF_ALL
+from distill.filter.judged import Judged
+from distill.filter.kept import draw_of
+from distill.filter.near import BANDS, RECORD, NearDuplicates
+from distill.filter.placing import Buckets
+from distill.filter_specs import FilterSettings
+from distill.keep_rule import ALWAYS, Rule
+from distill.prompts.table import PromptTable
+from distill.records import KEPT
+from distill.specs import Recipe
+from distill.verify import BROKEN, Outcome
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PASS, _FAIL = 1, 2
+_CODES = {"pass": _PASS, "fail": _FAIL}
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """By row of the prompt: its domain, as a number, and its draw between 0 and 1."""
+
+    domain: NDArray[np.int32]
+    draw: NDArray[np.float64]
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """By place in the run: one entry a trace, in the order of prompts and samples."""
+
+    prompt: Numbers
+    tokens: Numbers
+    key: NDArray[np.uint64]
+    """The first 64 bits of its key."""
+    correct: NDArray[np.uint8]
+    whole: NDArray[np.bool_]
+    starts: dict[int, slice]
+    """Bucket → its places."""
+
+
+@dataclass(slots=True)
+class Decided:
+    """What becomes of every trace."""
+
+    settings: FilterSettings
+    traces: int
+    rejected: Counter[str]
+    """Reason → traces that are not trained on."""
+    lines: list[str]
+    broken: int
+    _rates: NDArray[np.float64]
+    _draws: NDArray[np.float64]
+    _prompt: Numbers
+    _starts: dict[int, slice]
+    _fates: NDArray[np.int32]
+    """By place: 0 is kept, else one more than the place in `_reasons`."""
+    _reasons: list[tuple[str, str]]
+    _repeats: dict[int, tuple[int, bool]]
+    """Place → (place that it repeats, exactly)."""
+    _keys: NDArray[np.uint64]
+    names: list[str] = field(default_factory=list)
+
+    def kept_in(self, bucket: int) -> NDArray[np.bool_]:
+        kept: NDArray[np.bool_] = self._fates[self._starts[bucket]] == 0
+        return kept
+
+    def pass_rate(self, row: int) -> float | None:
+        """Share of the prompt's judged answers that are right, None where none was judged."""
+        rate = float(self._rates[row])
+        return None if math.isnan(rate) else round(rate, 4)
+
+    def may_hold_out(self, share: float) -> bool:
+        """Whether something is left to train on; with a handful of prompts chance would hold out everything."""
+        return bool((self._draws[self._prompt[self._fates == 0]] >= share).any())
+
+    def verdicts(self, bucket: int, table: pa.Table) -> pa.Table:
+        """The rows of verdicts.parquet for a bucket: the verdicts of a trace stand together, `kept` last."""
+        import pyarrow as pa
+
+        places = self._starts[bucket]
+        names = [*self.settings.checks, KEPT]
+        columns: dict[str, list[Any]] = {"check": [], "outcome": [], "reason": [], "score": [], "detail": []}
+        count = len(table)
+        evidence = [json.loads(text) if text else {} for text in table.column("evidence").to_pylist()]
+        for name in names:
+            columns["check"].append(pa.array([name] * count))
+            for part, found in zip(("outcome", "reason", "score"), self._columns(name, places, table), strict=True):
+                columns[part].append(found)
+            columns["detail"].append(pa.array(self._details(name, places, evidence)))
+        order = np.arange(count * len(names)).reshape(len(names), count).T.ravel()
+        stacked = {
+            "trace_key": pa.concat_arrays([table.column("key").combine_chunks()] * len(names)),
+            "content_hash": pa.concat_arrays([table.column("content").combine_chunks()] * len(names)),
+            **{part: pa.concat_arrays(arrays) for part, arrays in columns.items()},
+        }
+        return pa.table(stacked).take(pa.array(order))
+
+    def _details(self, name: str, places: slice, evidence: list[dict[str, str]]) -> list[str]:
+        """What there is to see of each outcome: of a copy the key of what it repeats, its first 16 digits."""
+        if name not in OF_ALL:
+            return [shown.get(name, "") for shown in evidence]
+        repeats = ((self._repeats.get(place)) for place in range(places.start, places.stop))
+        exact = name == "duplicate"
+        return [f"{self._keys[of[0]]:016x}" if of is not None and of[1] == exact else "" for of in repeats]
+
+    def _columns(self, name: str, places: slice, table: pa.Table) -> Iterator[Any]:
+        import pyarrow as pa
+
+        if name not in OF_ALL and name != KEPT:
+            for part in ("outcome", "reason", "score"):
+                yield table.column(f"{name}.{part}").combine_chunks()
+            return
+        if name == KEPT:
+            found = [self._reasons[fate - 1][1] if fate else "" for fate in self._fates[places].tolist()]
+            yield pa.array(["fail" if fate else "pass" for fate in self._fates[places].tolist()], pa.string())
+        else:
+            found = _repeated(name, self._repeats, places)
+            yield pa.array(["fail" if reason else "pass" for reason in found], pa.string())
+        yield pa.array(found, pa.string())
+        yield pa.nulls(places.stop - places.start, pa.float64())
+
+
+def _repeated(name: str, repeats: dict[int, tuple[int, bool]], places: slice) -> list[str]:
+    """By place within a bucket the reason of check `name`, one of OF_ALL: an exact copy is no near one besides."""
+    found = []
+    for place in range(places.start, places.stop):
+        repeat = repeats.get(place)
+        found.append(name if repeat is not None and repeat[1] == (name == "duplicate") else "")
+    return found
+
+
+def decide(buckets: Buckets, judged: Judged, prompts: PromptTable, recipe: Recipe) -> Decided:
+    """Decides about every trace of the run."""
+    settings = recipe.filter
+    about = _about_prompts(prompts, recipe.seed)
+    traces = _gather(buckets, judged)
+    repeats = _repeats(traces, judged, settings) if set(OF_ALL) & set(settings.checks) else {}
+    right, told = traces.correct == _PASS, traces.correct > 0
+    rates = selection.pass_rates(traces.prompt, right, told, len(about.domain))
+    fates, reasons, broken = _apply_rule(traces, judged, repeats, settings.rule, settings)
+    lines = _select(traces, about, judged, fates, reasons, rates, settings, recipe.seed)
+    rejected: Counter[str] = Counter()
+    for code, count in zip(*np.unique(fates[fates > 0], return_counts=True), strict=True):
+        rejected[reasons[int(code) - 1][1]] += int(count)
+    return Decided(
+        settings,
+        len(traces.prompt),
+        rejected,
+        lines,
+        broken,
+        rates,
+        about.draw,
+        traces.prompt,
+        traces.starts,
+        fates,
+        reasons,
+        repeats,
+        traces.key,
+    )
+
+
+def _about_prompts(prompts: PromptTable, seed: int) -> _Prompts:
+    numbers: dict[str, int] = {}
+    domains = np.zeros(len(prompts), np.int32)
+    draws = np.zeros(len(prompts), np.float64)
+    for row, prompt in enumerate(prompts):
+        domains[row] = numbers.setdefault(prompt.domain or "", len(numbers))
+        draws[row] = draw_of(seed, prompt.question)
+    return _Prompts(domains, draws, tuple(numbers))
+
+
+def _gather(buckets: Buckets, judged: Judged) -> _Traces:
+    found: dict[str, list[Any]] = {name: [] for name in ("prompt", "tokens", "key", "correct", "whole")}
+    starts: dict[int, slice] = {}
+    end = 0
+    told = [name for name in ("correct", *ALWAYS) if name in judged.checks]
+    for bucket in buckets.filled:
+        table = judged.read(bucket, "row", "tokens", "key", *(f"{name}.outcome" for name in told))
+        starts[bucket] = slice(end, end + len(table))
+        end += len(table)
+        outcomes = {name: table.column(f"{name}.outcome").to_pylist() for name in told}
+        found["prompt"].append(np.array(table.column("row").to_pylist(), np.int64))
+        found["tokens"].append(np.array([-1 if n is None else n for n in table.column("tokens").to_pylist()], np.int64))
+        found["key"].append(np.array([int(key[:16], 16) for key in table.column("key").to_pylist()], np.uint64))
+        correct = [_CODES.get(outcome, 0) for outcome in outcomes.get("correct", ())] or [0] * len(table)
+        found["correct"].append(np.array(correct, np.uint8))
+        whole = np.ones(len(table), np.bool_)
+        for name in ALWAYS:
+            if name in outcomes:
+                whole &= np.array([outcome == "pass" for outcome in outcomes[name]], np.bool_)
+        found["whole"].append(whole)
+    return _Traces(**{name: np.concatenate(arrays) for name, arrays in found.items()}, starts=starts)
+
+
+def _repeats(traces: _Traces, judged: Judged, settings: FilterSettings) -> dict[int, tuple[int, bool]]:
+    """Place → (place that it repeats, exactly); near ones only where the check is made."""
+    worth = np.where(traces.whole, np.where(traces.correct == _PASS, 0, 1), 2)
+    order = np.argsort(worth, kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    near = NearDuplicates()
+    for bucket, places in traces.starts.items():
+        signatures = judged.read(bucket, "signature").column("signature").to_pylist()
+        for place, signature in zip(range(places.start, places.stop), signatures, strict=True):
+            near.add(int(rank[place]), signature)
+    wanted = {"duplicate": True, "near_duplicate": False}
+    exactness = {wanted[name] for name in OF_ALL if name in settings.checks}
+    return {int(order[one.row]): (int(order[one.of]), one.exact) for one in near.decide() if one.exact in exactness}
+
+
+def _apply_rule(
+    traces: _Traces, judged: Judged, repeats: dict[int, tuple[int, bool]], rule: Rule, settings: FilterSettings
+) -> tuple[NDArray[np.int32], list[tuple[str, str]], int]:
+    """(fate of each place, reasons, outcomes of a verifier that broke). Traces with the same outcomes share a fate, so
+    the rule is asked some hundred times, not once a trace."""
+    fates = np.zeros(len(traces.prompt), np.int32)
+    numbers: dict[tuple[str, str], int] = {}
+    known: dict[tuple[Any, ...], int] = {}
+    broken = 0
+    names = list(settings.checks)
+    parts = ("outcome", "reason", "score") if rule.asks_for_scores else ("outcome", "reason")
+    for bucket, places in traces.starts.items():
+        columns = [f"{name}.{part}" for name in names if name not in OF_ALL for part in parts]
+        table = judged.read(bucket, "key", *columns)
+        told: list[Any] = []
+        for name in names:
+            if name in OF_ALL:
+                reasons = _repeated(name, repeats, places)
+                told += [["fail" if reason else "pass" for reason in reasons], reasons]
+                told += [[None] * len(table)] * (len(parts) - 2)
+            else:
+                told += [table.column(f"{name}.{part}").to_pylist() for part in parts]
+                broken += sum(reason in BROKEN for reason in told[1 - len(parts)])
+        for place, values in zip(range(places.start, places.stop), zip(*told, strict=True), strict=True):
+            code = known.get(values)
+            if code is None:
+                grouped = (values[at : at + len(parts)] for at in range(0, len(values), len(parts)))
+                outcomes = {name: Outcome(*one) for name, one in zip(names, grouped, strict=True)}
+                decided = rule.decides(outcomes)
+                code = known[values] = numbers.setdefault(decided, len(numbers) + 1) if decided[0] else 0
+            fates[place] = code
+    return fates, list(numbers), broken
+
+
+def _select(
+    traces: _Traces,
+    about: _Prompts,
+    judged: Judged,
+    fates: NDArray[np.int32],
+    reasons: list[tuple[str, str]],
+    rates: NDArray[np.float64],
+    settings: FilterSettings,
+    seed: int,
+) -> list[str]:
+    """Marks in `fates` what is not chosen; says where a domain has fewer traces than are wanted."""
+    chosen = np.flatnonzero(fates == 0)
+    select = settings.select
+    bands = _bands(traces, judged)[chosen] if select.prefer == "diverse" else None
+    prompt = traces.prompt[chosen]
+    candidates = selection.Candidates(prompt, traces.tokens[chosen], about.domain[prompt], bands, about.domains)
+    codes = selection.select(candidates, rates, select, seed)
+    for code in np.unique(codes[codes > 0]).tolist():
+        reasons.append(("select", selection.REASONS[code]))
+        fates[chosen[codes == code]] = len(reasons)
+    return _shortfalls(candidates, codes, select.domains)
+
+
+def _bands(traces: _Traces, judged: Judged) -> NDArray[np.uint32]:
+    found = np.zeros((len(traces.prompt), BANDS), np.uint32)
+    for bucket, places in traces.starts.items():
+        signatures = judged.read(bucket, "signature").column("signature").to_pylist()
+        found[places] = np.frombuffer(b"".join(signatures), RECORD)["bands"]
+    return found
+
+
+def _shortfalls(found: selection.Candidates, codes: NDArray[np.uint8], counts: dict[str, int]) -> list[str]:
+    lines = []
+    for name, count in counts.items():
+        if name != selection.OTHERS:
+            number = found.domains.index(name) if name in found.domains else -1
+            there = int(((found.domain == number) & (codes == 0)).sum())
+            if there < count:
+                lines.append(f"{there} of the {count} traces wanted of {name} could be kept")
+    return lines

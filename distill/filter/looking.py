@@ -1,0 +1,216 @@
+"""Looking at one trace: every check that needs nothing but the trace and its prompt. What runs in worker processes.
+
+`Looked` is all that later steps need to know of a trace besides its text. Knows nothing about files of a run, about
+buckets or about what a verdict decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from distill.contract import Response
+from distill.errors import ContractError
+from distill.filter import checks
+from distill.filter.length import counter, length
+from distill.filter.near import compared, signature
+from distill.filter_specs import FilterSettings
+from distill.prompts.contamination import Contamination
+from distill.records import Prompt, Trace
+from distill.verify import Outcome, abstaining
+from distill.verify import verifiers as verifying
+from distill.verify.pool import WorkerPool
+from distill.verify.verifiers import Chosen, told_without, verifier_of
+
+LOOK = "distill.filter.looking:look"
+CHUNK = 32
+"""Traces that a worker is given at a time: a tenth of a second of work."""
+MOST_HELD = 2_048
+"""Traces that may be done while one before them is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found. `outcomes`: check → outcome, of the checks that were asked for; `evidence`: check → what a person
+    would want to see, such as the problem that a contaminated trace holds."""
+
+    outcomes: Mapping[str, Outcome]
+    signature: bytes = b""
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
+    """The trace's content hash."""
+    failed: str = ""
+    """Why nobody could look, as `WorkerPool` says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """How to look: the recipe's settings and verifiers, the problems of evaluations, whether signatures are wanted."""
+
+    settings: FilterSettings
+    chosen: Chosen
+    verifiers: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...] = ()
+    signatures: bool = False
+    tokenizer: str | None = None
+    """The student's tokenizer.json, where lengths are wanted."""
+
+
+Item = tuple[Prompt, dict[str, Any], tuple[str, ...], Mapping[str, Outcome], Mapping[str, str]]
+"""A prompt, the row of a trace, the checks to make, and outcomes that are known already, with their evidence."""
+
+_lens: Lens | None = None
+_contamination: Contamination | None = None
+_count: Callable[[str], int] | None = None
+
+
+def prepare(lens: Lens) -> None:
+    """Called once in each worker."""
+    global _lens, _contamination, _count
+    _lens = lens
+    verifying.prepare(*lens.verifiers)
+    checks.prepare(lens.settings)
+    _contamination = Contamination(lens.problems) if lens.problems else None
+    _count = counter(lens.tokenizer) if lens.tokenizer is not None else None
+
+
+def look(
+    prompt: Prompt,
+    row: dict[str, Any],
+    wanted: tuple[str, ...],
+    known: Mapping[str, Outcome],
+    shown: Mapping[str, str],
+) -> Looked:
+    """The outcomes of `wanted` checks on the trace in `row`."""
+    assert _lens is not None
+    trace = Trace.from_json(row)
+    outcomes: dict[str, Outcome] = {}
+    evidence = dict(shown)
+    for name in wanted:
+        if name in known:
+            outcomes[name] = known[name]
+        elif name == "correct":
+            outcomes[name] = _correct(prompt, trace, _lens.chosen)
+        elif name == "contaminated":
+            outcomes[name] = _contaminated(trace, evidence)
+        elif name == "length":
+            outcomes[name] = length(prompt, trace, _lens.settings.length, _tokens(trace))
+        else:
+            outcomes[name] = checks.check(name, prompt, trace, _lens.settings)
+    within = "" if _lens.settings.across_prompts else prompt.id
+    mark = signature(compared(trace), within=within) if _lens.signatures else b""
+    return Looked(outcomes, mark, evidence, trace.content_hash)
+
+
+def seconds(prompt: Prompt, row: dict[str, Any], wanted: tuple[str, ...], *known: object) -> float:
+    """Beside verifying, what else there is to do with a trace is linear in its text."""
+    assert _lens is not None
+    name = verifier_of(prompt.kind, _lens.chosen)
+    takes = verifying.seconds(name, prompt, row["answer"]) if name is not None and "correct" in wanted else 0.0
+    return takes + SECONDS_OF_RULES
+
+
+SECONDS_OF_RULES = 10.0
+
+
+def _correct(prompt: Prompt, trace: Trace, chosen: Chosen) -> Outcome:
+    name = verifier_of(prompt.kind, chosen)
+    told = told_without(name, trace.answer)
+    return told if told is not None else verifying.judge(name or "", prompt, trace.answer)
+
+
+def _tokens(trace: Trace) -> int | None:
+    """Of the canonical text, in the student's vocabulary; None for a reply that has none."""
+    if _count is None or trace.answer is None:
+        return None
+    try:
+        return _count(Response(trace.reasoning, trace.answer).render())
+    except ContractError:
+        return None
+
+
+def _contaminated(trace: Trace, evidence: dict[str, str]) -> Outcome:
+    hit = _contamination.hit(compared(trace)) if _contamination else None
+    if hit is None:
+        return Outcome("pass")
+    evidence["contaminated"] = f'{hit.benchmark}, problem {hit.problem + 1}: {hit.share:.0%} of it, "{hit.ngram}"'
+    return Outcome("fail", "contaminated", hit.share)
+
+
+class Looking(Protocol):
+    """Looks at traces, here or elsewhere; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        """In the order of the items, which are taken some thousand ahead at most."""
+
+
+class LocalLooking:
+    """Looks in worker processes of this machine.
+
+    Where a worker has to be killed, its item is looked at again without the verifier, of which `correct` then says
+    `verifier_timeout`, `verifier_crash` and so on; where that does not help, all its checks say so.
+    """
+
+    def __init__(self, lens: Lens, workers: int | None = None) -> None:
+        self._pool: WorkerPool[Looked] = WorkerPool(LOOK, _failed, workers=workers, chunk=CHUNK, setup=(lens,))
+
+    def __enter__(self) -> Self:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.__exit__()
+
+    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        source = enumerate(items)
+        again: deque[tuple[int, Item]] = deque()
+        given: dict[int, Item] = {}
+        done: dict[int, Looked] = {}
+        exhausted = False
+
+        def following() -> Iterator[tuple[int, Item] | None]:
+            nonlocal exhausted
+            while True:
+                if again:
+                    yield again.popleft()
+                    continue
+                if len(given) + len(done) >= MOST_HELD:
+                    yield None
+                    continue
+                found = None if exhausted else next(source, None)
+                if found is not None:
+                    given[found[0]] = found[1]
+                    yield found
+                elif given:
+                    exhausted = True
+                    yield None
+                else:
+                    return
+
+        place = 0
+        for number, looked in self._pool.as_they_come(following()):
+            item = given[number]
+            if looked.failed and "correct" in item[2] and "correct" not in item[3]:
+                given[number] = (*item[:3], {**item[3], "correct": abstaining(looked.failed)}, item[4])
+                again.append((number, given[number]))
+                continue
+            del given[number]
+            done[number] = _all_failed(item, looked.failed) if looked.failed else looked
+            while place in done:
+                yield done.pop(place)
+                place += 1
+
+
+def _failed(reason: str) -> Looked:
+    return Looked({}, failed=reason)
+
+
+def _all_failed(item: Item, reason: str) -> Looked:
+    outcomes = {name: item[3].get(name, abstaining(reason)) for name in item[2]}
+    return Looked(outcomes, evidence=item[4], content=Trace.from_json(item[1]).content_hash)

@@ -1,0 +1,100 @@
+"""The same looking on a Ray cluster: what outgrows one machine is running the programs of code traces.
+
+Each actor has one core and looks as one machine does, in a worker process of its own that can be killed. Chunks go
+round the actors; results come back in the order of the traces, so the files are the same as those of one machine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Self
+
+from distill.errors import MissingError, RunError
+from distill.filter.looking import Item, Lens, LocalLooking, Looked
+
+CHUNK = 256
+"""Traces that an actor is given at a time: some tenths of a second of work, against milliseconds on the way."""
+AHEAD = 2
+"""Chunks that wait at each actor."""
+RETRIES = 3
+"""How often an actor that died with its node is started anew, and its chunk looked at again."""
+
+
+class RayLooking:
+    """A Looking on the cluster at `address`; by default a new one on this machine that ends with the filter.
+
+    `workers` is the number of actors, by default one for each core of the cluster. Raises MissingError without Ray,
+    RunError where the cluster cannot be reached.
+    """
+
+    def __init__(self, lens: Lens, workers: int | None, address: str | None) -> None:
+        self.lens, self.workers, self.address = lens, workers, address
+        self._actors: list[Any] = []
+        self._own = False
+
+    def __enter__(self) -> Self:
+        ray = _ray()
+        if not ray.is_initialized():
+            try:
+                ray.init(address=self.address, num_cpus=None if self.address else self.workers, log_to_driver=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise RunError(
+                    "the Ray cluster cannot be reached",
+                    given=f"{self.address or 'a new one on this machine'}: {str(error)[:200]}",
+                    todo="give its address: --set filter.ray_address=auto on one of its machines, or ray://HEAD:10001",
+                ) from error
+            self._own = True
+        count = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Actor)
+        self._actors = [actor.remote(self.lens) for _ in range(count)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray = _ray()
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+        if self._own:
+            ray.shutdown()
+
+    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        ray = _ray()
+        source = iter(items)
+        flying: deque[Any] = deque()
+        number = 0
+        while True:
+            while len(flying) < AHEAD * len(self._actors) and (chunk := list(islice(source, CHUNK))):
+                flying.append(self._actors[number % len(self._actors)].look.remote(chunk))
+                number += 1
+            if not flying:
+                return
+            try:
+                found = ray.get(flying.popleft())
+            except ray.exceptions.RayError as error:
+                raise RunError(
+                    "the Ray cluster lost traces that were being looked at",
+                    given=str(error).strip().splitlines()[-1][:200],
+                    todo="run `distill filter` again: what was found so far is kept",
+                ) from error
+            yield from found
+
+
+class _Actor:
+    """One core of the cluster."""
+
+    def __init__(self, lens: Lens) -> None:
+        self._looking = LocalLooking(lens, workers=1)
+        self._looking.__enter__()
+
+    def look(self, items: list[Item]) -> list[Looked]:
+        return list(self._looking.look(items))
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingError("filter.engine: ray needs Ray", todo="pip install 'distill[ray]'") from error
+    return ray

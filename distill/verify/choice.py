@@ -1,0 +1,281 @@
+"""Is the right one of several choices chosen? By its letter, by its text, or by both, however they are written.
+
+Where a prompt has its choices inside the question's text, they are taken from there if they can be told apart; else a
+letter is compared with a letter and a text with a text. Knows nothing about how prompts are made.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+
+from distill.records import Prompt
+from distill.verify import PASS, Outcome, abstaining, failing
+from distill.verify import stated as says
+from distill.verify.exact import folded
+from distill.verify.quantity import Quantity, read
+
+MOST = 10
+"""Letters that are known where the number of choices is not: A to J, as NeMo-Skills reads them (MMLU-Pro has ten)."""
+
+_ONE = r"[(\[{（【]?\s*([A-Za-z])\s*[)\]}）】]?"
+_WITH_TEXT = re.compile(
+    rf"(?:(?:option|choice|answer|选项?)\s*)?{_ONE}(?:\s*[.):：、,，;。-]+\s*|\s+|$)(.*)", re.IGNORECASE | re.DOTALL
+)
+_LETTER_ALONE = re.compile(
+    rf"(?:(?:the\s+)?(?:option|choice|answer|letter|选项?)\s*:?\s*)?{_ONE}\s*[.:。,]?", re.IGNORECASE
+)
+_SEVERAL = re.compile(r"\s*(?:[,;、/&和与]|\b(?:and|or)\b)\s*|\s+")
+_LEADING = re.compile(r"(?:both\s+)?(?:options?|choices?|answers?)?\s*", re.IGNORECASE)
+_LETTER_RUN = re.compile(r"[A-J]{2,10}")
+_SENTENCE = re.compile(
+    r"\b(?:option|choice|answer|select|choose|pick)(?:\s+(?:is|would be|must be|should be))?\s*:?\s*"
+    r"[(\[]?([A-Z])\b[)\]]?|[(（\[]([A-Z])[)）\]]|\bis\s+([A-Z])\s*[.!]?$"
+    r"|\b([A-Z])[).]?\s+(?:is|are|would be|must be|seems)\s+(?:the\s+|therefore\s+)?"
+    r"(?:correct|right|true|best|answer|most)|(?:故?选(?:择)?|选项)\s*[:：]?\s*[(（]?([A-Z])"
+)
+_STYLE = r"\\(?:textbf|mathrm|text|mathbf|rm|bf)\s*\{?"
+_IN_QUESTION = re.compile(
+    rf"(?:(?<=[\s$}}{{~,;，；。？?:：])|^)(?:{_STYLE})?(?:[(（]\s*([A-J])\s*[)）]|([A-J])\s*[)）.．、:：])\s*\}}?"
+)
+_BEFORE_OPTION = re.compile(r"^(?:[\s$~}]|\\(?:[ ,;:]|q?quad(?![A-Za-z])))+")
+_BEHIND_OPTION = re.compile(
+    rf"(?:[\s$~;；]|\\(?:[ ,;:\\]|q?quad|hspace\{{[^}}]*\}})|{_STYLE}|(?<=\s)[{{(]|\\q?quad\{{?)+$"
+)
+_NEGATED = re.compile(
+    r"(?i)\b(?:not|isn't|wrong|incorrect|neither|eliminate|except|rather than|instead)\b|n't\b|[不非错误]"
+)
+_OPERATOR = re.compile(r"[=+*/^_<>≤≥≈|-]|\\(?:[lg]e|[lg]eq|ll|gg|times|cdot|approx|in|to)(?![A-Za-z])")
+_NUMBERS = re.compile(r"\d+(?:\.\d+)?")
+_FRAC = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a statement chooses: `places` counts from 0. `doubt` says that it cannot be told, as where letter and text
+    contradict each other; `text` is what it says where that is no choice."""
+
+    places: frozenset[int] = frozenset()
+    doubt: bool = False
+    text: str = ""
+
+
+def verify(prompt: Prompt, answer: str) -> Outcome:
+    """Pass, `wrong_answer`, `no_answer` (no letter, or none of the choices), or abstain with `no_gold`,
+    `unparseable_gold` (none of the choices, or two) or `ambiguous_answer`.
+
+    An answer that chooses two where one is right is wrong: a hedge that passed or was overlooked would teach hedging.
+    """
+    gold = (prompt.answer or "").strip()
+    if not gold:
+        return abstaining("no_gold")
+    if not answer.strip():
+        return failing("no_answer")
+    choices = options(prompt)
+    wanted = _gold(gold, choices)
+    if wanted is None:
+        return abstaining("unparseable_gold")
+    return _judged(chosen(answer, choices), wanted, folded(gold), choices)
+
+
+def read_gold(prompt: Prompt) -> Outcome:
+    """Whether `verify` can judge by the prompt's gold: pass, or abstain with `no_gold` or `unparseable_gold`."""
+    gold = (prompt.answer or "").strip()
+    if not gold:
+        return abstaining("no_gold")
+    return PASS if _gold(gold, options(prompt)) is not None else abstaining("unparseable_gold")
+
+
+def options(prompt: Prompt) -> tuple[str, ...]:
+    """The choices in the order of their letters: the prompt's own, else those that its question ends with."""
+    return prompt.choices or _inside(prompt.question)
+
+
+def chosen(answer: str, choices: Sequence[str]) -> Chosen:
+    """What the answer chooses: the last box, else what stands behind "the answer is", else its last sentence. A box
+    that holds no choice, such as a formula on the way, gives way to a statement behind it."""
+    told = None
+    box, rest = says.box_and_rest(answer)
+    if box:
+        found = _statement(box, choices)
+        behind = says.marked(rest)
+        if behind is not None:
+            told = _statement(behind, choices)
+        if told is not None and told.places and (not found.places or found.places == told.places):
+            return told
+        if told is not None and told.places:
+            return Chosen(doubt=True)
+        return found
+    marked = says.marked(answer)
+    if marked is not None:
+        told = _statement(marked, choices)
+        if told.places or told.doubt:
+            return told
+    found = _sentence(says.last_sentence(answer), choices)
+    return found if found.places or found.doubt or told is None else told
+
+
+def _judged(found: Chosen, wanted: frozenset[int], gold: str, choices: Sequence[str]) -> Outcome:
+    if found.doubt:
+        return abstaining("ambiguous_answer")
+    if found.places:
+        known = len(choices) or MOST
+        if any(place >= known for place in found.places):
+            return failing("no_answer")
+        if not wanted:
+            return abstaining("ambiguous_answer")  # a letter, where the gold is a text and the choices are unknown
+        return PASS if found.places == wanted else failing("wrong_answer")
+    if not found.text:
+        return failing("no_answer")
+    if not choices:
+        if folded(found.text) == gold:
+            return PASS
+        return abstaining("ambiguous_answer") if wanted else failing("wrong_answer")
+    return failing("no_answer")
+
+
+def _gold(gold: str, choices: Sequence[str]) -> frozenset[int] | None:
+    """The right places: empty for a text whose letter is not known, None where the gold is none of the choices."""
+    found = _statement(gold, choices)
+    if choices:
+        fits = not found.doubt and all(place < len(choices) for place in found.places)
+        return found.places if fits and found.places else None
+    if found.doubt or any(place >= MOST for place in found.places):
+        return None
+    return found.places
+
+
+def _statement(text: str, choices: Sequence[str]) -> Chosen:
+    """What a box, a gold or the words behind a marker choose."""
+    text = says.without_latex(says.without_markdown(text)).strip()
+    text = says.unquoted(text) or text
+    by_text = _places_of(text, choices)
+    letter = _LETTER_ALONE.fullmatch(text)
+    if letter is not None and (letter[1].isupper() or not by_text):
+        place = _place(letter[1])
+        if place < len(choices) or not by_text:  # beyond the choices it can only be a text
+            return Chosen(doubt=True) if by_text - {place} else Chosen(frozenset({place}))
+    if by_text:
+        return Chosen(by_text) if len(by_text) == 1 else Chosen(doubt=True)
+    several = _several(text)
+    if several:
+        return Chosen(several)
+    return _letter_with_text(text, choices)
+
+
+def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
+    match = _WITH_TEXT.match(text)
+    if match is None or not match[2]:
+        return Chosen(text=text)
+    letter, rest = match[1], says.unquoted(match[2])
+    place, named = _place(letter), _places_of(rest, choices)
+    bare = match.start(1) == 0 and not text[match.end(1) : match.start(2)].strip()
+    if bare and not named and (letter in "AI" or place >= (len(choices) or MOST)):
+        return Chosen(text=text)  # `A body at rest`, `I think`: a word, no letter
+    if _OPERATOR.match(rest) or (letter.islower() and not text.startswith(("(", "["))):
+        return Chosen(text=text)  # `E = mc^2`, `a body at rest`
+    if place in named:
+        return Chosen(frozenset({place}))
+    contradicted = bool(named) or (place < len(choices) and _other_numbers(rest, choices[place]))
+    others = {_place(found) for found in re.findall(r"\(([A-Z])\)", rest)} - {place}
+    doubt = contradicted or bool(others) or _NEGATED.match(rest.removeprefix("is").strip()) is not None
+    return Chosen(doubt=True) if doubt else Chosen(frozenset({place}))
+
+
+def _sentence(text: str, choices: Sequence[str]) -> Chosen:
+    """What running text chooses: the one letter or the one choice that it names; two of them, or a negation, leave it
+    open, for the reading may be at fault."""
+    found = _statement(text, choices)
+    if found.places or found.doubt:
+        return found
+    plain = says.without_latex(text)
+    letters = {_place(next(filter(None, match.groups()))) for match in _SENTENCE.finditer(plain)}
+    if letters:
+        doubt = len(letters) > 1 or _NEGATED.search(plain) is not None
+        return Chosen(doubt=True) if doubt else Chosen(frozenset(letters))
+    words = f" {_form(plain)} "
+    named = [place for place, choice in enumerate(choices) if _form(choice) and _form(choice) in words]
+    return Chosen(doubt=True) if named else Chosen()
+
+
+def _several(text: str) -> frozenset[int]:
+    """Two letters or more, listed (`A, C`, `(A) and (C)`) or as a word in their order (`AC`)."""
+    if len(text) > MOST * 10:
+        return frozenset()
+    parts = [part.strip("()[].。") for part in _SEVERAL.split(text[_LEADING.match(text).end() :]) if part]  # type: ignore[union-attr]  # it matches the empty text
+    if len(parts) > 1 and all(len(part) == 1 and "A" <= part <= "Z" for part in parts):
+        return frozenset(map(_place, parts))
+    run = text.strip("()[]. ")
+    if _LETTER_RUN.fullmatch(run) is not None and list(run) == sorted(set(run)):
+        return frozenset(map(_place, run))
+    return frozenset()
+
+
+def _place(letter: str) -> int:
+    return ascii_uppercase.index(letter.upper())
+
+
+def _other_numbers(text: str, choice: str) -> bool:
+    """Whether both hold numbers and share none: `(B) 43` where B is 42."""
+    one, other = set(_NUMBERS.findall(text)), set(_NUMBERS.findall(choice))
+    return bool(one) and bool(other) and not one & other
+
+
+def _places_of(text: str, choices: Sequence[str]) -> frozenset[int]:
+    """The choices that `text` is, by their text or as the same number in another form."""
+    wanted = _form(text)
+    if not wanted or not choices:
+        return frozenset()
+    forms = _forms(tuple(choices))
+    same = frozenset(place for place, form in enumerate(forms) if form == wanted)
+    if same:
+        return same
+    number = _quantity(text)
+    if number is None:
+        return frozenset()
+    values = [_quantity(choice) for choice in choices]
+    return frozenset(place for place, value in enumerate(values) if value is not None and _equal(number, value))
+
+
+def _equal(one: Quantity, other: Quantity) -> bool:
+    if one.unit and other.unit and one.unit != other.unit:
+        return False
+    return one.value == other.value and one.percent == other.percent
+
+
+@functools.lru_cache(maxsize=4_096)
+def _quantity(text: str) -> Quantity | None:
+    return read(text) if len(text) <= 100 and any(map(str.isdigit, text)) else None
+
+
+@functools.lru_cache(maxsize=1_024)
+def _forms(choices: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_form, choices))
+
+
+def _form(text: str) -> str:
+    """A text as choices are compared: folded, fractions in one form, no spaces next to signs."""
+    text = folded(_FRAC.sub(lambda match: f"({match[1] or match[3]})/({match[2] or match[4]})", text))
+    text = re.sub(r"\((\w+)\)/\((\w+)\)", r"\1/\2", text)
+    return re.sub(r"\s*([^\w\s'])\s*", r"\1", re.sub(r"\{(\w)\}", r"\1", text))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _inside(question: str) -> tuple[str, ...]:
+    """The choices that a question ends with, lettered from A in order; empty where they cannot be told apart."""
+    found = [(match[1] or match[2], match) for match in _IN_QUESTION.finditer(question)]
+    for start in reversed([place for place, (letter, _) in enumerate(found) if letter == "A"]):
+        run = found[start:]
+        if [letter for letter, _ in run] != list(ascii_uppercase[: len(run)]) or len(run) < 2:
+            continue
+        at_line = all(match.start() == 0 or question[: match.start()].rstrip(" $").endswith("\n") for _, match in run)
+        if len(run) == 2 and not at_line:
+            return ()  # `triangles (A) and (B)`
+        ends = [match.start() for _, match in run[1:]] + [len(question)]
+        texts = [question[match.end() : end] for (_, match), end in zip(run, ends, strict=True)]
+        texts = [_BEHIND_OPTION.sub("", _BEFORE_OPTION.sub("", text)).strip() for text in texts]
+        return tuple(texts) if all(texts) and len(set(map(_form, texts))) == len(texts) else ()
+    return ()

@@ -1,0 +1,299 @@
+r"""A mathematical text, LaTeX or plain, as a list of tokens: one notation for what is written in many ways.
+
+Linear in the length of the text. Knows nothing about what the tokens mean together: that is `verify.reading`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+from distill.verify.units import COMPOUND, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS, split
+
+LONGEST = 2_000
+"""Characters of an answer's box, or of the end of an answer without one, that are looked at."""
+DEEPEST = 40
+"""Brackets inside brackets that are read: far more than a person writes, far less than Python's stack."""
+LONGEST_NUMBER = 1_600
+"""Digits of a number: Python itself refuses to read more than 4,300."""
+
+
+class Unreadable(ValueError):
+    """The text is no mathematics that this package reads; the message says where it stopped, for debugging only."""
+
+
+class Token(NamedTuple):
+    """`kind` is num, based, name, word, fn, cmd, set or op; `spaced` whether white space stands before it."""
+
+    kind: str
+    text: str
+    spaced: bool = False
+
+
+FUNCTIONS = split(
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot asin acos atan ln log lg exp sqrt cbrt "
+    "abs floor ceil"
+)
+_GREEK = split(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
+)
+_TEXT = split(
+    "text textbf textit textrm textnormal texttt mathrm mathbf mathit mathsf mathtt boldsymbol bm mbox hbox "
+    "operatorname rm bf it mathcal mathscr mathfrak emph"
+)
+_DECORATED = split("overline bar vec hat overrightarrow widehat tilde widetilde underline dot")
+_SAME: dict[str, str] = {
+    "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "le": "leq", "ge": "geq",
+    "leqslant": "leq", "geqslant": "geq", "lt": "<", "gt": ">", "ne": "neq", "times": "*", "cdot": "*", "ast": "*",
+    "div": "/", "approx": "approx", "simeq": "approx", "sim": "approx", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[",
+    "rbrack": "]", "lparen": "(", "rparen": ")", "vert": "|", "lvert": "|", "rvert": "|", "mid": "|", "colon": ":",
+    "varnothing": "emptyset", "lor": ";or", "vee": ";or", "land": ";and", "wedge": ";and", "smallsetminus": "setminus",
+    "backslash": "setminus", "arccos": "arccos", "infin": "infty", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
+    "langle": "<<", "rangle": ">>", "percnt": "%", "degree": "deg", "Longrightarrow": "rightarrow", "to": "rightarrow",
+    "implies": "rightarrow", "Rightarrow": "rightarrow", "cosec": "csc", "arctg": "arctan", "tg": "tan", "ctg": "cot",
+}  # fmt: skip
+_OPERATORS = frozenset(("*", "/", "<", ">", "|", "[", "]", "(", ")", ":", "%", "<<", ">>"))
+_SIGNS = str.maketrans(
+    {
+        "−": "-", "–": "-", "‒": "-", "—": "-", "﹣": "-", "－": "-", "×": r"\times ", "⋅": r"\cdot ", "·": r"\cdot ",
+        "∙": r"\cdot ", "•": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "√": r"\sqrt ", "∛": r"\sqrt[3]", "π": r"\pi ",
+        "∞": r"\infty ", "≤": r"\leq ", "≥": r"\geq ", "≦": r"\leq ", "≧": r"\geq ", "⩽": r"\leq ", "⩾": r"\geq ",
+        "≠": r"\neq ", "≈": r"\approx ", "≃": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ", "∩": r"\cap ",
+        "∈": r"\in ", "∖": r"\setminus ", "∅": r"\emptyset ", "Ø": r"\emptyset ", "ø": r"\emptyset ",
+        "°": r"^\circ ", "º": r"^\circ ", "±": r"\pm ", "∓": r"\mp ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
+        "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "⟨": r"\langle ", "⟩": r"\rangle ",
+        "〈": r"\langle ", "〉": r"\rangle ", "…": r"\ldots ", "⋯": r"\ldots ", "′": "'", "’": "'", "∨": r"\lor ",
+        "∧": r"\land ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "→": r"\to ",
+        "⇒": r"\to ", "∶": ":", "¢": " cents", "\u200b": "", "\u2061": "", "\u2062": r"\cdot ", "\ufeff": "",
+        "∠": r"\angle ", "△": r"\triangle ",
+    }
+    | {sign: f"^{{{digit}}}" for sign, digit in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True)}
+    | {"⁻": "^{-}", "ⁿ": "^{n}", "⁺": "^{+}"}
+    | {sign: f"_{{{digit}}}" for sign, digit in zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True)}
+    | {"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4", "⅕": " 1/5", "⅖": " 2/5", "⅗": " 3/5"}
+    | {"⅘": " 4/5", "⅙": " 1/6", "⅚": " 5/6", "⅛": " 1/8", "⅜": " 3/8", "⅝": " 5/8", "⅞": " 7/8"}
+    | {sign: f"\\{name} " for sign, name in zip("αβγδεθλμξρστφχψω", (
+        "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "xi", "rho", "sigma", "tau", "phi",
+        "chi", "psi", "omega"), strict=True)}
+)  # fmt: skip
+_JOINED_SCRIPTS = re.compile(r"\}[\^_]\{(?=[0-9+\-n]\})")
+"""Between two raised digits of Unicode, which are one number: `10⁻¹²`."""
+
+_TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\\(?:left|right|middle)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|"
+                r"mathstrut|allowbreak|nolimits|bf|rm|boldmath)(?![A-Za-z])|\\!|\\phantom\s*\{[^{}]*\}"), ""),
+    (re.compile(r"\\[,;:> ]|~|\\(?:qquad|quad|enspace|thinspace|medspace|thickspace|space|newline|hfill)(?![A-Za-z])|"
+                r"\\[hv]space\*?\s*\{[^{}]*\}|[\t\n\r\f\v]"), " "),
+    (re.compile(r"(\d)\s*\{\s*,\s*\}\s*(?=\d{3}(?!\d))"), r"\1,"),
+    (re.compile(r"(\d)\{[,.]\}(?=\d)"), r"\1."),
+    (re.compile(r"(?<=[a-z]{3})-(?=[a-z]{3})"), " "),
+    (re.compile(r"\\[dt]?frac\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}"),
+     r"\\text{\1}/\\text{\2}"),
+    (re.compile(r"\{\s?([:=<>+-])\s?\}"), r"\1"),
+    (re.compile(r"\\(?:text|mathrm|mathtt|texttt)\s?\{\s?([0-9A-F]{1,40})\s?\}(?=\s?_)"), r"\1"),
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*)?C(?![A-Za-z])\s*\}?"),
+     " celsius "),
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*)?F(?![A-Za-z])\s*\}?"),
+     " fahrenheit "),
+    (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))"), r"\\deg "),
+    (re.compile(r"\\(?:text)?degrees?(?![A-Za-z])"), r"\\deg "),
+    (re.compile(r"\\(?:pounds|textsterling)(?![A-Za-z])"), "£"),
+    (re.compile(r"\\(?:texteuro|euro)(?![A-Za-z])(?:\{\})?"), "€"),
+    (re.compile(r"\\mathbb\s*\{?\s*([RZQ])\s*\}?\s*\^\s*\{?\s*\+\s*\}?"), r"\\pos\1 "),
+)  # fmt: skip
+
+_NEW_ROW = "\x01"
+"""Stands for two backslashes, of which a pattern could take the second for the beginning of a command."""
+_PIECE = re.compile(
+    r"(?P<space>\s+)"
+    r"|(?P<based>(?:[0-9][0-9A-F]*|[A-F][0-9A-F]+)(?:\.[0-9A-F]+)?)_(?=[\\{0-9])"
+    r"(?:\{\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?P<base1>\d{1,2}|[a-z]{3,8})\s*\}{1,2}|(?P<base2>\d{1,2})(?!\d)"
+    r"|\\(?:text|mathrm)\s*\{\s*(?P<base3>\d{1,2}|[a-z]{3,8})\s*\})"
+    r"|(?P<num>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:\ \d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    r"(?P<power>[eE][+-]?\d{1,9}(?![A-Za-z0-9.]))?"
+    r"|(?P<cmd>\\(?:[A-Za-z]+\*?|.))"
+    r"|(?P<letters>[A-Za-z]+)"
+    r"|(?P<op>\*\*|<=|>=|!=|\.\.\.|.)",
+    re.DOTALL,
+)
+_SEPARATE = re.compile(r"(?<=\d),(?=\d{3})")
+_WORD = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z][a-z]{2,}")
+_ONE_UNIT = re.compile(r"(?<=[\d}]) +([mshgLldNJWVA])(?=(?: ?\^ ?\{?[23]\}?)?(?: ?/ ?(?:s|h|min)(?:\^\{?2\}?)?)?\s*$)")
+"""A unit of one letter, after white space and at the end: `5 m`, where `5m` is five times m."""
+
+
+def tidy(text: str) -> str:
+    """`text` with Unicode's signs as LaTeX, spacing as white space and sizes of brackets left out."""
+    if not text.isascii():
+        text = _JOINED_SCRIPTS.sub("", text.translate(_SIGNS))
+        text = unicodedata.normalize("NFKC", text)
+        if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise Unreadable("half a surrogate pair")
+    if "\\" in text or "{" in text or "-" in text or "\n" in text or "~" in text or "\t" in text:
+        text = text.replace("\\\\", _NEW_ROW)
+        for pattern, put in _TIDY:
+            text = pattern.sub(put, text)
+    return " ".join(text.split())
+
+
+def tokens(text: str, *, separate: bool = False) -> list[Token]:
+    """The tokens of a tidied text. With `separate` a comma before three digits separates too: `100,200` is two numbers.
+    Raises Unreadable."""
+    if len(text) > LONGEST:
+        raise Unreadable("too long")
+    if _ONE_UNIT.search(text):
+        text = _ONE_UNIT.sub(r" \\text{\1}", text)
+    if separate:
+        text = _SEPARATE.sub(", ", text)
+    found: list[Token] = []
+    _scan(text, 0, found, in_text=False, depth=0)
+    return found
+
+
+def _scan(text: str, start: int, found: list[Token], *, in_text: bool, depth: int) -> int:
+    """Appends the tokens from `start`; in text mode up to the brace that closes it, whose end is returned."""
+    if depth > DEEPEST:
+        raise Unreadable("too deep")
+    position, spaced, level = start, False, 0
+    while position < len(text):
+        piece = _PIECE.match(text, position)
+        assert piece is not None  # the last alternative matches any character
+        position, kind = piece.end(), piece.lastgroup
+        if kind == "space":
+            spaced = True
+            continue
+        if kind in ("num", "power"):
+            found.append(_number(piece, spaced))
+        elif kind in ("based", "base1", "base2", "base3"):
+            position = _based(piece, spaced, found)
+        elif kind == "letters":
+            _letters(piece["letters"], spaced, found, in_text=in_text)
+        elif kind == "cmd":
+            position = _command(text, position, piece["cmd"], spaced, found, in_text=in_text, depth=depth)
+        else:
+            sign = piece["op"]
+            if in_text and sign in "{}":
+                level += 1 if sign == "{" else -1
+                if level < 0:
+                    return position
+            elif sign != "$" and not (in_text and sign in "'\"`"):
+                found.append(_sign(sign, spaced))
+        spaced = False
+    if in_text:
+        raise Unreadable("a text that does not end")
+    return position
+
+
+def _number(piece: re.Match[str], spaced: bool) -> Token:
+    digits = piece["num"].replace(",", "").replace(" ", "")
+    if len(digits) > LONGEST_NUMBER:
+        raise Unreadable("a number of too many digits")
+    return Token("num", digits + (piece["power"] or ""), spaced)
+
+
+def _based(piece: re.Match[str], spaced: bool, found: list[Token]) -> int:
+    """A numeral with its base, such as `1010_2`, where the digits exist in that base; else the digits alone."""
+    named = piece["base1"] or piece["base2"] or piece["base3"]
+    base = int(named) if named.isdigit() else int(NUMBER_WORDS.get(named, 0))
+    digits = piece["based"]
+    if 2 <= base <= 16 and all(int(digit, 16) < base for digit in digits if digit != ".") and "." not in digits:
+        found.append(Token("based", f"{digits}_{base}", spaced))
+        return piece.end()
+    plain = re.match(r"\d+(?:\.\d+)?|[A-F]", digits)
+    assert plain is not None
+    found.append(Token("num" if plain[0][0].isdigit() else "name", plain[0], spaced))
+    return piece.start() + plain.end()
+
+
+def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> None:
+    if run in FUNCTIONS or (lower := run.lower()) in FUNCTIONS:
+        found.append(Token("fn", run.lower(), spaced))
+    elif lower in ("pi", "infinity", "infty", "inf", "oo") and len(run) > 1:
+        found.append(Token("cmd", "pi" if lower == "pi" else "infty", spaced))
+    elif len(run) == 1:
+        if run == "a" and spaced and found and found[-1].kind == "word":
+            found.append(Token("word", run, spaced))
+            return
+        known_unit = in_text and run in SHORT_UNITS and bool(found) and _ends_a_number(found[-1])
+        found.append(Token("word" if known_unit else "name", run, spaced))
+    elif (
+        in_text or (spaced and bool(found) and found[-1].kind == "word") or lower in SHORT_WORDS or _is_word(run, found)
+    ):
+        found.append(Token("word", run, spaced))
+    elif run in _GREEK or run.isupper():
+        found.append(Token("name", run, spaced))
+    elif run[:-1] in FUNCTIONS:
+        found += [Token("fn", run[:-1], spaced), Token("name", run[-1])]
+    else:
+        found += [Token("name", letter, spaced and not at) for at, letter in enumerate(run)]
+
+
+def _is_word(run: str, found: list[Token]) -> bool:
+    if run in _GREEK:
+        return False
+    if (run.lower() in UNITS or run.lower() in COMPOUND) and len(run) > 1 and bool(found) and _ends_a_number(found[-1]):
+        return True
+    return run.lower() in NUMBER_WORDS or (
+        len(run) >= 4 and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS
+    )
+
+
+def _ends_a_number(token: Token) -> bool:
+    return token.kind in ("num", "word") or token.text in ("}", ")", "/", "*")
+
+
+def _command(
+    text: str, position: int, command: str, spaced: bool, found: list[Token], *, in_text: bool, depth: int
+) -> int:
+    name = command[1:].rstrip("*")
+    if name in _TEXT:
+        opening = re.compile(r"\s*\{").match(text, position)
+        return _scan(text, opening.end(), found, in_text=True, depth=depth + 1) if opening else position
+    if name in ("mathbb", "Bbb"):
+        letter = re.compile(r"\s*(?:\{\s*([A-Z])\s*\}|([A-Z]))").match(text, position)
+        if letter is None:
+            raise Unreadable(command)
+        found.append(Token("set", letter[1] or letter[2], spaced))
+        return letter.end()
+    if name.startswith("pos") and name[3:] in ("R", "Z", "Q"):
+        found.append(Token("set", name[3:] + "+", spaced))
+    elif name in ("begin", "end"):
+        kind = re.compile(r"\s*\{\s*([a-z]+)\*?\s*\}(?:\s*\{[lcr|\s]*\})?").match(text, position)
+        if kind is None:
+            raise Unreadable(command)
+        found.append(Token("cmd", f"{name} {kind[1]}", spaced))
+        return kind.end()
+    elif name in _DECORATED and (
+        inner := re.compile(r"\s*\{\s*([A-Za-z]{1,4})\s*\}|\s*([A-Za-z])").match(text, position)
+    ):
+        found.append(Token("name", f"{name}:{inner[1] or inner[2]}", spaced))
+        return inner.end()
+    elif name == "boxed" or name == "fbox":
+        pass
+    elif name in _GREEK:
+        found.append(Token("name", name, spaced))
+    else:
+        name = _SAME.get(name, name if name not in ("{", "}", "|") else f"\\{name}")
+        if name in FUNCTIONS and name != "sqrt":
+            found.append(Token("fn", name, spaced))
+        elif name.startswith(";"):
+            found.append(Token("word", name[1:], spaced))
+        elif name in ("%", "$", "#"):
+            found.append(Token("op", "dollar" if name == "$" else name, spaced))
+        else:
+            found.append(Token("op" if name in _OPERATORS else "cmd", name, spaced))
+    return position
+
+
+def _sign(sign: str, spaced: bool) -> Token:
+    if sign == "**":
+        return Token("op", "^", spaced)
+    if sign in ("<=", ">=", "!="):
+        return Token("cmd", {"<=": "leq", ">=": "geq", "!=": "neq"}[sign], spaced)
+    if sign == _NEW_ROW:
+        return Token("cmd", "\\", spaced)
+    if sign == "...":
+        return Token("cmd", "ldots", spaced)
+    return Token("op", sign, spaced)

@@ -1,0 +1,172 @@
+"""Numbers with their units, and words: what can stand on one side of a relation beside lists and sets.
+
+Knows nothing about relations or comparing.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from distill.verify.cursor import END
+from distill.verify.latex import Unreadable
+from distill.verify.reading import MONEY, Expressions
+from distill.verify.units import FILLING, NUMBER_WORDS, SCALES, TURNING, UNITS, Unit, number_of, stem, unit_of
+from distill.verify.values import Clock, Node, Quantity, Ratio, Value, Words, number
+
+RELATIONS = frozenset(("=", "<", ">", "leq", "geq", "neq", "approx", "in", "notin", "equiv", "rightarrow"))
+IS = frozenset(("is", "equals", "are"))
+_NOON = {"noon": Clock(12, 0, 0, "pm"), "midnight": Clock(12, 0, 0, "am")}
+MOST_WORDS = 24
+"""Words before a number, beyond which it is a sentence and no answer."""
+
+
+class Measures(Expressions):
+    """Reads a number with its unit, or words."""
+
+    def is_equals(self) -> bool:
+        """Whether the next word says `=`: `is` before a number, no comment such as `is the smallest one`."""
+        following = self.peek(1)
+        worded = following.kind == "word" and following.text.lower() not in NUMBER_WORDS
+        return self.next.kind == "word" and self.next.text.lower() in IS and not worded and following is not END
+
+    def wording(self) -> Value:
+        """Words alone are an answer; a number among them is one where no word turns its meaning."""
+        words: list[str] = []
+        while self.next.kind == "word" and self.next.text.lower() not in ("or", *IS):
+            if self.next.text.lower() == "and" and not (words and words[-1].lower() in ("hundred", "thousand")):
+                break
+            words.append(self.next.text)
+            self.at += 1
+        self.take(":")
+        token = self.next
+        if token.kind == "word" and token.text.lower() in IS and self.peek(1).kind in ("num", "op", "cmd", "name"):
+            self.at += 1
+        elif token.kind == "word" and token.text.lower() in IS:
+            while self.next.kind == "word":
+                words.append(self.next.text)
+                self.at += 1
+        if self._ends_words():
+            return self.spelled(words)
+        turning = [word for word in words if word.lower() in TURNING]
+        negative = bool(words) and words[-1].lower() in ("negative", "minus") and len(turning) == 1
+        if turning and not negative:
+            raise Unreadable("words that turn the meaning")
+        if len(words) > MOST_WORDS:
+            raise Unreadable("a sentence")
+        value = self.measured(tuple(words))
+        if negative and isinstance(value, Quantity):
+            return Quantity(("neg", value.node), value.unit, value.scale)
+        return value
+
+    def _ends_words(self) -> bool:
+        token = self.next
+        return token is END or token.text in (",", ";", ")", "]", "\\}", ".", *RELATIONS) or (token.kind == "word")
+
+    def spelled(self, words: list[str]) -> Value:
+        for length in range(len(words), 0, -1):
+            found = number_of(words[:length])
+            if found is not None:
+                return Quantity(number(found), self._unit(words[length:], ()))
+        lowered = [word.lower() for word in words]
+        if lowered and lowered[0] in ("negative", "minus") and (found := number_of(words[1:])) is not None:
+            return Quantity(number(-found))
+        if len(words) == 1 and lowered[0] in _NOON:
+            return _NOON[lowered[0]]
+        while lowered and lowered[0] in ("the", "a", "an", "it", "they", "answer"):
+            lowered.pop(0)
+        return Words(" ".join(lowered))
+
+    def measured(self, before: tuple[str, ...]) -> Value:
+        """An expression with its unit; a second one after it where both make one amount: `5 feet 6 inches`."""
+        self.currency = None
+        node = self.expression()
+        if self.is_sign(":"):
+            return self.ratio(node)
+        currency = self.currency
+        scale, parts = self.tail()
+        if node[0] in ("deg", "pct") and not parts:
+            unit = unit_of(["degree" if node[0] == "deg" else "percent"])
+            return Quantity(node[1], unit, scale, loose=self.loose)
+        if currency is not None and (not parts or parts[0].lower() in ("per", "/", "a", "an", "each")):
+            parts = [{"dollar": "$"}.get(currency, currency), *parts]
+        first = Quantity(node, self._unit(parts, before), scale, loose=self.loose)
+        if self.next.kind == "num" and first.unit is not None and first.unit.dimensions:
+            return added(first, self.measured(before))
+        return first
+
+    def ratio(self, node: Node) -> Value:
+        items = [node]
+        while self.take(":"):
+            items.append(self.expression())
+        return Ratio(tuple(items))
+
+    def tail(self) -> tuple[int, list[str]]:
+        """Scale words after a number, and the words and signs of its unit."""
+        scale = 1
+        parts: list[str] = []
+        while True:
+            token = self.next
+            lower = token.text.lower()
+            if token.kind == "word":
+                if lower in ("or", "and") or self.is_equals():
+                    break
+                if lower == "mod":
+                    break
+                if lower in SCALES and not parts:
+                    scale *= SCALES[lower]
+                else:
+                    parts.append(token.text)
+            elif token.kind == "name" and parts and parts[-1] in ("/", "per", "*"):
+                parts.append(token.text)
+            elif token.text in ("/", "^", "*") and parts and self.peek(1).kind in ("word", "num", "name", "op"):
+                if self.peek(1).kind == "op" and (self.peek(1).text, self.peek(2).kind, self.peek(3).text) != (
+                    "{",
+                    "num",
+                    "}",
+                ):
+                    break
+                parts.append(token.text)
+                if self.peek(1).kind == "op":
+                    self.at += 1
+                    parts.append(self.peek(1).text)
+                    self.at += 2
+                elif token.text == "^":
+                    self.at += 1
+                    parts.append(self.next.text)
+            elif token.text == "/" and self.peek(1).kind == "word":
+                parts.append("/")
+            elif token.text in MONEY and token.kind == "op" and not parts:
+                parts.append({"dollar": "$"}.get(token.text, token.text))
+            elif token.text == "%" and token.kind == "op":
+                parts.append("%")
+            else:
+                break
+            self.at += 1
+        return scale, parts
+
+    def _unit(self, parts: list[str], before: tuple[str, ...]) -> Unit | None:
+        known = unit_of(parts) if parts else None
+        if known is not None:
+            return known
+        words = [*before, *parts]
+        if any(word.lower() in TURNING for word in parts) or any(
+            not re.fullmatch(r"[A-Za-z]+", word) for word in parts
+        ):
+            raise Unreadable("words that turn the meaning")
+        told = tuple(sorted({stem(word) for word in words if word.lower() not in FILLING}))
+        measures = [word for word in parts if word.lower() in UNITS and len(word) > 2]
+        if len(measures) == 1:  # `5 hours later`
+            return unit_of(measures)
+        return Unit(words=told) if told else None
+
+
+def added(first: Quantity, second: Value) -> Quantity:
+    """One amount of two units of the same dimension, the larger first."""
+    if not isinstance(second, Quantity) or first.unit is None or second.unit is None:
+        raise Unreadable("two numbers")
+    if first.unit.dimensions != second.unit.dimensions or first.unit.factor <= second.unit.factor:
+        raise Unreadable("two amounts")
+    share: Fraction = second.unit.factor / first.unit.factor
+    node: Node = ("add", (first.node, ("mul", (second.node, number(share)))))
+    return Quantity(node, first.unit, first.scale)
