@@ -2,9 +2,9 @@
 
 Each prompt is one of GSM8K's questions with other numbers and names, each trace a solution of it in 150 to 300 words:
 parts of the question, steps of the worked solution and asides in changing words and order, then an answer. The gold
-answers are whole numbers, decimals, fractions, percents and expressions; at most 30% of the answers repeat theirs letter
-by letter, the others write it differently or give another value. Known shares of the traces are near-copies of another
-trace of the same prompt, or quote a problem of the evaluation set, which is made from other questions.
+answers are whole numbers, decimals, fractions, percents and expressions; at most 30% of the answers repeat theirs
+letter by letter, the others write it differently or give another value. Known shares of the traces are near-copies of
+another trace of the same prompt, or quote a problem of the evaluation set, which is made from other questions.
 
 The arithmetic of the texts is not meant to come out: nothing here reads it.
 """
@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from perturbations import NAMES, NOT_NAMES
 
@@ -108,6 +109,7 @@ def rows(count: int, path: Path = QUESTIONS) -> Iterator[Row]:
 def _of_prompt(prompt: int, used: Sequence[tuple[str, str]], problems: Sequence[str]) -> list[Row]:
     rng = random.Random(f"prompt {prompt}")
     question, solution = changed(rng.choice(used), rng)
+    question = f"Sheet {prompt + 1}: {question}"  # no two prompts are the same
     gold = _gold(rng)
     made: list[Row] = []
     for sample in range(SAMPLES):
@@ -193,7 +195,15 @@ def _gold(rng: random.Random) -> Gold:
 
 def _whole(rng: random.Random) -> Gold:
     n = rng.randint(2, 10 ** rng.randint(1, 5) + 9)
-    others = (f"{n}.00", f"\\${n}", f"{n} \\text{{ dollars}}", f"x = {n}", f"\\frac{{{2 * n}}}{{2}}", f"{n}.0", f"{n:,}")
+    others = (
+        f"{n}.00",
+        f"\\${n}",
+        f"{n} \\text{{ dollars}}",
+        f"x = {n}",
+        f"\\frac{{{2 * n}}}{{2}}",
+        f"{n}.0",
+        f"{n:,}",
+    )
     others = tuple(other for other in others if other != str(n))
     return Gold(str(n), others, (str(n + 1), f"{n * 2}.0", f"\\frac{{{n}}}{{2}}", f"{n + 10} \\text{{ apples}}"))
 
@@ -247,7 +257,7 @@ _ENDS = ("So the answer is", "Altogether that gives", "The result is", "Hence we
 
 
 def write(folder: Path, count: int, path: Path = QUESTIONS, *, parts: int = 2) -> dict[str, int]:
-    """Writes traces-N.jsonl (`id`, `text` and the fields of Row), in order, and evaluation.jsonl; returns what is in."""
+    """Writes traces-N.jsonl (`text` and the fields of Row), in order, and evaluation.jsonl; returns what is in."""
     folder.mkdir(parents=True, exist_ok=True)
     problems = [{"id": f"e{n}", "question": text, "kind": "open"} for n, text in enumerate(evaluation(path))]
     _lines(folder / "evaluation.jsonl", problems)
@@ -269,3 +279,10 @@ def _lines(path: Path, found: Iterator[dict[str, object]] | list[dict[str, str]]
     with path.open("w", encoding="utf-8") as file:
         for row in found:
             file.write(json.dumps(row) + "\n")
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """The traces that `write` wrote, in order."""
+    for path in sorted(folder.glob("traces-*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)

@@ -1,13 +1,14 @@
 """distill's own parts one by one, in the same plain pool as the peers: `--way math|near|contamination`.
 
-`math-no-text` is math without comparing texts first. What `distill filter` takes in all is measured by itself.
+What `distill filter` takes in all, with every check, is measured by itself.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
-from work import Work, in_two_processes, tell, work
+from work import NO_TEXT, Work, in_two_processes, tell, work
 
 _contamination: Any = None
 
@@ -43,33 +44,23 @@ def contaminated(text: str) -> bool:
     return _contamination.hit(text) is not None
 
 
-def math(wanted: Work, *, by_text: bool) -> list[str]:
+def math(wanted: Work) -> list[str]:
+    from distill.verify.math import prepare
+
+    prepare()
     rows = [(row["id"], row["answer"], row["gold"]) for row in wanted.traces()]
-    verdicts = in_two_processes(right, [row[1:] for row in rows], prepare_math, by_text)
+    verdicts = in_two_processes(right, [row[1:] for row in rows], nothing)
     return [row[0] for row, passed in zip(rows, verdicts, strict=True) if not passed]
-
-
-def prepare_math(by_text: bool) -> None:
-    from distill.verify import math
-
-    if not by_text:
-        math.same_text = lambda answer, gold: False
-    math.prepare()
 
 
 def right(pair: tuple[str, str]) -> bool:
     from distill.verify.math import check_math
 
-    return check_math(*pair).outcome == "pass"
+    return check_math(*pair, fast=not os.environ.get(NO_TEXT)).outcome == "pass"
 
 
-STAGES = {
-    "near": near,
-    "contamination": contamination,
-    "math": lambda wanted: math(wanted, by_text=True),
-    "math-no-text": lambda wanted: math(wanted, by_text=False),
-}
+STAGES = {"near": near, "contamination": contamination, "math": math}
 
 if __name__ == "__main__":
-    wanted = work()
-    tell(lambda: STAGES[wanted.way](wanted))
+    given = work()
+    tell(lambda: STAGES[given.way](given))

@@ -2,8 +2,8 @@
 
     python SCRIPT --corpus FOLDER [--way WAY]
 
-The last line of the output is a JSON object with `found`: the ids that it would leave out, and `seconds`, from the first
-trace read to the last one decided; starting the interpreter and importing are not in it.
+The last line of the output is a JSON object with `found`: the ids that it would leave out, and `seconds`, from the
+first trace read to the last one decided; starting the interpreter and importing are not in it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 PROCESSES = 2
+NO_TEXT = "FILTER_BENCHMARK_NO_TEXT"
+"""Set in the environment: distill does not compare answers and gold as texts first."""
 CHUNK = 64
 T = TypeVar("T")
 
