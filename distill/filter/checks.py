@@ -62,10 +62,11 @@ def names() -> tuple[str, ...]:
 
 
 def prepare(settings: FilterSettings) -> None:
-    """Loads the functions of the checks that these settings run."""
+    """Loads the functions of the checks that these settings run, and what they would otherwise load at first use."""
     for name in settings.checks:
         if name in OF_ONE:
-            _function(name)
+            home = importlib.import_module(_function(name).__module__)
+            getattr(home, "prepare", lambda: None)()
 
 
 def check(name: str, prompt: Prompt, trace: Trace, settings: FilterSettings) -> Outcome:

@@ -119,7 +119,7 @@ def _fingerprints(settings: FilterSettings, lens: Lens) -> dict[str, str]:
     more: dict[str, Any] = {
         "correct": [lens.chosen, [verifying.fingerprint(name) for name in lens.verifiers]],
         "contaminated": sha256_of(lens.problems),
-        "score": sha256_once(settings.score.scores) if settings.score.scores is not None else None,
+        "score": settings.score.scores and sha256_once(Path(settings.score.scores)),
         "length": lens.tokenizer and sha256_once(Path(lens.tokenizer)),
     }
     more["judge"] = more["correct"]  # whom it is asked about
