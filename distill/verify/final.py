@@ -31,7 +31,7 @@ _SAID = re.compile(
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|mistake|wrong|incorrect|instead|correction|not right)\b", re.IGNORECASE)
 _FORMULA = re.compile(
-    r"\$\$([^$]{1,2000})\$\$|\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)"
+    r"\$\$([^$]{1,600})\$\$|\\\[((?:[^\\]|\\(?!\])){1,600})\\\]|\\\(((?:[^\\]|\\(?!\))){1,600})\\\)"
     r"|(?<![\\\d])\$(?=[^\s$])((?:[^$\n\\]|\\.){1,300})(?<=\S)\$(?!\d)"
 )
 _LINE = re.compile(r"[^\n]+")

@@ -62,7 +62,9 @@ def verify(prompt: Prompt, answer: str) -> Outcome:
 
 def literal(text: str) -> str:
     """A form in which equal answers written the same way are equal texts: no spaces, dollars or thousands commas."""
-    text = undecorated(text).rstrip(".")
+    text = undecorated(text)
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1]
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "").replace(" ", "")
     whole = _TRAILING_ZEROS.fullmatch(text)
