@@ -106,6 +106,8 @@ def _by_kind(gold: Value, answer: Value) -> Told:
         return notations.gold_base(gold, answer)
     if isinstance(gold, Quantity) and isinstance(answer, Based):
         return notations.answer_base(gold, answer)
+    if isinstance(gold, Group | Matrix) and isinstance(answer, Quantity) and "j" in symbols(answer.node):
+        return None  # i + 2j
     for kinds, compare in _PAIRS:
         if isinstance(gold, kinds[0]) and isinstance(answer, kinds[1]):
             return compare(gold, answer)
@@ -157,7 +159,8 @@ def _reals(gold: Value, answer: Value) -> object:
 def _lists(gold: Value, answer: Value) -> Told:
     if isinstance(gold, Relation) and isinstance(answer, Relation):
         told = equations.same_relations(gold, answer)
-        if told is True or not (label(gold.left) and label(answer.left)):
+        labels = label(gold.left), label(answer.left)
+        if told is True or not all(labels) or (told is None and labels[0] != labels[1]):
             return told
     gold_name, golds = solutions(gold)
     answer_name, answers = solutions(answer)
@@ -177,9 +180,20 @@ def _lists(gold: Value, answer: Value) -> Told:
         return doubtful(all_of([same(a, b) for a, b in zip(tuple_.items, others, strict=True)]))
     else:
         told = _matched(golds, answers)
+        if told is None and any(isinstance(value, Listing) and value.braces for value in (gold, answer)):
+            told = _matched(_distinct(golds), _distinct(answers))
     if told is not False and not one_name(gold_name.split("_")[0], answer_name.split("_")[0]):
         return False
     return told
+
+
+def _distinct(values: Sequence[Value]) -> list[Value]:
+    """Without those that were there before: a set has nothing twice."""
+    found: list[Value] = []
+    for value in values[:MOST_ITEMS]:
+        if not any(same(value, other) for other in found):
+            found.append(value)
+    return found
 
 
 def _matched(golds: Sequence[Value], answers: Sequence[Value]) -> Told:
@@ -226,7 +240,7 @@ def _groups(gold: Group, answer: Group) -> Told:
     shapes = {(value.left.replace("<<", "("), value.right.replace(">>", ")")) for value in (gold, answer)}
     if len(shapes) == 1:
         return told
-    return False if len(gold.items) == 2 else doubtful(told)
+    return False if len(gold.items) == 2 else told  # of two it may be an interval
 
 
 def _matrices(gold: Matrix, answer: Matrix) -> Told:

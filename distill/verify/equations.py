@@ -26,9 +26,17 @@ def same_relations(gold: Relation, answer: Relation) -> bool | None:
     if symbols(left) != symbols(right):
         return False
     told = proportional(left, right, positive=gold.operator in ("<", "leq"))
+    if told and _is_solved(gold) != _is_solved(answer):
+        return None  # `2x = 4` where `x = 2` was asked for
     if told is not False or gold.operator != "=":
         return told
     return _share_roots(left, right)
+
+
+def _is_solved(relation: Relation) -> bool:
+    """Whether it gives one variable a constant."""
+    sides = [side.node for side in (relation.left, relation.right) if isinstance(side, Quantity)]
+    return len(sides) == 2 and any(a[0] == "sym" and not symbols(b) for a, b in (sides, sides[::-1]))
 
 
 def _by_parts(gold: Relation, answer: Relation) -> bool | None:

@@ -31,7 +31,7 @@ _SAID = re.compile(
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|mistake|wrong|incorrect|instead|correction|not right)\b", re.IGNORECASE)
 _FORMULA = re.compile(
-    r"\$\$([^$]{1,2000})\$\$|\\\[((?:[^\\]|\\(?!\])){1,2000})\\\]|\\\(((?:[^\\]|\\(?!\))){1,2000})\\\)"
+    r"\$\$([^$]{1,600})\$\$|\\\[((?:[^\\]|\\(?!\])){1,600})\\\]|\\\(((?:[^\\]|\\(?!\))){1,600})\\\)"
     r"|(?<![\\\d])\$(?=[^\s$])((?:[^$\n\\]|\\.){1,300})(?<=\S)\$(?!\d)"
 )
 _LINE = re.compile(r"[^\n]+")
@@ -44,7 +44,8 @@ _UNSURE = re.compile(
     r"\b(?:of (?:the|these|those|his|her|their|all)|out of"
     r"|from|than|not|or|between|instead|without|before|after|if|per)\b"
 )
-_MARKUP = re.compile(r"^(?:#{1,6}\s|[-*•>]\s)?\s*|\*\*|`")
+_MARKUP = re.compile(r"^(?:#{1,6}\s|[-*•]\s)?\s*|\*\*|`")
+_COMPARED = ("<", ">", "≤", "≥", "≠", "±", "~", "\\pm")
 _FEW_WORDS = 12
 """Words of a last sentence that may be the answer itself, such as `There is no solution.`"""
 
@@ -165,12 +166,13 @@ def _statement(text: str) -> Final | None:
             if found is not None:
                 return found
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    formula = _last(_FORMULA, text)
+    sentence = _MARKUP.sub("", _last_sentence(lines[-1])) if lines else ""
+    formula = None if _FORMULA.search(sentence) else _last(_FORMULA, text)
     if formula is not None and formula.end() >= len(text.rstrip().rstrip(".*")) - 1:
         return Final(_inside(formula), False)
     if not lines:
         return None
-    return _of_sentence(_MARKUP.sub("", _last_sentence(lines[-1])), introduced=False)
+    return _of_sentence(sentence, introduced=False)
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -202,11 +204,17 @@ def _of_sentence(sentence: str, *, introduced: bool) -> Final | None:
             return Final(_inside(formulas[0]), False) if formulas else None
         return Final(sentence.rstrip(" ."), False)
     if formulas:
-        others = tuple(_inside(formula) for formula in formulas[:-1])
-        return Final(_inside(formulas[-1]), False, others=others)
+        last = formulas.pop()
+        text, start = _inside(last), last.start()
+        while formulas and _is_joint(sentence[formulas[-1].end() : start]):
+            before = formulas.pop()
+            text, start = f"{_inside(before)}, {text}", before.start()
+        return Final(text, False, others=tuple(map(_inside, formulas)))
     numbers = list(_NUMBER.finditer(sentence))
     if numbers:
         last = numbers[-1]
+        if sentence[: last.start()].rstrip().endswith(_COMPARED):
+            return Final(sentence.rstrip(" ."), False)
         others = tuple(number[0] for number in numbers[:-1])
         if others and _UNSURE.search(sentence, numbers[-2].end(), last.start()):
             return Final(last[0], False, others=(*others, last[0]))

@@ -23,8 +23,8 @@ def label(left: Value) -> str:
             return str(left.node[1])
         if left.node[0] == "call" and all(part[0] == "sym" for part in left.node[2]):
             return f"{left.node[1]}({','.join(str(part[1]) for part in left.node[2])})"
-        if left.node[0] == "mul" and all(part[0] == "sym" for part in left.node[1]):
-            return "".join(str(part[1]) for part in left.node[1])
+        if left.node[0] == "div" and all(part[0] == "mul" and part[1][0] == ("sym", "d") for part in left.node[1:]):
+            return "derivative"
     if isinstance(left, Words):
         return left.text
     several = names(left)
@@ -41,7 +41,7 @@ def stripped(value: Value) -> tuple[str, Value]:
 
 def one_name(a: str, b: str) -> bool:
     """Whether two labels can mean the same thing: none, equal, or of one letter with different indices."""
-    return not a or not b or a == b or {a, b} in ({"y", "f(x)"}, {"y", "g(x)"}, {"y", "y(x)"}) or " " in a + b
+    return not a or not b or a == b or ("y" in (a, b) and "(x)" in a + b) or " " in a + b
 
 
 def assignments(value: Value) -> dict[str, Value] | None:

@@ -67,7 +67,7 @@ _SIGNS = str.maketrans(
         "〈": r"\langle ", "〉": r"\rangle ", "…": r"\ldots ", "⋯": r"\ldots ", "′": "'", "’": "'", "∨": r"\lor ",
         "∧": r"\land ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "→": r"\to ",
         "⇒": r"\to ", "∶": ":", "¢": " cents", "\u200b": "", "\u2061": "", "\u2062": r"\cdot ", "\ufeff": "",
-        "∠": r"\angle ", "△": r"\triangle ",
+        "“": '"', "”": '"', "„": '"', "∠": r"\angle ", "△": r"\triangle ",
     }
     | {sign: f"^{{{digit}}}" for sign, digit in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True)}
     | {"⁻": "^{-}", "ⁿ": "^{n}", "⁺": "^{+}"}
@@ -78,8 +78,12 @@ _SIGNS = str.maketrans(
         "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "xi", "rho", "sigma", "tau", "phi",
         "chi", "psi", "omega"), strict=True)}
 )  # fmt: skip
+_SPECIAL = re.compile(r"[\\{}~^_\t\n\r\f\v-]")
 _JOINED_SCRIPTS = re.compile(r"\}[\^_]\{(?=[0-9+\-n]\})")
 """Between two raised digits of Unicode, which are one number: `10⁻¹²`."""
+
+_NEW_ROW = "\x01"
+"""Stands for two backslashes, of which a pattern could take the second for the beginning of a command."""
 
 _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\(?:left|right|middle)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]?|displaystyle|textstyle|limits|"
@@ -88,9 +92,18 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
                 r"\\[hv]space\*?\s*\{[^{}]*\}|[\t\n\r\f\v]"), " "),
     (re.compile(r"(\d)\s*\{\s*,\s*\}\s*(?=\d{3}(?!\d))"), r"\1,"),
     (re.compile(r"(\d)\{[,.]\}(?=\d)"), r"\1."),
+    (re.compile(r"\x01\s?\[\s?-?[\d.]{1,5}\s?(?:pt|em|ex|cm|mm|in)\s?\]"), _NEW_ROW),
+    (re.compile(r"\\(?:text)?color\s?\{[A-Za-z]{1,20}\}|\\underline(?=\s?\{)"), ""),
+    (re.compile(r"\^\s?\{?(\d{1,9})\}?\s?/\s?_\s?\{?(\d{1,9})\}?"), r"\\frac{\1}{\2}"),
     (re.compile(r"(?<=[a-z]{3})-(?=[a-z]{3})"), " "),
     (re.compile(r"\\[dt]?frac\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}"),
      r"\\text{\1}/\\text{\2}"),
+    (re.compile(r"=\s?(-?\d{1,40}\.\d{1,40})\s?(?:\\(?:l?dots|cdots)(?![A-Za-z])|\.\.\.)"), r"\\approx \1"),
+    (re.compile(r"\\(?:begin|end)\s?\{(?:aligned|align|gathered|gather|split|equation)\*?\}"), ""),
+    (re.compile(r"\\text\s?\{\s?([:,;])\s?\}"), r"\1"),
+    (re.compile(r"(?:\(|\\overline\s?\{)\s?([0-9A-F]{1,40})\s?[)}](?=\s?_)"), r"\1"),
+    (re.compile(r"_\s?\{\s?\(\s?(\d{1,2})\s?\)\s?\}"), r"_{\1}"),
+    (re.compile(r"(?:\{\})?[_^]\s?\{?(\d{1,9})\}?\s?C\s?_\s?\{?(\d{1,9})\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{\s?([:=<>+-])\s?\}"), r"\1"),
     (re.compile(r"\\(?:text|mathrm|mathtt|texttt)\s?\{\s?([0-9A-F]{1,40})\s?\}(?=\s?_)"), r"\1"),
     (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*)?C(?![A-Za-z])\s*\}?"),
@@ -104,8 +117,6 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\mathbb\s*\{?\s*([RZQ])\s*\}?\s*\^\s*\{?\s*\+\s*\}?"), r"\\pos\1 "),
 )  # fmt: skip
 
-_NEW_ROW = "\x01"
-"""Stands for two backslashes, of which a pattern could take the second for the beginning of a command."""
 _PIECE = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<based>(?:[0-9][0-9A-F]*|[A-F][0-9A-F]+)(?:\.[0-9A-F]+)?)_(?=[\\{0-9])"
@@ -131,11 +142,17 @@ def tidy(text: str) -> str:
         text = unicodedata.normalize("NFKC", text)
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise Unreadable("half a surrogate pair")
-    if "\\" in text or "{" in text or "-" in text or "\n" in text or "~" in text or "\t" in text:
+    if _SPECIAL.search(text):
+        aligned = "aligned" in text or "{align" in text or "{split" in text or "{gather" in text
         text = text.replace("\\\\", _NEW_ROW)
+        if aligned:
+            text = text.replace("&", "").replace(_NEW_ROW, ", ")
         for pattern, put in _TIDY:
             text = pattern.sub(put, text)
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    while len(text) > 2 and text[0] == text[-1] and text[0] in '*`"_':
+        text = text[1:-1].strip()
+    return text
 
 
 def tokens(text: str, *, separate: bool = False) -> list[Token]:
@@ -178,7 +195,7 @@ def _scan(text: str, start: int, found: list[Token], *, in_text: bool, depth: in
                 level += 1 if sign == "{" else -1
                 if level < 0:
                     return position
-            elif sign != "$" and not (in_text and sign in "'\"`"):
+            elif sign not in '$"' and not (in_text and sign in "'\"`"):
                 found.append(_sign(sign, spaced))
         spaced = False
     if in_text:
@@ -270,7 +287,7 @@ def _command(
     ):
         found.append(Token("name", f"{name}:{inner[1] or inner[2]}", spaced))
         return inner.end()
-    elif name == "boxed" or name == "fbox":
+    elif name in ("boxed", "fbox", "framebox"):
         pass
     elif name in _GREEK:
         found.append(Token("name", name, spaced))

@@ -39,6 +39,11 @@ _DOLLARS = re.compile(r"(?<!\\)\$")
 _AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
 _CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
 _LETTER = re.compile(r"\(?([A-J])\)?")
+_YES_NO = re.compile(r"(yes|no|true|false)\.?", re.IGNORECASE)
+_YES_NO_FIRST = re.compile(r"(?:\\(?:text|textbf) ?\{)? ?(yes|no|true|false) ?\}?[,.;:]", re.IGNORECASE)
+_SEVERAL = re.compile(r"\b(?:or|and|yes|no|not|true|false|[A-J])\b", re.IGNORECASE)
+"""After a letter or a yes, what may make it another answer."""
+_UNWRAPPED = re.compile(r"^\\(?:text|textbf|mathrm)\s?\{\s?([^{}]{1,20}?)\s?\}$")
 _SMALL_WORDS = frozenset(["per", "of", "or", "and", "is", "the", "a", "an", "for", "to"])
 MOST_WORDS = 3
 """Words of a gold answer that a right answer may be expected to repeat: `no solution`, hardly a sentence."""
@@ -57,7 +62,9 @@ def verify(prompt: Prompt, answer: str) -> Outcome:
 
 def literal(text: str) -> str:
     """A form in which equal answers written the same way are equal texts: no spaces, dollars or thousands commas."""
-    text = undecorated(text).rstrip(".")
+    text = undecorated(text)
+    if text.endswith(".") and not text.endswith(".."):
+        text = text[:-1]
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "").replace(" ", "")
     whole = _TRAILING_ZEROS.fullmatch(text)
@@ -124,6 +131,8 @@ def check_math(answer: str | None, gold: str | None, *, fast: bool = True) -> Ou
 def _judged(gold: str, golds: tuple[Value, ...], found: Final, answers: tuple[Value, ...]) -> Outcome:
     if golds and answers:
         told = _any(golds, answers)
+        if told is not True and isinstance(golds[0], Words) and (chosen := _chosen(gold, found.text)) is not None:
+            told = chosen
         if told is False and not _is_firm(golds, answers):
             opinion = second_opinion.ask(gold, found.text)
             told = None if opinion is not None and opinion.equal else False
@@ -233,9 +242,12 @@ def _is_constant(value: Value) -> bool:
 
 
 def _chosen(gold: str, text: str) -> bool | None:
-    """For a letter as gold: whether an answer that begins with a letter, and goes on, begins with that one."""
-    wanted, given = _LETTER.fullmatch(gold.strip()), _CHOICE.match(text)
-    return wanted[1] == given[1] if wanted is not None and given is not None else None
+    """For a letter, yes or no as gold: whether an answer that begins with one, and goes on, begins with that one."""
+    for asked, said in ((_LETTER, _CHOICE), (_YES_NO, _YES_NO_FIRST)):
+        wanted, given = asked.fullmatch(_UNWRAPPED.sub(r"\1", gold.strip())), said.match(text)
+        if wanted is not None and given is not None and not _SEVERAL.search(text, given.end()):
+            return wanted[1].lower() == given[1].lower()
+    return None
 
 
 # --- golds ------------------------------------------------------------------------------------------------------------

@@ -11,8 +11,20 @@ from fractions import Fraction
 from distill.verify.cursor import END
 from distill.verify.latex import Unreadable
 from distill.verify.reading import MONEY, Expressions
-from distill.verify.units import FILLING, NUMBER_WORDS, SCALES, TURNING, UNITS, Unit, number_of, stem, unit_of
-from distill.verify.values import Clock, Node, Quantity, Ratio, Value, Words, number
+from distill.verify.units import (
+    AMOUNTS,
+    FILLING,
+    FRACTIONS,
+    NUMBER_WORDS,
+    SCALES,
+    TURNING,
+    UNITS,
+    Unit,
+    number_of,
+    stem,
+    unit_of,
+)
+from distill.verify.values import Clock, Node, Quantity, Ratio, Value, Words, number, symbols
 
 RELATIONS = frozenset(("=", "<", ">", "leq", "geq", "neq", "approx", "in", "notin", "equiv", "rightarrow"))
 IS = frozenset(("is", "equals", "are"))
@@ -52,6 +64,8 @@ class Measures(Expressions):
         negative = bool(words) and words[-1].lower() in ("negative", "minus") and len(turning) == 1
         if turning and not negative:
             raise Unreadable("words that turn the meaning")
+        if words and words[-1].lower() == "of" and (len(words) < 2 or words[-2].lower() not in AMOUNTS):
+            raise Unreadable("something of a number")
         if len(words) > MOST_WORDS:
             raise Unreadable("a sentence")
         value = self.measured(tuple(words))
@@ -64,6 +78,9 @@ class Measures(Expressions):
         return token is END or token.text in (",", ";", ")", "]", "\\}", ".", *RELATIONS) or (token.kind == "word")
 
     def spelled(self, words: list[str]) -> Value:
+        above = number_of(words[:-1]) if words and words[-1].lower() in FRACTIONS else None
+        if above is not None:
+            return Quantity(number(Fraction(above, FRACTIONS[words[-1].lower()])))
         for length in range(len(words), 0, -1):
             found = number_of(words[:length])
             if found is not None:
@@ -91,6 +108,8 @@ class Measures(Expressions):
         if currency is not None and (not parts or parts[0].lower() in ("per", "/", "a", "an", "each")):
             parts = [{"dollar": "$"}.get(currency, currency), *parts]
         first = Quantity(node, self._unit(parts, before), scale, loose=self.loose)
+        if first.unit is not None and first.unit.words and symbols(node):
+            raise Unreadable("words after a variable")
         if self.next.kind == "num" and first.unit is not None and first.unit.dimensions:
             return added(first, self.measured(before))
         return first
@@ -119,21 +138,11 @@ class Measures(Expressions):
                     parts.append(token.text)
             elif token.kind == "name" and parts and parts[-1] in ("/", "per", "*"):
                 parts.append(token.text)
-            elif token.text in ("/", "^", "*") and parts and self.peek(1).kind in ("word", "num", "name", "op"):
-                if self.peek(1).kind == "op" and (self.peek(1).text, self.peek(2).kind, self.peek(3).text) != (
-                    "{",
-                    "num",
-                    "}",
-                ):
-                    break
+            elif token.text in ("^", "**") and parts and (power := self.unit_power()):
+                parts += ["^", power]
+                continue
+            elif token.text in ("/", "*") and parts and self.peek(1).kind in ("word", "name"):
                 parts.append(token.text)
-                if self.peek(1).kind == "op":
-                    self.at += 1
-                    parts.append(self.peek(1).text)
-                    self.at += 2
-                elif token.text == "^":
-                    self.at += 1
-                    parts.append(self.next.text)
             elif token.text == "/" and self.peek(1).kind == "word":
                 parts.append("/")
             elif token.text in MONEY and token.kind == "op" and not parts:
@@ -145,10 +154,24 @@ class Measures(Expressions):
             self.at += 1
         return scale, parts
 
+    def unit_power(self) -> str:
+        """The digit, with its sign, after the ^ that is next; goes past it. Empty where something else stands there."""
+        following = [self.peek(ahead).text for ahead in range(1, 5)]
+        braced = following[0] == "{"
+        digits = following[1:] if braced else following
+        negative = digits[0] == "-"
+        digit = digits[negative]
+        if not re.fullmatch(r"[1-9]", digit) or (braced and digits[negative + 1 : negative + 2] not in (["}"], [])):
+            return ""
+        self.at += 2 + negative + 2 * braced
+        return "-" * negative + digit
+
     def _unit(self, parts: list[str], before: tuple[str, ...]) -> Unit | None:
         known = unit_of(parts) if parts else None
         if known is not None:
             return known
+        if len(parts) > 1 and parts[0].lower() in ("more", "fewer", "less") and parts[1].lower() != "than":
+            parts = parts[1:]  # `3 more apples`
         words = [*before, *parts]
         if any(word.lower() in TURNING for word in parts) or any(
             not re.fullmatch(r"[A-Za-z]+", word) for word in parts

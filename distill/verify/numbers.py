@@ -118,15 +118,28 @@ def _same_function(a: Node, b: Node, names: frozenset[str]) -> bool | None:
         other_same += same and not real
         real_different += real and not same
         other_different += not real and not same
-    if not real_different and not other_different:
-        return True if real_same + other_same >= 2 else None
     if not real_different:
-        return True if real_same >= 2 else None
+        enough = real_same >= 2 or (not other_different and real_same + other_same >= 2)
+        return _same_closely(a, b, names) if enough else None
     if real_same:
         return None  # |x| and x
     if _same_at_whole_numbers(a, b, names):
         return None  # (-1)^n and cos(n π)
     return False
+
+
+def _same_closely(a: Node, b: Node, names: frozenset[str]) -> bool | None:
+    """At more digits, at the first point where both are defined and the same."""
+    for env in _points(names):
+        try:
+            same, real = _compared(a, b, env, MORE_DIGITS)
+        except UndefinedError:
+            continue
+        except TooBigError:  # too big to be exact: what was seen before has to do
+            return True
+        if same or real:
+            return same
+    return None
 
 
 def _same_at_whole_numbers(a: Node, b: Node, names: frozenset[str]) -> bool:

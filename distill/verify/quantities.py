@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from distill.verify.numbers import could_be_rounded, equal, value_of
 from distill.verify.units import UNITS, Unit
-from distill.verify.values import Node, Quantity, number
+from distill.verify.values import Node, Quantity, number, substituted, symbols
 
 Told = bool | None
 """Whether two things are the same; None where a careful reader could not tell."""
@@ -50,6 +50,8 @@ def quantities(gold: Quantity, answer: Quantity) -> Told:
                 return same_number(
                     *(("deg", n) if u.dimensions == UNIT_OF_ANGLE else n for n, u in ((left, g), (right, a)))
                 )
+            if _is_price(g, a) or _is_price(a, g):
+                return same_number(left, right)
             unspecific = any(name == "unit" for unit in (g, a) for name, _ in unit.dimensions)
             return doubtful(same_number(left, right)) if unspecific else False
         return same_number(_times(left, g.factor), _times(right, a.factor))
@@ -60,6 +62,12 @@ def quantities(gold: Quantity, answer: Quantity) -> Told:
 
 
 UNIT_OF_ANGLE = (("angle", 1),)
+
+
+def _is_price(whole: Unit, rate: Unit) -> bool:
+    """Whether one is an amount of money, and the other the same with what it is paid for."""
+    money = whole.dimensions[0][0] in ("dollar", "euro", "yen", "rupee", "peso") and len(whole.dimensions) == 1
+    return money and set(whole.dimensions) < set(rate.dimensions)
 
 
 def _scaled(value: Quantity) -> Node:
@@ -82,6 +90,10 @@ def _with_rounded(left: Node, right: Node, answer: Quantity, gold: Quantity) -> 
 
 def same_number(gold: Node, answer: Node) -> Told:
     told = equal(gold, answer)
+    if gold[0] == answer[0] == "sym" and gold != answer and gold[1].lower() == answer[1].lower():
+        return None  # the letter of a choice
+    if told is False and "C" in symbols(gold) and "c" in symbols(answer) and "C" not in symbols(answer):
+        told = equal(gold, substituted(answer, "c", ("sym", "C")))  # the constant of an integral
     if told is False:
         if could_be_rounded(gold, answer):
             return None

@@ -141,6 +141,10 @@ class Expressions(Numerals):
         self.expect(opening)
         bars, self.inside_bars = self.inside_bars, 0
         node = self.expression()
+        if self.next.text in ("choose", "over") and self.next.kind == "cmd":
+            kind = "binom" if self.next.text == "choose" else "div"
+            self.at += 1
+            node = (kind, node, self.expression())
         self.inside_bars = bars
         if closes != self.at:
             raise Unreadable(f"more than an expression at {self.at}")
@@ -214,9 +218,18 @@ class Expressions(Numerals):
         if text in _FUNCTION_LETTERS and [t.text for t in self.tokens[self.at : self.at + 6]] == _TO_MINUS_ONE:
             self.at += 5
             return ("call", f"{text}^-1", self.arguments())
+        if self._is_defined(text):
+            return ("call", text, self.arguments())
         if (text in _FUNCTION_LETTERS or text[:2] in ("f_", "g_", "f'", "g'")) and self.is_sign("("):
             return ("call", text, self.arguments())
         return ("sym", text)
+
+    def _is_defined(self, text: str) -> bool:
+        """Whether a capital stands before `(x) =`."""
+        following = [token.text for token in self.tokens[self.at : self.at + 4]]
+        if len(text) != 1 or not text.isupper() or len(following) < 4:
+            return False
+        return (following[0], following[2], following[3]) == ("(", ")", "=") and self.peek(1).kind == "name"
 
     def arguments(self) -> tuple[Node, ...]:
         closes = self.partner[self.at]

@@ -9,7 +9,7 @@ from distill.verify import spans
 from distill.verify.latex import Unreadable
 from distill.verify.measures import added
 from distill.verify.numbers import equal
-from distill.verify.values import Listing, NamedSet, Quantity, Real, Relation, Value, symbols
+from distill.verify.values import Listing, Matrix, NamedSet, Node, Quantity, Real, Relation, Value, symbols
 
 
 def related(sides: list[Value | None], operators: list[str]) -> Value:
@@ -74,6 +74,13 @@ def _with_also(value: Value, also: Value | None) -> Value:
     if not isinstance(value, Quantity) or not isinstance(also, Quantity):
         raise Unreadable("an approximation")
     return Quantity(value.node, value.unit or also.unit, value.scale, also.node, value.loose)
+
+
+def times(factor: Node, matrix: Matrix) -> Matrix:
+    """Every entry multiplied. Raises Unreadable for a determinant."""
+    if matrix.kind != "matrix":
+        raise Unreadable("a multiple of a determinant")
+    return Matrix(tuple(tuple(("mul", (factor, entry)) for entry in row) for row in matrix.rows), matrix.kind)
 
 
 def assembled(clauses: list[Value], joints: list[str]) -> Value:

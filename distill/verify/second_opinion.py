@@ -19,8 +19,9 @@ _HARMFUL = re.compile(
 )
 """Towers of powers, factorials, long numbers, sums: what takes it for ever, or never comes back."""
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne)")
-_ODD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\d|\d\s+\d")
-"""A digit after a letter, or two numbers side by side: it multiplies them."""
+_ODD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\d|\d\s+\d|[=<>|'~;]|\.\.|\\(?:[lc]?dots|le|ge|ne|approx|equiv|to|pm|mp)")
+"""A digit after a letter, or two numbers side by side: it multiplies them. Of relations it keeps one side, of primes
+and dots nothing."""
 _COMMAND = re.compile(r"\\[A-Za-z]+\*?|\\.")
 _DIGITS = re.compile(r"\d+")
 _WORDS = re.compile(r"\\(?:text|mathrm|mbox|operatorname)|[A-Za-z]{3,}")

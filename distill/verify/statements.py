@@ -13,9 +13,10 @@ from distill.verify.cursor import END, OPENING
 from distill.verify.evaluate import TooBigError, UndefinedError
 from distill.verify.latex import Unreadable, tidy, tokens
 from distill.verify.measures import RELATIONS, Measures
-from distill.verify.relations import assembled, related
+from distill.verify.relations import assembled, related, times
 from distill.verify.values import (
     ALL,
+    POSITIVE,
     Based,
     Clock,
     Congruence,
@@ -34,7 +35,15 @@ from distill.verify.values import (
     symbols,
 )
 
-_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:\\text\s*\{\s*)?([apAP])?\.?\s?(?(4)[mM]\.?)\s*\}?")
+_CLOCK = re.compile(
+    r"(\d{1,2})(?:[:.](\d{2})(?::(\d{2}))?)? ?(?:\\(?:text|mathrm) ?\{ ?)?"
+    r"(?:([apAP])\.? ?[mM]\.?|(noon|midnight))? ?\}?"
+)
+_ARTICLE = re.compile(r"^((?:\\text ?\{)? ?)(?:an?|the|An?|The) (?=[A-Za-z]{3})")
+_BASE_SAID = re.compile(
+    r"([0-9A-F]{1,40}) ?(?:\\(?:text|mathrm) ?\{)? ?\(? ?(?:in )?base[ -](\d{1,2}|[a-z]{3,8}) ?\)? ?\}? ?\)?"
+)
+_HOURS = re.compile(r"(\d{1,3}) ?h(?:rs?)? ?(\d{1,2}) ?m(?:in)?")
 _RATIO_WORDS = re.compile(r"(\d{1,6})\s*(?:\\text\s*\{)?\s*to\s*\}?\s*(\d{1,6})")
 _INTEGERS = re.compile(
     r",? ?\(? ?(?:\\text ?\{)? ?,? ?(?:where|with|for(?: any| all| every| some)?)? ?(?:integers? ?\}? ?\$?([a-zA-Z])\$?"
@@ -47,12 +56,23 @@ def read(text: str, *, separate: bool = False) -> Value:
     """The value that a text says. Raises Unreadable."""
     text = tidy(text)
     clock = _CLOCK.fullmatch(text)
-    if clock is not None and int(clock[1]) < 25 and int(clock[2]) < 60:
-        half = {"a": "am", "p": "pm"}.get((clock[4] or "").lower(), "")
-        return Clock(int(clock[1]), int(clock[2]), int(clock[3] or 0), half)
+    if clock is not None and int(clock[1]) < 25 and int(clock[2] or 0) < 60:
+        half = {"a": "am", "p": "pm", "n": "pm", "m": "am"}.get((clock[4] or clock[5] or "")[:1].lower(), "")
+        if half or (clock[2] and ":" in text):
+            return Clock(int(clock[1]), int(clock[2] or 0), int(clock[3] or 0), half)
+    based = _BASE_SAID.fullmatch(text)
+    if based is not None:
+        text = f"{based[1]}_{{{based[2]}}}"
+    hours = _HOURS.fullmatch(text)
+    if hours is not None:
+        text = f"{hours[1]} hours {hours[2]} minutes"
+    text = _ARTICLE.sub(r"\1", text)
     ratio = _RATIO_WORDS.fullmatch(text)
     if ratio is not None:
         return Ratio((number(int(ratio[1])), number(int(ratio[2]))))
+    if text.startswith("]") or text.endswith("["):  # as intervals are written in France
+        text = f"({text[1:]}" if text.startswith("]") else text
+        text = f"{text[:-1]})" if text.endswith("[") else text
     text = _INTEGERS.sub(lambda found: f", {found[1] or found[2]} \\in \\mathbb{{Z}}", text)
     try:
         return Statements(tokens(text, separate=separate)).statement()
@@ -158,7 +178,7 @@ class Statements(Measures):
         token = self.next
         if token.kind == "set":
             self.at += 1
-            return ALL if token.text == "R" else NamedSet(token.text)
+            return {"R": ALL, "R+": POSITIVE}.get(token.text) or NamedSet(token.text)
         if token.kind == "based":
             self.at += 1
             digits, base = token.text.split("_")
@@ -173,6 +193,11 @@ class Statements(Measures):
             if token.text.startswith("begin "):
                 return self.matrix()
         if token.kind in ("op", "cmd") and token.text in OPENING and token.text != "{":
+            if token.text in ("(", "[") and self.peek(1).text.startswith("begin "):
+                self.at += 1
+                value = self.matrix()
+                self.at += 1  # the brackets were paired before
+                return value
             several = self.at in self.several
             if several and self._ends_after(self.partner[self.at]):
                 return self.brackets()
@@ -180,7 +205,20 @@ class Statements(Measures):
                 return self.brackets()
         if token.kind == "word":
             return self.wording()
-        return self.measured(())
+        if self._is_named_point():
+            self.at += 1
+            point = self.brackets()
+            return _chosen(point) if token.text == "C" else point
+        found = self.measured(())
+        if self.next.text.startswith("begin ") and isinstance(found, Quantity) and found.unit is None:
+            return times(found.node, self.matrix())
+        return found
+
+    def _is_named_point(self) -> bool:
+        name, bracket = self.next, self.at + 1
+        if name.kind != "name" or not name.text.isupper() or bracket not in self.several:
+            return False
+        return self._ends_after(self.partner[bracket])
 
     def _ends_after(self, at: int) -> bool:
         """Whether a bracket that closes there is a whole operand, no factor of anything."""
@@ -232,7 +270,7 @@ class Statements(Measures):
             raise Unreadable("a set by other than inequalities")
         return value
 
-    def matrix(self) -> Value:
+    def matrix(self) -> Matrix:
         kind = self.next.text.split()[1]
         if kind not in ("matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "array", "smallmatrix"):
             raise Unreadable(kind)
@@ -254,3 +292,11 @@ class Statements(Measures):
         if self.is_sign("^"):
             raise Unreadable("a power of a matrix")
         return value
+
+
+def _chosen(point: Value) -> Value:
+    """`C(10, 4)` is a binomial coefficient, where both are whole numbers."""
+    nodes = [item.node for item in point.items if isinstance(item, Quantity)] if isinstance(point, Group) else []
+    if len(nodes) == 2 and all(node[0] == "num" and node[1].denominator == 1 and node[1] >= 0 for node in nodes):
+        return Quantity(("binom", nodes[0], nodes[1]))
+    return point

@@ -105,16 +105,23 @@ _ONES = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMBER_WORDS = {word: number for number, word in enumerate(_ONES)}
 NUMBER_WORDS |= {word: 10 * number for number, word in enumerate(_TENS, 2)}
+FRACTIONS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+FRACTIONS |= {f"{word}s": parts for word, parts in FRACTIONS.items()}
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 SCALES |= {f"{word}s": size for word, size in SCALES.items()}
 TURNING = split(
     "or and than more less fewer greater least most not never no nor neither over under above below between from "
-    "except unless without if when where that plus minus times squared cubed half double twice triple quarter third "
+    "except unless without if when where that plus minus squared cubed half double twice triple quarter third "
     "nothing none cannot unknown impossible undefined infinite infinitely divided multiplied mod modulo base either "
-    "both but instead however versus vs to until negative positive larger smaller beyond exceeds up each another "
+    "both but instead however versus vs to until negative positive larger smaller beyond exceeds up another "
     "other remainder"
 )
 """Words beside a number after which it need not be the value that is meant."""
+AMOUNTS = split(
+    "total value amount area length perimeter volume maximum minimum cost score probability width height speed profit "
+    "distance price weight number answer rest"
+)
+"""Of these a number may be said: `a total of 5`; where `the square root of 5` is not 5."""
 FILLING = split(
     "approximately about roughly around exactly only just total a an the answer is are equals equal there it of "
     "final value result be will he she they we so thus therefore hence in all altogether get gets has have"

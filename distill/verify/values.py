@@ -144,6 +144,7 @@ def number(value: int | Fraction, decimals: int | None = None) -> Node:
 INF: Node = ("inf",)
 MINUS_INF: Node = ("neg", INF)
 ALL = Real((Span(MINUS_INF, False, INF, False),))
+POSITIVE = Real((Span(("num", Fraction(0), None), False, INF, False),))
 
 
 def symbols(node: Node) -> frozenset[str]:

@@ -88,9 +88,12 @@ def _two(gold: str, answer: str) -> bool | None:
     for pattern in (_YES, _NO):
         if pattern.fullmatch(gold) and pattern.fullmatch(answer):
             return True if gold.split()[0] == answer.split()[0] else None
-    first, second = ({stem(word) for word in text.split()} - _NOISE for text in (gold, answer))
-    if first == second:
+    ordered = [[stem(word) for word in text.split() if word not in _NOISE] for text in (gold, answer)]
+    first, second = map(set, ordered)
+    if ordered[0] == ordered[1]:
         return None if len(gold.split()) > MOST_WORDS else True
+    if first == second:
+        return None
     if not ({"not", "no", "never"} & (first ^ second)) and (first <= second or second <= first):
         return None
     return False if len(gold.split()) <= MOST_WORDS and len(answer.split()) <= 2 * MOST_WORDS else None
