@@ -112,7 +112,8 @@ LONGEST_EXPRESSION = 200
 DEEPEST = 4
 """Brackets within brackets of such an expression: the time that parsing takes grows exponentially with them."""
 _TOO_LARGE = re.compile(
-    r"\^[^^]{0,20}\^|\^[^^]{0,10}\d{4}|\d{4}\s*!|[^\d\s]\s*!|binom\s*\{?\s*-?\d{4}|[+-]\s*[+-]\s*[+-]|\d{100}"
+    r"\^[^^]{0,20}\^|\^[^^]{0,10}\d{5}|\d{4}\s*!|[^\d\s]\s*!|binom.*(?:\d{4}|[\^!])|(?:\\[a-z]{2,6}\s*){3}|"
+    r"(?:/[^/]*){4}|[+-]\s*[+-]\s*[+-]|\d{100}"
 )
 """Towers of powers and their like: no answer is one, and some take for ever."""
 _NO_EXPRESSION = re.compile(r"\d\s+\d|\d\s*[eE]\s*[+-]?\d")

@@ -15,7 +15,8 @@ LONGEST = 2_000
 
 _MARKER = re.compile(
     r"(?:(?<![A-Za-z])answers?(?![A-Za-z])[^\n.:：=?]{0,80}?"
-    r"(?:\b(?:is|are|was|(?:would|must|should|will|has to) be|equals)\b|[:：=])|\#{4}|答案(?:应?该?[是为])?)"
+    r"(?:\b(?:is|are|was|(?:would|must|should|will|has to) be|equals)\b(?:\s+(?:is|are)\b)?|[:：=])"
+    r"|\#{4}|答案(?:应?该?[是为])?)"
     r"[ \t]*[:：]?[ \t]*",
     re.IGNORECASE,
 )

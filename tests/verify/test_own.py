@@ -179,9 +179,9 @@ def test_a_module_may_say_how_long_an_item_takes_and_warm_up() -> None:
     own.warm_up("slower:verify")
 
 
-def test_a_module_here_hides_no_other() -> None:
+def test_a_module_here_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     write("colorsys.py", "def verify(prompt, answer):\n    return PASS")
-    assert "colorsys" not in sys.modules, "nothing of ours imports it"
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with pytest.raises(SpecError, match="module 'colorsys' has no function 'verify'") as caught:
         own.load("colorsys:verify")
     assert Path.cwd() not in Path(str(caught.value.given).rsplit(" ", 1)[-1]).parents, "it says which module that is"
