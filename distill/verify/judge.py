@@ -146,9 +146,9 @@ def _said(text: str) -> set[str]:
 
 
 def _copied(analysis: str) -> bool:
-    """Whether it is the message's own words, all of them or a good part."""
+    """Whether it is the message's own words, all of them or a good part; not whether it quotes an answer that has them."""
     shown = SHOWN.lower()
-    return shown in analysis or (len(analysis) >= COPIED and analysis in shown)
+    return analysis.startswith(shown) or (len(analysis) >= COPIED and analysis in shown)
 
 
 def _word(value: Any) -> str:

@@ -166,6 +166,7 @@ RIGHT = '{"analysis": "Both are 4.", "correctness": "correct"}'
         (f'it may be {{"correctness": "incorrect"}}, no\n</think>{RIGHT}', "correct"),
         ('{"Correctness": " Correct "}', "correct"),
         ('{"analysis": "a", "correctness": "correct"}', "correct"),
+        (json.dumps({"analysis": f"It only says: {SHOWN}", "correctness": "incorrect"}), "incorrect"),
         ('{"correctness": "correct", "analysis": "a line\nbreak"}', "correct"),
         (r'{"analysis": "\sqrt{2} and \underline{x} and \frac12 and \\pi", "correctness": "incorrect"}', "incorrect"),
         (r'The set \{1, 2\} is it: {"analysis": "\{1, 2\}", "correctness": "correct"}', "correct"),
