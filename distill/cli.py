@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
@@ -30,6 +31,23 @@ Settings = Annotated[
 ]
 Out = Annotated[Optional[Path], typer.Option("--out", metavar="RUN", help="Run directory (default: runs/NAME).")]  # noqa: UP045
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+
+
+def _allow_unsandboxed(given: bool) -> None:
+    if given:
+        from distill.verify.sandbox import ALLOW_VARIABLE
+
+        os.environ[ALLOW_VARIABLE] = "1"  # for this command and its worker processes; a recipe cannot ask for it
+
+
+Unsandboxed = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unsandboxed",
+        callback=_allow_unsandboxed,
+        help="Run programs of answers even where there is no sandbox: they can do what you can do.",
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 _debug = False
@@ -55,6 +73,7 @@ def run(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="End with this stage.")] = "",
     settings: Settings = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and leave.")] = False,
+    unsandboxed: Unsandboxed = False,
     as_json: Json = False,
 ) -> None:
     """The whole way, from prompts to a report. Goes on where an earlier start of it ended.
@@ -136,6 +155,7 @@ def generate(
     ] = False,
     out: Out = None,
     settings: Settings = None,
+    unsandboxed: Unsandboxed = False,
     as_json: Json = False,
 ) -> None:
     """Sample a teacher. The same command again asks only for what is missing.
@@ -241,10 +261,15 @@ def merge(
 
 
 @app.command(name="filter")
-def filter_(run: Run, settings: Settings = None, as_json: Json = False) -> None:
-    """Judge a run's traces again and choose what is trained on.
+def filter_(
+    run: Run,
+    settings: Settings = None,
+    unsandboxed: Unsandboxed = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a run's traces and choose what is trained on. What was judged before is not judged again.
 
-    Example: distill filter runs/mine --set filter.keep=all
+    Example: distill filter runs/mine --set 'filter.keep=correct or judge' --set filter.select.per_prompt=4
     """
     from distill import compose
     from distill.rundir import RunDir
@@ -324,6 +349,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Where the score of a MODEL or URL goes (default: evaluations).")
     ] = None,
     settings: Settings = None,
+    unsandboxed: Unsandboxed = False,
     as_json: Json = False,
 ) -> None:
     """Examine a run's models, one student, or any served model on problems with known answers.

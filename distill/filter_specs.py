@@ -202,8 +202,6 @@ class FilterSettings(Strict):
     """Processes that check; by default one for each core."""
     ray_address: str | None = None
     """Of the cluster, such as `auto` or `ray://head:10001`; by default a new one on this machine."""
-    allow_unsandboxed: bool = False
-    """Run programs of traces without a sandbox where there is none: they can do what you can do."""
 
     @field_validator("checks", mode="before")
     @classmethod

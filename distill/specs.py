@@ -231,7 +231,7 @@ _ONLY_FOR_FILES = {"gguf_pre"}
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
 _DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
 """Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""
-_ONLY_WHERE = ("engine", "workers", "ray_address", "allow_unsandboxed")
+_ONLY_WHERE = ("engine", "workers", "ray_address")
 """Settings of the filter that change where it works, not what it finds."""
 _OF_ONE_START = {"retry_failed"}
 _ONLY_HOW = (

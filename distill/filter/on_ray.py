@@ -6,6 +6,7 @@ round the actors; results come back in the order of the traces, so the files are
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -13,6 +14,7 @@ from typing import Any, Self
 
 from distill.errors import MissingError, RunError
 from distill.filter.looking import Item, Lens, LocalLooking, Looked
+from distill.verify.sandbox import ALLOW_VARIABLE
 
 CHUNK = 256
 """Traces that an actor is given at a time: some tenths of a second of work, against milliseconds on the way."""
@@ -38,7 +40,12 @@ class RayLooking:
         ray = _ray()
         if not ray.is_initialized():
             try:
-                ray.init(address=self.address, num_cpus=None if self.address else self.workers, log_to_driver=False)
+                ray.init(
+                    address=self.address,
+                    num_cpus=None if self.address else self.workers,
+                    log_to_driver=False,
+                    runtime_env={"env_vars": _variables()},
+                )
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RunError(
                     "the Ray cluster cannot be reached",
@@ -90,6 +97,11 @@ class _Actor:
 
     def look(self, items: list[Item]) -> list[Looked]:
         return list(self._looking.look(items))
+
+
+def _variables() -> dict[str, str]:
+    """What the user allowed here holds there as well."""
+    return {ALLOW_VARIABLE: os.environ[ALLOW_VARIABLE]} if ALLOW_VARIABLE in os.environ else {}
 
 
 def _ray() -> Any:

@@ -8,7 +8,6 @@ that duplicates are found by.
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -42,7 +41,6 @@ from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import Recipe
 from distill.verify import Outcome
 from distill.verify import verifiers as verifying
-from distill.verify.sandbox import ALLOW_VARIABLE
 from distill.verify.verifiers import wants_of
 
 if TYPE_CHECKING:
@@ -95,8 +93,6 @@ def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
 def _lens(recipe: Recipe, prompts: PromptTable) -> Lens:
     """Raises what keeps a verifier from judging, before any trace is looked at."""
     settings = recipe.filter
-    if settings.allow_unsandboxed:
-        os.environ[ALLOW_VARIABLE] = "1"  # for worker processes, which inherit it
     kinds = {prompt.kind for prompt in prompts} if "correct" in settings.checks else set()
     verifiers = verifying.names_of(kinds, recipe.verify)
     verifying.require(verifiers)
