@@ -94,6 +94,7 @@ def test_the_question_again() -> None:
     assert reason(prompt.text, prompt) == "repeats_question"
     assert reason(prompt.question + " Five.", prompt) == ""
     assert reason("2 + 2? 4") == ""
+    assert reason("∞∞∞", Prompt("∫∫∫", kind="open")) == "", "neither holds a word"
 
 
 @pytest.mark.parametrize("kind", ["math", "numeric", "choice"])

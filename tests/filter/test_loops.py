@@ -80,6 +80,7 @@ def test_sentences() -> None:
     settings = only(sentence_times=40)
     assert rule("Let me check that again. Fine now. " * 40, settings) == "sentence"
     assert rule("Let me check that again. Fine now. " * 39, settings) is None
+    assert rule("Let me check that again. " * 40, settings) == "sentence"
     assert rule("\n".join(["We add 3 to it", "and go on"] * 80), settings) == "sentence"
     assert rule("\n".join(["We add 3 to it", "and done"] * 79), settings) is None, (
         "mathematics may repeat twice as often"
@@ -142,6 +143,8 @@ def test_compression_of_what_holds_no_word_or_repeats_no_piece() -> None:
     settings = only(most_compressible=30.0)
     assert rule("0 1 " * 900, settings) is None
     assert rule("0 1 " * 1_100, settings) == "compressible"
+    assert rule("no we " * 330, settings) is None, "too short to say"
+    assert rule("no we " * 340, settings) == "compressible"
     rng = random.Random(5)
     letters = " ".join("ab" * rng.randint(1, 12) for _ in range(2_000))
     assert rule(letters, only(most_compressible=4.0)) is None

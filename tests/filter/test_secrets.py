@@ -121,6 +121,8 @@ def test_personal_data(name: str, text: str) -> None:
         "postgresql://user:password@localhost:5432/db",
         "https://user:secret@example.com/",
         "mongodb://anna:<password>@cluster0.mongodb.net",
+        "postgresql://anna:kx93hd72@localhost:5432/db and redis://anna:kx93hd72@127.0.0.1",
+        "4012 8888 8888 1881 and 3714 496353 98431",
         "redis://default:${REDIS_PASSWORD}@cache.acme-shop.io",
         "https://en.wikipedia.org/wiki/Special:Search@home",
         "ratio 3://4:5@6",
@@ -154,6 +156,11 @@ def test_examples_and_numbers_pass(text: str) -> None:
     found = [*find_secrets(text), *find_personal(text)]
     assert found == []
     assert secrets(PROMPT, replace(TRACE, reasoning=text), SETTINGS).outcome == "pass"
+
+
+def test_a_card_needs_an_issuer() -> None:
+    for number, found in (("4929 1374 6208 5310", 1), ("5912 3407 8612 3450", 0), ("3001 3407 8612 3450", 0)):
+        assert len(list(find_personal(with_check_digit(number)))) == found
 
 
 def test_real_mathematics_passes() -> None:
