@@ -146,7 +146,7 @@ def _said(text: str) -> set[str]:
 
 
 def _copied(analysis: str) -> bool:
-    """Whether it is the message's own words, all of them or a good part; not whether it quotes an answer that has them."""
+    """Whether it is the words of the message, all or many of them; not whether it quotes an answer that has them."""
     shown = SHOWN.lower()
     return analysis.startswith(shown) or (len(analysis) >= COPIED and analysis in shown)
 
