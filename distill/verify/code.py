@@ -47,8 +47,8 @@ def judge(prompt: Prompt, answer: str, limits: Limits = DEFAULT, *, all_tests: b
     if cannot is not None:
         return abstaining(cannot)
     assert program.language != "other"
-    longest = max(len(test.output) for test in tests)
-    limits = replace(limits, output_bytes=max(limits.output_bytes, 8 * longest))  # a character has 4 bytes at most
+    longest = max(len(ascii(test.output)) for test in tests)  # as results are handed back, and no shorter than in UTF-8
+    limits = replace(limits, output_bytes=max(limits.output_bytes, 2 * longest))
     reasons = []
     with Sandbox(program.source, program.language, limits) as sandbox:
         for test in tests:

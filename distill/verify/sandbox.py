@@ -35,8 +35,8 @@ class Limits:
     cpu_seconds: float = 6.0
     """Of all its threads, whole seconds: LiveCodeBench's time limit. Of the processor, so that a loaded machine changes
     no verdict."""
-    wall_seconds: float = 20.0
-    """Against programs that sleep: three times the above, for a machine with three programs to a core."""
+    wall_seconds: float = 30.0
+    """Against programs that sleep: five times the above, for a machine with five programs to a core."""
     memory_bytes: int = 2**30
     """Address space: four times the 256 MB of memory that Codeforces' problems allow most often, since libraries and
     the stack count here."""
