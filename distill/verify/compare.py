@@ -165,7 +165,9 @@ def _lists(gold: Value, answer: Value) -> Told:
     gold_name, golds = solutions(gold)
     answer_name, answers = solutions(answer)
     if (isinstance(gold, Relation) and not gold_name) or (isinstance(answer, Relation) and not answer_name):
-        return None if isinstance(answer, Relation) and not isinstance(gold, Relation) else False
+        return (
+            _of_expression(gold, answer) if isinstance(answer, Relation) and not isinstance(gold, Relation) else False
+        )
     if len(golds) == len(answers) == 1 and not isinstance(golds[0], Relation | Listing):
         told = same(golds[0], answers[0])
     elif isinstance(gold, Group) or isinstance(answer, Group):
@@ -185,6 +187,16 @@ def _lists(gold: Value, answer: Value) -> Told:
     if told is not False and not one_name(gold_name.split("_")[0], answer_name.split("_")[0]):
         return False
     return told
+
+
+def _of_expression(gold: Value, answer: Relation) -> Told:
+    """For `a + b = 7` where 7 is gold. That another value is wrong is certain only if nothing is left to solve for."""
+    if answer.operator != "=" or not isinstance(answer.left, Quantity) or not isinstance(answer.right, Quantity):
+        return None
+    if symbols(answer.right.node) or not isinstance(gold, Quantity):
+        return None
+    told = same(gold, answer.right)
+    return told if told is not False or len(symbols(answer.left.node)) > 1 else None
 
 
 def _distinct(values: Sequence[Value]) -> list[Value]:
@@ -254,7 +266,8 @@ def _column(matrix: Matrix, group: Group) -> Told:
     flat = [row[0] for row in matrix.rows] if len(matrix.rows[0]) == 1 else list(matrix.rows[0])
     if 1 not in (len(matrix.rows), len(matrix.rows[0])) or len(flat) != len(group.items):
         return False
-    return doubtful(all_of([same(Quantity(node), item) for node, item in zip(flat, group.items, strict=True)]))
+    told = all_of([same(Quantity(node), item) for node, item in zip(flat, group.items, strict=True)])
+    return told if group.left == "<<" else doubtful(told)
 
 
 def _based(gold: Based, answer: Based) -> Told:

@@ -26,7 +26,7 @@ _AFTER = re.compile(
     r"(?:\s(?:per|an?)\s[A-Za-z]{1,12}|\s?/\s?[a-z]{1,6})?)(?![A-Za-z]))"
 )
 _SAID = re.compile(
-    r"\b(?:answer|result|solution)s?\**(?:\s?\([^()\n]{0,40}\))?(?:\s?:\**|\s(?:is|are|was|=):?)\s*\**|#{4}\s",
+    r"\b(?:answer|result|solution|option|choice)s?\**(?:\s?\([^()\n]{0,40}\))?(?:\s?:\**|\s(?:is|are|was|=):?)\s*\**|#{4}\s",
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|mistake|wrong|incorrect|instead|correction|not right)\b", re.IGNORECASE)
@@ -160,6 +160,9 @@ def _statement(text: str) -> Final | None:
         return Final(bare[1], True)
     said = _last(_SAID, text)
     if said is not None and not _RETRACTED.search(text, said.end()):
+        shown = _FORMULA.match(text, said.end() + len(text[said.end() :]) - len(text[said.end() :].lstrip()))
+        if shown is not None and "\n" in shown[0]:
+            return Final(_inside(shown), False)
         line = _LINE.search(text, said.end())
         if line is not None:
             found = _of_sentence(_MARKUP.sub("", _first_sentence(line[0])), introduced=True)

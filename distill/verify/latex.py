@@ -112,6 +112,7 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
      " fahrenheit "),
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))"), r"\\deg "),
     (re.compile(r"\\(?:text)?degrees?(?![A-Za-z])"), r"\\deg "),
+    (re.compile(r"\\textdollar(?![A-Za-z])(?:\{\})?"), r"\\$"),
     (re.compile(r"\\(?:pounds|textsterling)(?![A-Za-z])"), "£"),
     (re.compile(r"\\(?:texteuro|euro)(?![A-Za-z])(?:\{\})?"), "€"),
     (re.compile(r"\\mathbb\s*\{?\s*([RZQ])\s*\}?\s*\^\s*\{?\s*\+\s*\}?"), r"\\pos\1 "),

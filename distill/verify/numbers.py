@@ -109,16 +109,20 @@ def _points(names: frozenset[str]) -> Iterator[Mapping[str, Fraction]]:
 
 def _same_function(a: Node, b: Node, names: frozenset[str]) -> bool | None:
     real_same = other_same = real_different = other_different = 0
+    half_real = False
     for env in _points(names):
         found = _same_at(a, b, env)
         if found is None:
             continue
-        same, real = found
+        same, real = found[:2]
+        half_real |= found[2]
         real_same += same and real
         other_same += same and not real
         real_different += real and not same
         other_different += not real and not same
     if not real_different:
+        if half_real:
+            return None  # ln |x| and ln x
         enough = real_same >= 2 or (not other_different and real_same + other_same >= 2)
         return _same_closely(a, b, names) if enough else None
     if real_same:
@@ -132,7 +136,7 @@ def _same_closely(a: Node, b: Node, names: frozenset[str]) -> bool | None:
     """At more digits, at the first point where both are defined and the same."""
     for env in _points(names):
         try:
-            same, real = _compared(a, b, env, MORE_DIGITS)
+            same, real, _ = _compared(a, b, env, MORE_DIGITS)
         except UndefinedError:
             continue
         except TooBigError:  # too big to be exact: what was seen before has to do
@@ -151,8 +155,8 @@ def _same_at_whole_numbers(a: Node, b: Node, names: frozenset[str]) -> bool:
     return True
 
 
-def _same_at(a: Node, b: Node, env: Mapping[str, Any]) -> tuple[bool, bool] | None:
-    """Whether both are the same there, and real; None where one is not defined."""
+def _same_at(a: Node, b: Node, env: Mapping[str, Any]) -> tuple[bool, bool, bool] | None:
+    """`_compared` at DIGITS digits; None where one of the two is not defined."""
     try:
         return _compared(a, b, env, DIGITS)
     except UndefinedError:
@@ -168,19 +172,20 @@ def _same_at(a: Node, b: Node, env: Mapping[str, Any]) -> tuple[bool, bool] | No
             return None
 
 
-def _compared(a: Node, b: Node, env: Mapping[str, Any], digits: int) -> tuple[bool, bool]:
+def _compared(a: Node, b: Node, env: Mapping[str, Any], digits: int) -> tuple[bool, bool, bool]:
+    """Whether both are the same, both are real, and just one of them is."""
     from mpmath import mp
 
     with mp.workdps(digits):
         full = {**env, UNBASED: inexact(_LOG)}
         left, right = evaluate(a, full), evaluate(b, full)
         if isinstance(left, float) or isinstance(right, float):
-            return bool(left == right), True
+            return bool(left == right), True, False
         if isinstance(left, Fraction) and isinstance(right, Fraction):
-            return left == right, True
+            return left == right, True, False
         left, right = inexact(left), inexact(right)
-        real = all(abs(value.imag) <= abs(value) * mp.mpf(10) ** -30 for value in (left, right))
-        return _close(left, right, digits), real
+        reals = [abs(value.imag) <= abs(value) * mp.mpf(10) ** -30 for value in (left, right)]
+        return _close(left, right, digits), all(reals), any(reals) and not all(reals)
 
 
 def proportional(a: Node, b: Node, *, positive: bool) -> bool | None:

@@ -225,9 +225,9 @@ class Expressions(Numerals):
         return ("sym", text)
 
     def _is_defined(self, text: str) -> bool:
-        """Whether a capital stands before `(x) =`."""
+        """Whether one letter stands before `(x) =`."""
         following = [token.text for token in self.tokens[self.at : self.at + 4]]
-        if len(text) != 1 or not text.isupper() or len(following) < 4:
+        if len(text) != 1 or len(following) < 4:
             return False
         return (following[0], following[2], following[3]) == ("(", ")", "=") and self.peek(1).kind == "name"
 

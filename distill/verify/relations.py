@@ -89,6 +89,8 @@ def assembled(clauses: list[Value], joints: list[str]) -> Value:
         return clauses[0]
     if all(isinstance(clause, Real) for clause in clauses):
         return spans.joined([clause for clause in clauses if isinstance(clause, Real)], joints)
+    if isinstance(clauses[0], Real) and all(isinstance(clause, Quantity) for clause in clauses[1:]):
+        return spans.without(clauses[0], [clause.node for clause in clauses[1:] if isinstance(clause, Quantity)])
     if isinstance(clauses[0], Quantity) and "or" not in joints:
         try:
             total = clauses[0]

@@ -24,6 +24,9 @@ _ODD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]\d|\d\s+\d|[=<>|'~;]|\.\.|\\(?:[lc]?d
 and dots nothing."""
 _COMMAND = re.compile(r"\\[A-Za-z]+\*?|\\.")
 _DIGITS = re.compile(r"\d+")
+_LONG_WORD = re.compile(r"[A-Za-z]{4,}")
+MOST_WORDS = 2
+"""Words of a text that is shown to it: it makes a product of their letters, and takes seconds to compare that."""
 _WORDS = re.compile(r"\\(?:text|mathrm|mbox|operatorname)|[A-Za-z]{3,}")
 
 
@@ -37,6 +40,8 @@ class Opinion:
 
 def harmless(text: str) -> bool:
     if len(text) > LONGEST or text.count("\\") > 60 or len(_RELATION.findall(text)) > MOST_RELATIONS:
+        return False
+    if len(_LONG_WORD.findall(_COMMAND.sub(" ", text))) > MOST_WORDS:
         return False
     return _HARMFUL.search(text) is None and _depth(text) <= DEEPEST
 

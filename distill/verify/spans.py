@@ -25,6 +25,8 @@ from distill.verify.values import (
     Relation,
     Span,
     Value,
+    number,
+    substituted,
     symbols,
 )
 
@@ -127,6 +129,15 @@ def combined(left: Value, operator: str, right: Value) -> Value:
     return _common(a, Real(complement(b.spans)) if operator == "setminus" else b)
 
 
+def without(real: Real, points: Sequence[Node]) -> Real:
+    """Of `x ≠ 1, 2` the numbers meant, given those that `x ≠ 1` says. Raises Unreadable where that says another set."""
+    holes = complement(real.spans)
+    if not holes or any(hole.low != hole.high for hole in holes):
+        raise Unreadable("numbers after an inequality")
+    further = _tidied([*holes, *(Span(point, True, point, True) for point in points)])
+    return Real(complement(further.spans), real.name)
+
+
 def joined(clauses: Sequence[Real], joints: Sequence[str]) -> Real:
     """What inequalities say together: with `or` any, with `and` all; after a comma all where that is possible."""
     if len(clauses) > MOST_SPANS:
@@ -152,6 +163,8 @@ def of_inequalities(sides: Sequence[Value | None], operators: Sequence[str]) -> 
             raise Unreadable("an inequality of other than numbers")
         nodes.append(None if side is None else side.node)
     names = set().union(*(symbols(node) for node in nodes if node is not None))
+    if len(sides) == 2 and len(names) == 1 and (near := _of_distance(nodes[0], operators[0], nodes[1], *names)):
+        return near
     bare = all(node is None or node[0] == "sym" or not symbols(node) for node in nodes)
     if bare and (len(names) == 1 or (not names and nodes[0] is None)) and nodes.count(None) <= 1:
         found: Real | None = None
@@ -172,6 +185,28 @@ def of_inequalities(sides: Sequence[Value | None], operators: Sequence[str]) -> 
     if operators[0] in _TURNED:
         return Relation(_TURNED[operators[0]], right_side, left_side)
     return Relation(operators[0], left_side, right_side)
+
+
+def _of_distance(left: Node | None, operator: str, right: Node | None, name: str) -> Real | None:
+    """What `|x - 2| < 3` says, the inside linear; None for anything else."""
+    if left is None or right is None or operator == "neq":
+        return None
+    if right[0] == "abs":
+        left, right, operator = right, left, {"<": ">", ">": "<", "leq": "geq", "geq": "leq"}[operator]
+    size = value_of(right)
+    if left[0] != "abs" or size is None or getattr(size, "imag", 0) != 0 or size <= 0:
+        return None
+    at = [substituted(left[1], name, number(place)) for place in (0, 1, 2)]
+    slope: Node = ("add", (at[1], ("neg", at[0])))
+    if not equal(at[2], ("add", (at[1], slope))) or value_of(slope) in (None, 0):
+        return None
+    ends: list[Node] = [("div", ("add", (end, ("neg", at[0]))), slope) for end in (("neg", right), right)]
+    if order(*ends) > 0:
+        ends.reverse()
+    inside = Span(ends[0], operator in ("leq", ">"), ends[1], operator in ("leq", ">"))
+    if operator in ("<", "leq"):
+        return Real((inside,), name)
+    return Real(complement([inside]), name)
 
 
 def _half_line(left: Node | None, operator: str, right: Node | None) -> Real | None:

@@ -43,6 +43,10 @@ _ARTICLE = re.compile(r"^((?:\\text ?\{)? ?)(?:an?|the|An?|The) (?=[A-Za-z]{3})"
 _BASE_SAID = re.compile(
     r"([0-9A-F]{1,40}) ?(?:\\(?:text|mathrm) ?\{)? ?\(? ?(?:in )?base[ -](\d{1,2}|[a-z]{3,8}) ?\)? ?\}? ?\)?"
 )
+_EXCEPT = re.compile(
+    r"(?:\\text ?\{)? ?(?:all )?real(?:s| numbers) (?:except|other than|but)(?: for)? ?\}? ?"
+    r"((?:[a-z] ?= ?)?[^{}]{1,80}?)\}?"
+)
 _HOURS = re.compile(r"(\d{1,3}) ?h(?:rs?)? ?(\d{1,2}) ?m(?:in)?")
 _RATIO_WORDS = re.compile(r"(\d{1,6})\s*(?:\\text\s*\{)?\s*to\s*\}?\s*(\d{1,6})")
 _INTEGERS = re.compile(
@@ -73,6 +77,12 @@ def read(text: str, *, separate: bool = False) -> Value:
     if text.startswith("]") or text.endswith("["):  # as intervals are written in France
         text = f"({text[1:]}" if text.startswith("]") else text
         text = f"{text[:-1]})" if text.endswith("[") else text
+    excepted = _EXCEPT.fullmatch(text)
+    if excepted is not None:
+        points = spans.as_real(_as_set(read(excepted[1], separate=True)))
+        if points is None:
+            raise Unreadable("all numbers except something")
+        return Real(spans.complement(points.spans))
     text = _INTEGERS.sub(lambda found: f", {found[1] or found[2]} \\in \\mathbb{{Z}}", text)
     try:
         return Statements(tokens(text, separate=separate)).statement()
@@ -300,3 +310,10 @@ def _chosen(point: Value) -> Value:
     if len(nodes) == 2 and all(node[0] == "num" and node[1].denominator == 1 and node[1] >= 0 for node in nodes):
         return Quantity(("binom", nodes[0], nodes[1]))
     return point
+
+
+def _as_set(value: Value) -> Value:
+    """`x = 2`, `2` or `2, 3` as the set of these numbers."""
+    if isinstance(value, Relation) and value.operator == "=":
+        value = value.right
+    return Listing(value.items if isinstance(value, Listing) else (value,), braces=True)
