@@ -14,6 +14,7 @@ from typing import Any
 
 from distill import __version__
 from distill.files import sha256_of
+from distill.filter.evidence import evidence
 from distill.filter_specs import FilterSettings
 from distill.records import Prompt, Trace
 from distill.verify import Outcome
@@ -74,6 +75,12 @@ def check(name: str, prompt: Prompt, trace: Trace, settings: FilterSettings) -> 
     own = OF_ONE[name].settings
     function = _function(name)
     return function(prompt, trace) if own is None else function(prompt, trace, getattr(settings, own))
+
+
+def seen(name: str, prompt: Prompt, trace: Trace, settings: FilterSettings) -> str | None:
+    """What a check of one trace that failed has seen, for a person; None where its reason says all."""
+    own = OF_ONE[name].settings
+    return evidence(prompt, trace, getattr(settings, own)) if own is not None else None
 
 
 def fingerprint(name: str, settings: FilterSettings, more: Any = None) -> str:

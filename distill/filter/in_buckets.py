@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-from distill.filter.judging import Judge
+from distill.filter.judging import Judge, judge_spec
 from distill.filter.scores import Scores, read_scores, score_column
 from distill.filter.suspects import Suspect, decided, may_be_suspect
 from distill.filter_specs import FilterSettings
@@ -21,6 +21,7 @@ from distill.keep_rule import ALWAYS
 from distill.records import Prompt, Trace
 from distill.specs import Recipe
 from distill.verify import Outcome, abstaining
+from distill.verify.judge import asks
 from distill.verify.majority import Votes, comparison, decide, votes
 from distill.verify.pool import VerifierPool
 from distill.verify.verifiers import JUDGE
@@ -40,8 +41,8 @@ class Sample:
 class BucketChecks:
     """Makes those of the checks that these settings run; a context manager.
 
-    The judge's ledger lies in `judge_folder`. Raises what `Judge` raises and InputError for a file of scores that
-    cannot be used, that one before anything is looked at.
+    The judge's ledger lies in `judge_folder`. Entering it raises what `judge_spec` raises, and InputError for a file of
+    scores that cannot be used: before anything is looked at.
     """
 
     def __init__(self, recipe: Recipe, judge_folder: Path) -> None:
@@ -53,6 +54,8 @@ class BucketChecks:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.judge)
+        if "judge" in self.settings.checks:
+            judge_spec(self.settings.judge)
         if "score" in self.settings.checks:
             self._scores = read_scores(self.settings.score)
         return self
@@ -100,18 +103,8 @@ class BucketChecks:
             sample.outcomes["judge"] = outcome
 
     def _is_for_judge(self, sample: Sample) -> bool:
-        """Whole, well-formed, with a reference answer, and among those that `judge.on` says."""
-        if any(sample.outcomes[name].outcome != "pass" for name in ALWAYS):
-            return False
-        if not (sample.prompt.answer or "").strip() or not (sample.trace["answer"] or "").strip():
-            return False
-        on, correct = self.settings.judge.on, sample.outcomes.get("correct")
-        if on == "all":
-            return True
-        if not isinstance(on, str):
-            return sample.prompt.kind in on
-        wanted = ("abstain",) if on == "abstained" else ("abstain", "fail")
-        return correct is None or correct.outcome in wanted
+        trace = Trace.from_json(sample.trace)
+        return asks(self.settings.judge.on, sample.prompt, trace, sample.outcomes.get("correct"))
 
     def _count(self, samples: Sequence[Sample]) -> None:
         """Only whole replies vote: what a cut one says last is no answer."""

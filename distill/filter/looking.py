@@ -99,6 +99,8 @@ def look(
             outcomes[name] = length(prompt, trace, _lens.settings.length, _tokens(trace))
         else:
             outcomes[name] = checks.check(name, prompt, trace, _lens.settings)
+            if outcomes[name].outcome == "fail" and (seen := checks.seen(name, prompt, trace, _lens.settings)):
+                evidence[name] = seen
     within = "" if _lens.settings.across_prompts else prompt.id
     mark = signature(compared(trace), within=within) if _lens.signatures else b""
     return Looked(outcomes, mark, evidence, trace.content_hash)

@@ -7,6 +7,7 @@ round the actors; results come back in the order of the traces, so the files are
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -20,6 +21,7 @@ CHUNK = 256
 """Traces that an actor is given at a time: some tenths of a second of work, against milliseconds on the way."""
 AHEAD = 2
 """Chunks that wait at each actor."""
+CONNECT_SECONDS = 10.0
 RETRIES = 3
 """How often an actor that died with its node is started anew, and its chunk looked at again."""
 
@@ -39,6 +41,7 @@ class RayLooking:
     def __enter__(self) -> Self:
         ray = _ray()
         if not ray.is_initialized():
+            _require_answer(self.address)
             try:
                 ray.init(
                     address=self.address,
@@ -47,11 +50,7 @@ class RayLooking:
                     runtime_env={"env_vars": _variables()},
                 )
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise RunError(
-                    "the Ray cluster cannot be reached",
-                    given=f"{self.address or 'a new one on this machine'}: {str(error)[:200]}",
-                    todo="give its address: --set filter.ray_address=auto on one of its machines, or ray://HEAD:10001",
-                ) from error
+                raise _unreachable(self.address, error) from error
             self._own = True
         count = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Actor)
@@ -97,6 +96,24 @@ class _Actor:
 
     def look(self, items: list[Item]) -> list[Looked]:
         return list(self._looking.look(items))
+
+
+def _require_answer(address: str | None) -> None:
+    """Raises RunError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as error:
+            raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str | None, error: Exception) -> RunError:
+    return RunError(
+        "the Ray cluster cannot be reached",
+        given=f"{address or 'a new one on this machine'}: {str(error)[:200]}",
+        todo="give its address: --set filter.ray_address=auto on one of its machines, or ray://HEAD:10001",
+    )
 
 
 def _variables() -> dict[str, str]:

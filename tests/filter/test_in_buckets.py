@@ -1,9 +1,8 @@
-"""Checks of a whole bucket: scores from a file, what most samples say, suspect golds; the judge has files of its own."""
+"""Checks of a whole bucket: scores from a file, what most samples say, suspect golds, whom the judge is asked about."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def samples(prompt: Prompt, answers: list[str | None], **outcomes: Outcome) -> list[Sample]:
     whole = {"finished": PASS, "think_format": PASS, **outcomes}
-    rows = [replace(TRACE, key=f"{n + 1:x}".ljust(64, "0"), sample=n, answer=answer).to_json() for n, answer in enumerate(answers)]
+    keys = [f"{n + 1:x}".ljust(64, "0") for n in range(len(answers))]
+    rows = [replace(TRACE, key=key, answer=answer).to_json() for key, answer in zip(keys, answers, strict=True)]
     return [Sample(prompt, row, dict(whole)) for row in rows]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
 
 
 def made(folder: Path, given: list[Sample], **settings: Any) -> BucketChecks:
@@ -115,7 +115,7 @@ def test_a_file_of_scores_that_cannot_be_used_is_named_before_anything_is_looked
     file = folder / "scores.jsonl"
     file.write_text('{"trace_key": "ab", "score": "good"}\n')
     recipe = Recipe(name="r", filter=FilterSettings(score={"scores": str(file), "min": 0.7}))
-    with pytest.raises(InputError, match="scores.jsonl"), BucketChecks(recipe, folder):
+    with pytest.raises(InputError, match=r"scores\.jsonl"), BucketChecks(recipe, folder):
         raise AssertionError("never entered")
 
 
@@ -168,6 +168,8 @@ def test_the_judge_is_never_asked_about_what_it_cannot_judge(
 ) -> None:
     """A cut reply, none at all, a question without a reference answer."""
     monkeypatch.setattr(in_buckets, "Judge", Asked)
-    given = samples(prompt, [answer], finished=failing("truncated") if cut else PASS)
+    given = samples(prompt, [answer])
+    if cut:
+        given = [Sample(prompt, {**given[0].trace, "finish_reason": "length"}, given[0].outcomes)]
     made(folder, given, judge={"teacher": "http://localhost:1/v1", "model": "m", "on": "all"})
     assert given[0].outcomes["judge"] == in_buckets.NOT_ASKED

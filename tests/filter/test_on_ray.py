@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filter.test_stage import TEACHER, filtered
 
 from distill import specs
 from distill.errors import MissingError, RunError
@@ -16,6 +15,7 @@ from distill.filter import on_ray, stage
 from distill.filter.looking import Lens
 from distill.filter_specs import FilterSettings
 from distill.teacher_specs import GenerateSettings
+from filter.test_stage import TEACHER, filtered
 
 
 @pytest.fixture
@@ -26,9 +26,7 @@ def recipe(tmp_path: Path) -> specs.Recipe:
 
 
 @pytest.mark.slow
-def test_a_cluster_writes_the_same_bytes(
-    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_writes_the_same_bytes(tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setattr(on_ray, "CHUNK", 7)
     here, _ = filtered(tmp_path / "here", recipe)
@@ -48,7 +46,6 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     assert caught.value.todo == "pip install 'distill[ray]'"
 
 
-@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named() -> None:
     pytest.importorskip("ray")
     settings: dict[str, Any] = {"engine": "ray", "ray_address": "127.0.0.1:1"}
