@@ -269,7 +269,7 @@ def filter_(
 ) -> None:
     """Judge a run's traces and choose what is trained on. What was judged before is not judged again.
 
-    Example: distill filter runs/mine --set 'filter.keep=correct or judge' --set filter.select.per_prompt=4
+    Example: distill filter runs/mine --set 'filter.keep=correct and not loop.fail' --set filter.select.per_prompt=4
     """
     from distill import compose
     from distill.rundir import RunDir

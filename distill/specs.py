@@ -459,7 +459,10 @@ def _explain(error: ValidationError, model: type[Strict], node: Any, where: str,
     path = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith(noise))]
     key = ".".join(map(str, path))
     line, stands = _line(node, path)
-    by_user = any(key == k or key.startswith(k + ".") or (k.startswith(key + ".") and not stands) for k in overridden)
+    whole = first["type"] == "value_error"  # of a section whose settings do not go together: a given one among them
+    by_user = any(
+        key == k or key.startswith(k + ".") or (k.startswith(key + ".") and (whole or not stands)) for k in overridden
+    )
     place = "--set" if by_user else f"{where}, line {line}"
     more = len({tuple(e["loc"][: len(path)]) for e in error.errors()}) - 1
     also = f" ({more} more after this)" if more > 0 else ""

@@ -340,7 +340,7 @@ def test_overrides_reach_into_lists_and_make_missing_sections() -> None:
         ("nothing.here", 5, "--set: unknown key 'nothing'"),
         ("train", None, "--set: train: "),
         ("filter.keep", ["maths"], "--set: filter: keep asks for maths, which checks does not run"),
-        ("generate.until_correct", 5, "file.yaml, line 9: generate: until_correct 5 needs as many samples"),
+        ("generate.until_correct", 5, "--set: generate: until_correct 5 needs as many samples"),
     ],
 )
 def test_a_wrong_override_is_named_as_such(key: str, value: Any, message: str) -> None:

@@ -84,7 +84,7 @@ def read_scores(settings: ScoreSettings) -> Scores:
 def _rows(path: Path, settings: ScoreSettings) -> Iterator[tuple[str, Any, Any]]:
     """(place, key, score) of each row; the place is `line N` or `row N`, from 1."""
     if not path.is_file():
-        raise InputError("the file of scores is not there", given=str(path), todo="check filter.score_column.scores")
+        raise InputError("the file of scores is not there", given=str(path), todo="check filter.score.scores")
     if path.suffix == ".parquet":
         yield from _parquet_rows(path, settings)
     elif path.suffix in (".jsonl", ".ndjson"):
