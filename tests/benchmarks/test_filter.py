@@ -1,4 +1,4 @@
-"""The benchmark of the filter: its corpus is the same everywhere and holds what it says; its arithmetic; a small run."""
+"""The benchmark of the filter: its corpus is the same everywhere and holds what it says; its bars; a small run."""
 
 from __future__ import annotations
 
