@@ -3,7 +3,7 @@
 # make browser      the tests that open pages in headless Chromium, which it installs where there is none
 # make check        lint, format, types
 # make vllm         the separate environment of vLLM (CPU build), for real teacher servers
-# make bench-peers  the environments of the peers that benchmarks/generate.py runs beside distill generate
+# make bench-peers  the environments of the peers that benchmarks/generate.py and filter.py run beside distill
 # make smollm2      SmolLM2-135M-Instruct as a model folder, for the real-input recipe
 # make pictures     the README's pictures, drawn from runs/quickstart
 # make rehearse     full counts and long runs, by hand

@@ -195,7 +195,7 @@ def _gold(rng: random.Random) -> Gold:
 
 def _whole(rng: random.Random) -> Gold:
     n = rng.randint(2, 10 ** rng.randint(1, 5) + 9)
-    others = (
+    others: tuple[str, ...] = (
         f"{n}.00",
         f"\\${n}",
         f"{n} \\text{{ dollars}}",

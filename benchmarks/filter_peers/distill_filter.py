@@ -39,8 +39,9 @@ def prepare(wanted: Work) -> None:
     samples = _write_prompts(wanted)
     settings = ["prepare.near_duplicates=false", "prepare.shuffle=false"]
     source = str(wanted.corpus / "prompts.jsonl")
-    given = {"model": MODEL, "samples": samples, "limit": None, "max_tokens": None}
-    recipe = compose.generate_recipe(source, SERVER, settings=settings, out=run.path, **given)
+    recipe = compose.generate_recipe(
+        source, SERVER, model=MODEL, samples=samples, limit=None, max_tokens=None, settings=settings, out=run.path
+    )
     pipeline.run_recipe(recipe, run, last="prompts")
     spec = teacher(recipe.teacher, recipe.teacher_overrides)
     subject = teacher_subject(spec, recipe.generate.sampling, recipe.generate.max_tokens, recipe.seed)

@@ -38,6 +38,8 @@ LONGEST_KEY = 8
 """Numbers of a problem that are looked up; `similarity` compares all of them."""
 PER_KEY = 4
 """Problems with one sequence of numbers that are compared, and places of a text for each."""
+SPARSE = 4
+"""Bits of the table of 8-grams beyond those that tell them apart: 16 to 32 bytes for each, of which one is set."""
 PER_TEXT = 64
 """Problems and places that are compared for one text."""
 MARGIN = 4
@@ -58,7 +60,8 @@ class Hit:
 class Contamination:
     """Built once from evaluation problems, as (benchmark, text); then asked about any number of texts.
 
-    Keeps the words of the problems: 5 KB for each of GSM8K's.
+    Keeps the words of the problems: 5 KB for each of GSM8K's. Most 8-grams of a text are told to be in no problem by
+    one look into a table, and most of its numbers by their neighbours.
     """
 
     def __init__(
@@ -77,6 +80,10 @@ class Contamination:
         """Where the first number of each problem stands."""
         self._whole: dict[int, int] = {}
         self._by_numbers: dict[tuple[str, ...], list[int]] = {}
+        self._beginnings: dict[int, set[tuple[str, ...]]] = {
+            count: set() for count in range(NUMBERS_FOR_NAMES, LONGEST_KEY + 1)
+        }
+        """Count → the first so many of each sequence of numbers that is looked up."""
         counts: Counter[str] = Counter()
         grams = []
         for benchmark, text in problems:
@@ -96,6 +103,8 @@ class Contamination:
             self._whole.setdefault(text_hash(read.words), place)
         if len(found) >= NUMBERS_FOR_NAMES and len(read.words) >= WORDS:
             self._by_numbers.setdefault(found[:LONGEST_KEY], []).append(place)
+            for count in range(NUMBERS_FOR_NAMES, min(LONGEST_KEY, len(found)) + 1):
+                self._beginnings[count].add(found[:count])
         return ngram_hashes(word_hashes(read.words), self._n)
 
     def _index(self, grams: Sequence[Hashes]) -> None:
@@ -109,6 +118,10 @@ class Contamination:
         rare = times[places] <= MOST_PROBLEMS
         self._grams, self._owners = hashes[rare], owners[rare]
         self._sizes = np.bincount(self._owners, minlength=len(grams))
+        bits = max(8, len(self._grams).bit_length() + SPARSE)
+        self._shift = np.uint64(64 - bits)
+        self._maybe = np.zeros(2**bits, np.bool_)
+        self._maybe[self._grams >> self._shift] = True
 
     def __len__(self) -> int:
         return len(self._problems)
@@ -133,12 +146,14 @@ class Contamination:
         hashes = ngram_hashes(word_hashes(found), self._n)
         if not len(hashes) or not len(self._grams):
             return None
-        left = np.searchsorted(self._grams, hashes, "left")
+        maybe = np.flatnonzero(self._maybe[hashes >> self._shift])
+        left = np.searchsorted(self._grams, hashes[maybe], "left")
         left[left == len(self._grams)] = 0
-        known = np.flatnonzero(self._grams[left] == hashes)
+        there = self._grams[left] == hashes[maybe]
+        known = maybe[there]
         if not len(known):
             return None
-        left, first = np.unique(left[known], return_index=True)
+        left, first = np.unique(left[there], return_index=True)
         at, count = known[first], len(np.unique(hashes))
         distinct = self._grams[left]
         runs = np.searchsorted(self._grams, distinct, "right") - left
@@ -182,10 +197,17 @@ class Contamination:
     def _same_numbers(self, found: Sequence[str], sequence: tuple[str, ...]) -> Iterator[tuple[int, int]]:
         """(where it would begin in the text, problem), for problems whose numbers stand in the text in a row, the most
         numbers first, and a word beside the first of them too."""
+        starts: dict[int, list[int]] = {NUMBERS_FOR_NAMES - 1: list(range(len(sequence)))}
+        """Count → where so many numbers begin some problem's."""
+        for count in range(NUMBERS_FOR_NAMES, LONGEST_KEY + 1):
+            known, before_it = self._beginnings[count], starts[count - 1]
+            starts[count] = [start for start in before_it if sequence[start : start + count] in known]
+        if not starts[NUMBERS_FOR_NAMES]:
+            return
         at = number_places(found)
         met: Counter[int] = Counter()
-        for count in range(min(LONGEST_KEY, len(sequence)), NUMBERS_FOR_NAMES - 1, -1):
-            for start in range(len(sequence) - count + 1):
+        for count in range(LONGEST_KEY, NUMBERS_FOR_NAMES - 1, -1):
+            for start in starts[count]:
                 for place in self._by_numbers.get(sequence[start : start + count], ())[:PER_KEY]:
                     of_problem, first = self._problems[place].words, self._first[place]
                     before, after = at[start] - 1, at[start] + 1

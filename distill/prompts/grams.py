@@ -28,8 +28,23 @@ def mixed(values: Hashes) -> Hashes:
 
 
 def word_hashes(words: Sequence[str]) -> Hashes:
-    codes = [crc32(word.encode("utf-8", "surrogatepass")) for word in words]
-    return mixed(np.array(codes, np.uint64) + _ODD)
+    return mixed(np.fromiter(map(_CODES.__getitem__, words), np.uint64, len(words)) + _ODD)
+
+
+class _Codes(dict[str, int]):
+    """Word → its CRC; most words have been met before."""
+
+    def __missing__(self, word: str) -> int:
+        code = crc32(word.encode("utf-8", "surrogatepass"))
+        if len(word) <= _LONGEST_WORD:
+            if len(self) >= _MOST_WORDS:
+                self.clear()
+            self[word] = code
+        return code
+
+
+_MOST_WORDS, _LONGEST_WORD = 16_384, 24
+_CODES = _Codes()
 
 
 def ngram_hashes(hashes: Hashes, n: int) -> Hashes:

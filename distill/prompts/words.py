@@ -12,6 +12,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 
 _COMMANDS = {
     "left right big Big bigl bigr Bigl Bigr middle displaystyle textstyle limits nolimits mathop mathstrut": "",
@@ -57,14 +58,15 @@ _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
 _FRACTION = re.compile(r"\\frac\s*\{([^{}]{0,200})\}\s*\{([^{}]{0,200})\}")
 _SHORT_FRACTION = re.compile(r"\\frac\s*(\w)\s*(\w)")
 _BRACED_TERM = re.compile(
-    r"(?<=[\^_])\{([^{}]{0,200}[-+*/][^{}]{0,200})\}|(?<=sqrt) *\{([^{}]{0,200}[-+*/][^{}]{0,200})\}"
+    r"\{(?<=[\^_]\{)([^{}]{0,200}[-+*/][^{}]{0,200})\}|(?<=sqrt) *\{([^{}]{0,200}[-+*/][^{}]{0,200})\}"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z]{2,10});")
-_BOLD = re.compile(r"(?<![\w)*])\*\*(?! )([^*\n]{1,200})(?<! )\*\*(?![\w(*])")
-"""Bold in Markdown; stars between operands are a power."""
+_BOLD = re.compile(r"\*\*(?<![\w)*]\*\*)(?! )([^*\n]{1,200})(?<! )\*\*(?![\w(*])")
+"""Bold in Markdown; stars between operands are a power. Like others here it looks back after its first sign, not before
+it: a pattern that begins with a sign is looked for in C, one that begins by looking back is tried at every place."""
 _QUOTED = re.compile(r"^[ \t]*>[> \t]*", re.MULTILINE)
-_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_NO_ZERO = re.compile(r"(?<= )\.(?=\d)")
+_THOUSANDS = re.compile(r",(?<=\d,)(?=\d{3}(?!\d))")
+_NO_ZERO = re.compile(r"\.(?<= \.)(?=\d)")
 _ZEROS = re.compile(r"(\d)\.0+(?!\d)")
 _OPERAND = r"(?=\s*(?:\d|\(|[a-z](?![a-z])))"
 _WORD = re.compile(
@@ -72,10 +74,30 @@ _WORD = re.compile(
     r"|\d+(?:\.\d+)?|\.\d+"
     rf"|[-*/]{_OPERAND}"  # a hyphen, a slash between words and Markdown's stars are no operators
     r"|[+^%|]|[<>]=?|="
-    r"|(?<=[\d)])!"  # a factorial
+    r"|!(?<=[\d)]!)"  # a factorial
     r"|'(?=\()"  # a derivative
-    r"|\((?!\w\))|(?<!\(\w)\)"  # the parentheses of (a), as in a list of choices, say nothing
+    r"|\((?!\w\))|\)(?<!\(\w\))"  # the parentheses of (a), as in a list of choices, say nothing
 )
+
+
+_GAP = re.compile(r"([-*/])\s+")
+"""After an operator, which alone looks beyond white space."""
+_MOST_PIECES, _LONGEST_PIECE = 16_384, 24
+
+
+class _Pieces(dict[str, list[str]]):
+    """What stands between white space → its words; most pieces of a text have been met before."""
+
+    def __missing__(self, piece: str) -> list[str]:
+        found = _WORD.findall(piece)
+        if len(piece) <= _LONGEST_PIECE:
+            if len(self) >= _MOST_PIECES:
+                self.clear()
+            self[piece] = found
+        return found
+
+
+_PIECES = _Pieces()
 
 
 class _Reading(dict[int, str]):
@@ -139,13 +161,15 @@ def words(text: str) -> list[str]:
         text = _NO_ZERO.sub("0.", text)
     if ".0" in text:
         text = _ZEROS.sub(r"\1", text)
-    return _WORD.findall(text)
+    return list(chain.from_iterable(map(_PIECES.__getitem__, _GAP.sub(r"\1", text).split())))
 
 
 def _without_latex(text: str) -> str:
     """LaTeX commands as the words, signs and spaces that they read as."""
-    text = _LATEX_THOUSANDS.sub(r"\1", text)
-    text = _DEGREES.sub(" degrees ", text)
+    if "{,}" in text or "\\," in text:
+        text = _LATEX_THOUSANDS.sub(r"\1", text)
+    if "\\circ" in text:
+        text = _DEGREES.sub(" degrees ", text)
     text = _LATEX_TOKEN.sub(lambda match: _LATEX.get(match[1] or match[2], f" {match[1] or ''} "), text)
     if "\\frac" in text:
         for _ in range(4):  # from the inside out; deeper ones stay as the word frac
@@ -153,7 +177,9 @@ def _without_latex(text: str) -> str:
             if not found:
                 break
         text = _SHORT_FRACTION.sub(r" \1/\2 ", text)
-    return _BRACED_TERM.sub(lambda match: f"({match[1] or match[2]})", text) if "{" in text else text
+    if "^{" in text or "_{" in text or "sqrt" in text:
+        text = _BRACED_TERM.sub(lambda match: f"({match[1] or match[2]})", text)
+    return text
 
 
 def _term(text: str) -> str:

@@ -301,3 +301,24 @@ def test_equal_bands_are_not_enough(sketch: str) -> None:
     assert added(list(records)).decide() == [Duplicate(1, 0, False)]
     records[sketch][1, half] ^= 1
     assert added(list(records)).decide() == []
+
+
+def test_the_first_row_of_a_band_is_found_behind_many_unlike_ones() -> None:
+    records = random_rows(40)
+    records["bands"] = records["bands"][0]
+    records["words"][39], records["numbers"][39] = records["words"][0], records["numbers"][0]
+    assert added(list(records)).decide() == [Duplicate(39, 0, False)]
+
+
+def test_a_row_like_two_others_is_a_copy_of_the_one_that_stays() -> None:
+    """Row 3 is like row 1, which goes because of row 0, and not like row 0; when row 2 is like it too, it repeats that."""
+    records = random_rows(4)
+    records["bands"][1:] = records["bands"][0]
+    for row, changed in ((1, 10), (3, 20)):
+        records["numbers"][row] = records["numbers"][0]
+        records["numbers"][row, :changed] ^= 1
+    records["words"][1:] = records["words"][0]
+    assert added(list(records)).decide() == [Duplicate(1, 0, False)], "row 3 is like row 1 only"
+    records["numbers"][2] = records["numbers"][3]
+    records["numbers"][2, 20:] ^= np.arange(12, dtype=np.uint8) % 2
+    assert added(list(records)).decide() == [Duplicate(1, 0, False), Duplicate(3, 2, False)]

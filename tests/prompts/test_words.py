@@ -114,3 +114,30 @@ def test_words_are_never_empty_and_read_as_themselves(text: str) -> None:
     assert all(found)
     assert all(word == word.strip() for word in found)
     assert len(numbers(found)) == len(number_places(found))
+
+
+def test_an_operator_looks_beyond_white_space_and_nothing_else_does() -> None:
+    assert words("48 -\n\t 5 * x + well - known, a/ b") == [
+        "48",
+        "-",
+        "5",
+        "*",
+        "x",
+        "+",
+        "well",
+        "known",
+        "a",
+        "/",
+        "b",
+    ]
+    assert words("- - 5 -") == ["-", "5"]
+    assert words("(a ) ( b) 3 ! 3! (c)") == ["(", "a", ")", "(", "b", ")", "3", "3", "!", "c"]
+
+
+def test_pieces_that_were_met_are_kept_in_bounds() -> None:
+    from distill.prompts import words as module
+
+    text = " ".join(f"piece{n}" for n in range(2 * module._MOST_PIECES)) + " " + "x" * 100
+    assert words(text) == words(text)
+    assert 0 < len(module._PIECES) <= module._MOST_PIECES
+    assert "x" * 100 not in module._PIECES
