@@ -12,7 +12,7 @@ from distill.verify.values import Node, number
 class Numerals(Cursor):
     """Reads a number from the tokens."""
 
-    def numeral(self) -> Node:
+    def numeral(self, *, mixed: bool = True) -> Node:
         """A number; with a fraction after it a mixed one; with an overline after its point a repeating one."""
         text = self.next.text
         self.at += 1
@@ -26,7 +26,7 @@ class Numerals(Cursor):
             return self.repeating(whole, places, "." in text or self.is_sign("."))
         value = Fraction(int(whole + places or "0"), 10 ** len(places))
         node = number(value, len(places) if "." in text else None)
-        part = None if "." in text else self.fraction_part()
+        part = self.fraction_part() if mixed and "." not in text else None
         return ("add", (node, part)) if part is not None else node
 
     def fraction_part(self) -> Node | None:

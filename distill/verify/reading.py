@@ -130,6 +130,8 @@ class Expressions(Numerals):
             self.at += 1
             inner = self.script(one_digit=one_digit)
             return ("neg", inner) if token.text == "-" else inner
+        if token.kind == "num" and not (one_digit and len(token.text) > 1):
+            return self.numeral(mixed=False)
         if one_digit and token.kind == "num" and len(token.text) > 1 and token.text.isdigit():
             self.tokens[self.at] = Token("num", token.text[1:])  # \frac12: each takes one digit
             return number(int(token.text[0]))

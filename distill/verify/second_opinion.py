@@ -14,7 +14,7 @@ from typing import Any
 LONGEST, DEEPEST, MOST_RELATIONS = 300, 8, 6
 """Characters, braces inside braces and relation signs of a text that is shown to it: more take its parser seconds."""
 _HARMFUL = re.compile(
-    r"\^[^\^]{0,40}\^|\*\*|!|\d{40}|\^\s*\{?\s*-?\d{4}|\\(?:sum|prod|int|lim|binom|choose|gcd|lcm|det|frac\s*\{\s*d)|"
+    r"\^[^\^]{0,40}\^|\*\*|!|\d{40}|\^[\s{(+-]{0,9}\d{4}|\\(?:sum|prod|int|lim|binom|choose|gcd|lcm|det|frac\s*\{\s*d)|"
     r"[^\x09\x0a\x20-\x7e]"
 )
 """Towers of powers, factorials, long numbers, sums: what takes it for ever, or never comes back."""

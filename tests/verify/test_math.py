@@ -213,8 +213,8 @@ def test_a_number_is_itself_however_it_is_written_and_no_other(value: Fraction, 
 
 VALUES = st.sampled_from(
     ["7", "-7", r"\frac{1}{2}", "0.5", r"\sqrt{2}", r"2\pi", "x^2+1", "x+1", "(x+1)^2", "(1,2)", "(2,1)", "[1,2]",
-     "1, 2", r"\{1,2\}", "x > 1", r"(1,\infty)", r"\begin{pmatrix}1&2\end{pmatrix}", "no solution", "yes", "5 cm", "0.05 m",
-     "3:45", "1011_2", r"1 \pm \sqrt{2}", "50\\%", r"90^\circ"]
+     "1, 2", r"\{1,2\}", "x > 1", r"(1,\infty)", r"\begin{pmatrix}1&2\end{pmatrix}", "no solution", "yes", "5 cm",
+     "0.05 m", "3:45", "1011_2", r"1 \pm \sqrt{2}", "50\\%", r"90^\circ"]
 )  # fmt: skip
 
 
