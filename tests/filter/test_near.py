@@ -311,7 +311,7 @@ def test_the_first_row_of_a_band_is_found_behind_many_unlike_ones() -> None:
 
 
 def test_a_row_like_two_others_is_a_copy_of_the_one_that_stays() -> None:
-    """Row 3 is like row 1, which goes because of row 0, and not like row 0; when row 2 is like it too, it repeats that."""
+    """Row 3 is like row 1, which goes because of row 0, and not like row 0; where row 2 is like it, it repeats that."""
     records = random_rows(4)
     records["bands"][1:] = records["bands"][0]
     for row, changed in ((1, 10), (3, 20)):
