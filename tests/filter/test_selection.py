@@ -86,7 +86,7 @@ def test_a_domain_gets_one_of_every_prompt_before_a_second_of_any() -> None:
     kept = [prompts[place] for place, reason in enumerate(reasons) if not reason]
     assert len(kept) == 12
     assert set(kept) == set(range(10))
-    assert [place for place, reason in enumerate(reasons) if not reason][0] % 3 == 0
+    assert next(place for place, reason in enumerate(reasons) if not reason) % 3 == 0
     others = chosen(found, domains={"math": 5})
     again = chosen(found, domains={"math": 5}, seed=2)
     assert others.count("") == again.count("") == 5
@@ -131,5 +131,5 @@ def test_limits_hold_and_are_used_up(rows: list[tuple[int, int, str]], data: st.
 
 @pytest.mark.parametrize("settings", [{"difficulty": (0.9, 0.1)}, {"difficulty": (0, 2)}, {"domains": {"a": -1}}])
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="difficulty is a band|no negative"):
+    with pytest.raises(ValueError, match=r"difficulty is a band|no negative"):
         SelectSettings(**settings)
