@@ -46,6 +46,7 @@ def block(text: str, tag: str = "python") -> str:
         (block(READS) + "The core is\n" + block("print(n * 2)\n"), READS),
         (block(READS) + block("def twice(n):\n    return n * 2\n"), READS),
         (block(READS) + f"```python\n{BRUTE[:20]}", READS),
+        (block(READS) + f"```python\n{BRUTE}", READS),
         (f"```python\n{READS}", READS),
         (READS, READS),
         (block("import sys\nfor line in sys.stdin:\n    sys.stdout.write(line)\n"),
@@ -62,7 +63,8 @@ def test_python_on_standard_input(answer: str, expected: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     ["", "42", "The answer is 42.", "\\boxed{42}", block("3\n", ""), block("6\n", "text"), block("ls\n", "bash"),
-     block("{}\n", "json"), "```\n```", "```python\n```", "Yes", "print", "x = 5", block("x" * (LONGEST + 1))],
+     block("{}\n", "json"), block(">>> print(3)\n3\n"),
+     "```\n```", "```python\n```", "Yes", "print", "x = 5", block("x" * (LONGEST + 1))],
 )  # fmt: skip
 def test_no_program(answer: str) -> None:
     assert final_program(answer) is None
