@@ -2,7 +2,8 @@
 
 `map` gives results in the order of its items, `as_they_come` as soon as they are there. Knows nothing about what a
 verifier does. Beside the function a verifier's module may have `prepare()`, called once per worker before any item's
-clock runs, and `seconds(*item)`, the limit of an item that may take longer than others.
+clock runs; `ready(*item)`, called before the clock of each item, for what only some of them need; and
+`seconds(*item)`, the limit of an item that may take longer than others.
 """
 
 from __future__ import annotations
@@ -296,7 +297,7 @@ def _work(connection: Connection, function: str, seconds: float, setup: Item, cl
         sys.path.append(folder)  # a user's own verifier lies where the command was started
     module, _, name = function.partition(":")
     home = importlib.import_module(module)
-    verify, limit = getattr(home, name), getattr(home, "seconds", None)
+    verify, limit, ready = getattr(home, name), getattr(home, "seconds", None), getattr(home, "ready", None)
     if hasattr(home, "prepare"):
         home.prepare(*setup)
     _limit_memory()
@@ -314,7 +315,10 @@ def _work(connection: Connection, function: str, seconds: float, setup: Item, cl
                 connection.send(told)
                 told, flushed = [], began
             clock.begun += 1
-            clock.until = began + (limit(*item) if limit is not None else seconds)
+            if ready is not None:
+                clock.until = began + STARTUP_SECONDS
+                ready(*item)
+            clock.until = time.monotonic() + (limit(*item) if limit is not None else seconds)
             told.append(_result(verify, item))
             clock.until = 0.0
         connection.send(told)

@@ -6,6 +6,7 @@ nothing about processes: `judge` is what a VerifierPool's workers run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +80,18 @@ def prepare(*names: str) -> None:
             getattr(_module(name), "prepare", lambda: None)()
         else:
             own.warm_up(name)
+
+
+def ready(name: str, prompt: Prompt, answer: str | None) -> None:
+    """The same for the verifier of one item, where nobody knew before which ones there would be. What is wrong with it
+    is left to `judge` to say."""
+    with contextlib.suppress(Exception):
+        _prepared(name)
+
+
+@functools.cache
+def _prepared(name: str) -> None:
+    prepare(name)
 
 
 def wants_of(prompt: Prompt) -> list[Any]:

@@ -78,6 +78,12 @@ def test_an_item_has_a_clock_of_its_own_in_a_chunk() -> None:
     assert [outcome.reason for outcome in found] == [""] * 5 + ["verifier_timeout"]
 
 
+def test_what_only_some_items_need_is_loaded_before_their_clock_runs() -> None:
+    with VerifierPool("verify.patient:wait_readily", workers=1) as pool:
+        found = list(pool.map([(0.1, 0.5), (0.1, 0.5), (1.5, 0.5)]))
+    assert [outcome.reason for outcome in found] == ["", "", "verifier_timeout"], "loading took a second"
+
+
 def test_items_are_taken_lazily() -> None:
     taken: list[int] = []
 
