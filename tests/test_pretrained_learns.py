@@ -26,7 +26,7 @@ def told(run: RunDir, name: str) -> list[float]:
     return [line[name] for line in lines if name in line]
 
 
-@pytest.mark.slow
+@pytest.mark.rehearse
 @pytest.mark.timeout(1800)
 def test_some_traces_already_show_in_loss_and_form(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
