@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distill.records import CodeTest, Prompt, storable
+from distill.records import CodeTest, Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify.bubblewrap import compiler_here
 from distill.verify.comparing import same_output, same_result
@@ -40,7 +40,7 @@ def judge(prompt: Prompt, answer: str, limits: Limits = DEFAULT, *, all_tests: b
     tests = prompt.tests or ()
     if not tests:
         return abstaining("no_tests")
-    program = final_program(storable(answer), tests[0].function)
+    program = final_program(answer, tests[0].function)
     if program is None:
         return failing("no_code")
     cannot = _cannot_run(program, tests)

@@ -212,7 +212,6 @@ def _settle(files: list[int], cpu_seconds: float, memory: int, longest_file: int
         os.setresgid(*[settings["user"]] * 3)
         os.setresuid(*[settings["user"]] * 3)
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # after the change of user, which clears it
-    _prctl(_PR_SET_DUMPABLE, 1)  # or it could not open its own /dev/stdin
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

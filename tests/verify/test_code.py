@@ -108,6 +108,11 @@ def test_calls(program: str, expected: Outcome) -> None:
     assert judged(program, CALLS) == expected
 
 
+def test_the_program_with_the_function_is_taken_not_the_example_after_it() -> None:
+    usage = "\n\n```python\nnumber = int(input())\nprint(twice(number))\n```\n"
+    assert code.verify(prompt(CALLS), answer("def twice(n):\n    return n * 2") + usage) == PASS
+
+
 def test_what_cannot_be_judged_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     good = "print(int(input()) * 2)"
     assert judged(good, None) == judged(good, ()) == abstaining("no_tests")
