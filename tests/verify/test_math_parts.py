@@ -11,10 +11,11 @@ from distill.verify import second_opinion
 from distill.verify.compare import same
 from distill.verify.evaluate import MOST_BITS, TooBigError, UndefinedError, evaluate
 from distill.verify.final import final
-from distill.verify.latex import DEEPEST, LONGEST_NUMBER, Unreadable, tidy, tokens
+from distill.verify.latex import DEEPEST, LONGEST_NUMBER, tokens
 from distill.verify.numbers import equal
+from distill.verify.readings import read
 from distill.verify.spans import as_real
-from distill.verify.statements import read
+from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import number_of, unit_of
 from distill.verify.values import Group, Listing, Quantity, Real, number
 
@@ -155,7 +156,7 @@ def value(text: str) -> Any:
         ("8^{2/3}", 4),
         (r"\lfloor \pi \rfloor", 3), (r"\lceil -1/2 \rceil", 0), ("|3-5|", 2),
         (r"0.1\overline{6}", Fraction(1, 6)), ("2^{-1}", Fraction(1, 2)),
-        ("(-1)^{10^9}", 1),
+        ("(-1)^{10^9}", 1), (r"3\frac{1}{3}", Fraction(10, 3)), (r"3\frac{4}{3}", 4),
     ],
 )  # fmt: skip
 def test_exact_values(text: str, exact: Fraction) -> None:
