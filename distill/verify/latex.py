@@ -112,6 +112,7 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
      " fahrenheit "),
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))"), r"\\deg "),
     (re.compile(r"\\(?:text)?degrees?(?![A-Za-z])"), r"\\deg "),
+    (re.compile(r"(?<=\d) ?(?:\\ )?\\Omega ?$"), " ohm"),
     (re.compile(r"\\textdollar(?![A-Za-z])(?:\{\})?"), r"\\$"),
     (re.compile(r"\\(?:pounds|textsterling)(?![A-Za-z])"), "£"),
     (re.compile(r"\\(?:texteuro|euro)(?![A-Za-z])(?:\{\})?"), "€"),
@@ -133,7 +134,9 @@ _PIECE = re.compile(
 _SEPARATE = re.compile(r"(?<=\d),(?=\d{3})")
 _WORD = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z][a-z]{2,}")
 _ONE_UNIT = re.compile(r"(?<=[\d}]) +([mshgLldNJWVA])(?=(?: ?\^ ?\{?[23]\}?)?(?: ?/ ?(?:s|h|min)(?:\^\{?2\}?)?)?\s*$)")
-"""A unit of one letter, after white space and at the end: `5 m`, where `5m` is five times m."""
+"""A unit of one letter, after white space and at the end: `5 m`, with no variable before it, where `5m` is five times m."""
+_COMMAND = re.compile(r"\\(?:[dt]?frac|pi|sqrt|times|cdot|approx)(?![A-Za-z])")
+_LETTER = re.compile(r"[A-Za-z]")
 
 
 def tidy(text: str) -> str:
@@ -161,7 +164,8 @@ def tokens(text: str, *, separate: bool = False) -> list[Token]:
     Raises Unreadable."""
     if len(text) > LONGEST:
         raise Unreadable("too long")
-    if _ONE_UNIT.search(text):
+    lone = _ONE_UNIT.search(text)
+    if lone is not None and not _LETTER.search(_COMMAND.sub("", text[: lone.start()])):
         text = _ONE_UNIT.sub(r" \\text{\1}", text)
     if separate:
         text = _SEPARATE.sub(", ", text)

@@ -17,6 +17,7 @@ from distill.verify.values import (
     ALL,
     INF,
     MINUS_INF,
+    PLUS_MINUS,
     Group,
     Listing,
     Node,
@@ -163,6 +164,11 @@ def of_inequalities(sides: Sequence[Value | None], operators: Sequence[str]) -> 
             raise Unreadable("an inequality of other than numbers")
         nodes.append(None if side is None else side.node)
     names = set().union(*(symbols(node) for node in nodes if node is not None))
+    if operators == ["neq"] and PLUS_MINUS[1] in names and nodes[0] is not None and nodes[1] is not None:
+        first, second = (substituted(nodes[1], PLUS_MINUS[1], number(sign)) for sign in (1, -1))
+        one = _half_line(nodes[0], "neq", first) if not symbols(first) else None
+        if one is not None:
+            return without(Real(one.spans, nodes[0][1]), [second])
     if len(sides) == 2 and len(names) == 1 and (near := _of_distance(nodes[0], operators[0], nodes[1], *names)):
         return near
     bare = all(node is None or node[0] == "sym" or not symbols(node) for node in nodes)

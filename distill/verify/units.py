@@ -82,6 +82,7 @@ UNITS = _table(
     ("joule", "1000", "kJ kilojoule kilojoules"),
     ("watt", "1", "W watt watts"),
     ("watt", "1000", "kW kilowatt kilowatts"),
+    ("ohm", "1", "ohm ohms"),
     ("volt", "1", "V volt volts"),
     ("ampere", "1", "A ampere amperes amp amps"),
     ("hertz", "1", "Hz hertz"),

@@ -87,7 +87,7 @@ def _two(gold: str, answer: str) -> bool | None:
         return None
     for pattern in (_YES, _NO):
         if pattern.fullmatch(gold) and pattern.fullmatch(answer):
-            return True if gold.split()[0] == answer.split()[0] else None
+            return True
     ordered = [[stem(word) for word in text.split() if word not in _NOISE] for text in (gold, answer)]
     first, second = map(set, ordered)
     if ordered[0] == ordered[1]:
