@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from distill.verify.units import COMPOUND, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS, split
+from distill.verify.units import COMPOUND, GLUED, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS, split
 
 LONGEST = 2_000
 """Characters of an answer's box, or of the end of an answer without one, that are looked at."""
@@ -134,7 +134,7 @@ _PIECE = re.compile(
 _SEPARATE = re.compile(r"(?<=\d),(?=\d{3})")
 _WORD = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z][a-z]{2,}")
 _ONE_UNIT = re.compile(r"(?<=[\d}]) +([mshgLldNJWVA])(?=(?: ?\^ ?\{?[23]\}?)?(?: ?/ ?(?:s|h|min)(?:\^\{?2\}?)?)?\s*$)")
-"""A unit of one letter, after white space and at the end: `5 m`, with no variable before it, where `5m` is five times m."""
+"""A unit of one letter, after white space and at the end, with no variable before it: `5 m`."""
 _COMMAND = re.compile(r"\\(?:[dt]?frac|pi|sqrt|times|cdot|approx)(?![A-Za-z])")
 _LETTER = re.compile(r"[A-Za-z]")
 
@@ -159,13 +159,18 @@ def tidy(text: str) -> str:
     return text
 
 
-def tokens(text: str, *, separate: bool = False) -> list[Token]:
+def ends_in_a_letter(text: str) -> bool:
+    """Whether a text may be a number with a unit of one letter, or that many times a variable: `5 m`."""
+    lone = _ONE_UNIT.search(text)
+    return lone is not None and not _LETTER.search(_COMMAND.sub("", text[: lone.start()]))
+
+
+def tokens(text: str, *, separate: bool = False, units: bool = True) -> list[Token]:
     """The tokens of a tidied text. With `separate` a comma before three digits separates too: `100,200` is two numbers.
-    Raises Unreadable."""
+    Without `units` the letter of `5 m` is a variable. Raises Unreadable."""
     if len(text) > LONGEST:
         raise Unreadable("too long")
-    lone = _ONE_UNIT.search(text)
-    if lone is not None and not _LETTER.search(_COMMAND.sub("", text[: lone.start()])):
+    if units and ends_in_a_letter(text):
         text = _ONE_UNIT.sub(r" \\text{\1}", text)
     if separate:
         text = _SEPARATE.sub(", ", text)
@@ -241,7 +246,10 @@ def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> No
         known_unit = in_text and run in SHORT_UNITS and bool(found) and _ends_a_number(found[-1])
         found.append(Token("word" if known_unit else "name", run, spaced))
     elif (
-        in_text or (spaced and bool(found) and found[-1].kind == "word") or lower in SHORT_WORDS or _is_word(run, found)
+        in_text
+        or (spaced and bool(found) and found[-1].kind == "word")
+        or lower in SHORT_WORDS
+        or _is_word(run, found, spaced)
     ):
         found.append(Token("word", run, spaced))
     elif run in _GREEK or run.isupper():
@@ -252,10 +260,17 @@ def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> No
         found += [Token("name", letter, spaced and not at) for at, letter in enumerate(run)]
 
 
-def _is_word(run: str, found: list[Token]) -> bool:
+def _is_word(run: str, found: list[Token], spaced: bool) -> bool:
     if run in _GREEK:
         return False
-    if (run.lower() in UNITS or run.lower() in COMPOUND) and len(run) > 1 and bool(found) and _ends_a_number(found[-1]):
+    known = run in UNITS or run.lower() in UNITS or run.lower() in COMPOUND
+    if (
+        known
+        and (len(run) > 2 or spaced or run in GLUED)
+        and len(run) > 1
+        and bool(found)
+        and _ends_a_number(found[-1])
+    ):
         return True
     return run.lower() in NUMBER_WORDS or (
         len(run) >= 4 and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS

@@ -11,12 +11,13 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
 from distill.verify.compare import same
 from distill.verify.final import Final, final, last_boxed
-from distill.verify.latex import LONGEST, Unreadable, tidy, tokens
+from distill.verify.latex import LONGEST, Unreadable, ends_in_a_letter, tidy, tokens
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
 from distill.verify.statements import read
@@ -35,6 +36,7 @@ _FRACTION = re.compile(
 )
 _STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
 """What sources write where they have no answer: the first two are NuminaMath's."""
+_COMMA = re.compile(r"\d,\d{3}")
 _DOLLARS = re.compile(r"(?<!\\)\$")
 _AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
 _CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
@@ -154,14 +156,14 @@ def _judged(gold: str, golds: tuple[Value, ...], found: Final, answers: tuple[Va
 def _any(golds: tuple[Value, ...], answers: tuple[Value, ...]) -> Told:
     """Over the ways to read both: the same in one of them, or in none for certain."""
     told: list[Told] = []
-    for gold in golds:
-        for answer in answers:
-            try:
-                told.append(same(gold, answer))
-            except (Unreadable, RecursionError):
-                told.append(None)
-            if told[-1] is True:
-                return True
+    alike = len(golds) == len(answers)  # both have the same doubt, and it is settled for both in the same way
+    for gold, answer in zip(golds, answers, strict=True) if alike else product(golds, answers):
+        try:
+            told.append(same(gold, answer))
+        except (Unreadable, RecursionError):
+            told.append(None)
+        if told[-1] is True:
+            return True
     return None if None in told else False
 
 
@@ -202,16 +204,19 @@ def _plain(text: str) -> tuple[Fraction, bool] | None:
 
 @lru_cache(maxsize=8_192)
 def readings(text: str) -> tuple[Value, ...]:
-    """The values that `text` may say: two where commas may separate thousands or numbers; none where it is unread."""
+    """The values that `text` may say: more than one where commas may separate thousands or numbers, or a last letter be
+    a unit or a variable; none where it is unread."""
     if len(text) > LONGEST:
         return ()
     count = len(_DOLLARS.findall(text))
     if count % 2:
         text = _AMOUNT.sub(r"\\$", text)
     found: list[Value] = []
-    for separate in (False, True) if re.search(r"\d,\d{3}", text) else (False,):
+    ways = [(False, True)]
+    ways += [(True, True)] * bool(_COMMA.search(text)) + [(False, False)] * ends_in_a_letter(text)
+    for separate, units in ways:
         try:
-            value = read(text, separate=separate)
+            value = read(text, separate=separate, units=units)
         except Unreadable:
             continue
         if value not in found:

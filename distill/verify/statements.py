@@ -56,8 +56,8 @@ _INTEGERS = re.compile(
 _ELLIPSIS = Words("...")
 
 
-def read(text: str, *, separate: bool = False) -> Value:
-    """The value that a text says. Raises Unreadable."""
+def read(text: str, *, separate: bool = False, units: bool = True) -> Value:
+    """The value that a text says; `separate` and `units` as in `latex.tokens`. Raises Unreadable."""
     text = tidy(text)
     clock = _CLOCK.fullmatch(text)
     if clock is not None and int(clock[1]) < 25 and int(clock[2] or 0) < 60:
@@ -85,7 +85,7 @@ def read(text: str, *, separate: bool = False) -> Value:
         return Real(spans.complement(points.spans))
     text = _INTEGERS.sub(lambda found: f", {found[1] or found[2]} \\in \\mathbb{{Z}}", text)
     try:
-        return Statements(tokens(text, separate=separate)).statement()
+        return Statements(tokens(text, separate=separate, units=units)).statement()
     except (TooBigError, UndefinedError, RecursionError, KeyError, ValueError) as error:
         raise Unreadable(str(error)) from error
 

@@ -67,7 +67,7 @@ UNITS = _table(
     ("dollar", "1/100", "cent cents penny pennies"),
     ("euro", "1", "euro euros eur €"),
     ("yen", "1", "yen ¥ yuan rmb"),
-    ("rupee", "1", "rupee rupees ₹ rs"),
+    ("rupee", "1", "rupee rupees ₹ Rs"),
     ("peso", "1", "peso pesos"),
     ("angle", "1", "degree degrees deg"),
     ("radian", "1", "radian radians rad"),
@@ -94,6 +94,8 @@ UNITS = _table(
 )
 """Name → dimension and size in the dimension's base unit. A pound is one of mass or of money: nothing else tells."""
 COMPOUND = {"mph": "miles per hour", "kph": "km per h", "kmph": "km per h", "mpg": "miles per gallon", "sqft": "sq ft"}
+GLUED = split("cm mm km kg mg ml mL lb oz ft")
+"""Units of two letters that are units without white space before them as well, and no two variables: `15cm`."""
 SHORT_UNITS = split("m s g h L l d N J W V A")
 SHORT_WORDS = split(
     "or and yes no not all any odd even none true false one two six ten the is of if it to are for per mod dne"
