@@ -133,7 +133,7 @@ def check_math(answer: str | None, gold: str | None, *, fast: bool = True) -> Ou
 def _judged(gold: str, golds: tuple[Value, ...], found: Final, answers: tuple[Value, ...]) -> Outcome:
     if golds and answers:
         told = _any(golds, answers)
-        if told is not True and isinstance(golds[0], Words) and (chosen := _chosen(gold, found.text)) is not None:
+        if told is not True and (chosen := _chosen(gold, found.text)) is not None:
             told = chosen
         if told is False and not _is_firm(golds, answers):
             opinion = second_opinion.ask(gold, found.text)
