@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from distill.verify import equations, notations, spans, wording
 from distill.verify.labels import assignments, label, names, one_name, solutions
-from distill.verify.latex import Unreadable
 from distill.verify.numbers import equal
 from distill.verify.quantities import Told, all_of, doubtful, quantities
+from distill.verify.tidy import Unreadable
 from distill.verify.values import (
     PLUS_MINUS,
     Based,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from distill.verify.latex import DEEPEST, Token, Unreadable
+from distill.verify.latex import DEEPEST, Token
+from distill.verify.tidy import Unreadable
 
 END = Token("end", "")
 OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "<<": ">>"}

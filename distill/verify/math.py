@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 from itertools import product
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
 from distill.verify.compare import same
 from distill.verify.final import Final, final, last_boxed
-from distill.verify.latex import LONGEST, Unreadable, ends_in_a_letter, tidy, tokens
+from distill.verify.latex import LONGEST, tokens
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
-from distill.verify.statements import read
+from distill.verify.readings import readings
+from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
 from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols
 
@@ -36,9 +36,6 @@ _FRACTION = re.compile(
 )
 _STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
 """What sources write where they have no answer: the first two are NuminaMath's."""
-_COMMA = re.compile(r"\d,\d{3}")
-_DOLLARS = re.compile(r"(?<!\\)\$")
-_AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
 _CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
 _LETTER = re.compile(r"\(?([A-J])\)?")
 _YES_NO = re.compile(r"(yes|no|true|false)\.?", re.IGNORECASE)
@@ -200,28 +197,6 @@ def _plain(text: str) -> tuple[Fraction, bool] | None:
         return None
     sign, above, below = fraction.groups()[:3] if fraction[2] else fraction.groups()[3:]
     return (Fraction(int(sign + above), int(below)), False) if int(below) else None
-
-
-@lru_cache(maxsize=8_192)
-def readings(text: str) -> tuple[Value, ...]:
-    """The values that `text` may say: more than one where commas may separate thousands or numbers, or a last letter be
-    a unit or a variable; none where it is unread."""
-    if len(text) > LONGEST:
-        return ()
-    count = len(_DOLLARS.findall(text))
-    if count % 2:
-        text = _AMOUNT.sub(r"\\$", text)
-    found: list[Value] = []
-    ways = [(False, True)]
-    ways += [(True, True)] * bool(_COMMA.search(text)) + [(False, False)] * ends_in_a_letter(text)
-    for separate, units in ways:
-        try:
-            value = read(text, separate=separate, units=units)
-        except Unreadable:
-            continue
-        if value not in found:
-            found.append(value)
-    return tuple(found)
 
 
 def _is_stated(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:

@@ -9,8 +9,8 @@ import re
 from fractions import Fraction
 
 from distill.verify.cursor import END
-from distill.verify.latex import Unreadable
 from distill.verify.reading import MONEY, Expressions
+from distill.verify.tidy import Unreadable
 from distill.verify.units import (
     AMOUNTS,
     FILLING,

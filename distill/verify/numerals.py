@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from distill.verify.cursor import Cursor
-from distill.verify.latex import Unreadable
+from distill.verify.tidy import Unreadable
 from distill.verify.values import Node, number
 
 

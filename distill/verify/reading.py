@@ -7,8 +7,9 @@ percent. Knows nothing about lists, relations or units.
 from __future__ import annotations
 
 from distill.verify.cursor import OPENING
-from distill.verify.latex import DEEPEST, Token, Unreadable
+from distill.verify.latex import DEEPEST, Token
 from distill.verify.numerals import Numerals
+from distill.verify.tidy import Unreadable
 from distill.verify.values import INF, PLUS_MINUS, Node, number
 
 _PRODUCT = frozenset(("*", "/"))

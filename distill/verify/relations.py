@@ -6,9 +6,9 @@ Knows nothing about tokens or comparing answers.
 from __future__ import annotations
 
 from distill.verify import spans
-from distill.verify.latex import Unreadable
 from distill.verify.measures import added
 from distill.verify.numbers import equal
+from distill.verify.tidy import Unreadable
 from distill.verify.values import Listing, Matrix, NamedSet, Node, Quantity, Real, Relation, Value, symbols
 
 

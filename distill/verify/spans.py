@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 from distill.verify.evaluate import inexact
-from distill.verify.latex import Unreadable
 from distill.verify.numbers import equal, value_of
+from distill.verify.tidy import Unreadable
 from distill.verify.values import (
     ALL,
     INF,

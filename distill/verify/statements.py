@@ -6,19 +6,15 @@ times, ratios, numerals in a base. Knows nothing about comparing.
 
 from __future__ import annotations
 
-import re
-
 from distill.verify import spans
 from distill.verify.cursor import END, OPENING
-from distill.verify.evaluate import TooBigError, UndefinedError
-from distill.verify.latex import Unreadable, tidy, tokens
 from distill.verify.measures import RELATIONS, Measures
 from distill.verify.relations import assembled, related, times
+from distill.verify.tidy import Unreadable
 from distill.verify.values import (
     ALL,
     POSITIVE,
     Based,
-    Clock,
     Congruence,
     Group,
     Listing,
@@ -26,68 +22,14 @@ from distill.verify.values import (
     NamedSet,
     Node,
     Quantity,
-    Ratio,
     Real,
     Relation,
     Value,
     Words,
-    number,
     symbols,
 )
 
-_CLOCK = re.compile(
-    r"(\d{1,2})(?:[:.](\d{2})(?::(\d{2}))?)? ?(?:\\(?:text|mathrm) ?\{ ?)?"
-    r"(?:([apAP])\.? ?[mM]\.?|(noon|midnight))? ?\}?"
-)
-_ARTICLE = re.compile(r"^((?:\\text ?\{)? ?)(?:an?|the|An?|The) (?=[A-Za-z]{3})")
-_BASE_SAID = re.compile(
-    r"([0-9A-F]{1,40}) ?(?:\\(?:text|mathrm) ?\{)? ?\(? ?(?:in )?base[ -](\d{1,2}|[a-z]{3,8}) ?\)? ?\}? ?\)?"
-)
-_EXCEPT = re.compile(
-    r"(?:\\text ?\{)? ?(?:all )?real(?:s| numbers) (?:except|other than|but)(?: for)? ?\}? ?"
-    r"((?:[a-z] ?= ?)?[^{}]{1,80}?)\}?"
-)
-_HOURS = re.compile(r"(\d{1,3}) ?h(?:rs?)? ?(\d{1,2}) ?m(?:in)?")
-_RATIO_WORDS = re.compile(r"(\d{1,6})\s*(?:\\text\s*\{)?\s*to\s*\}?\s*(\d{1,6})")
-_INTEGERS = re.compile(
-    r",? ?\(? ?(?:\\text ?\{)? ?,? ?(?:where|with|for(?: any| all| every| some)?)? ?(?:integers? ?\}? ?\$?([a-zA-Z])\$?"
-    r"|\}? ?\$?([a-zA-Z])\$? ?(?:\\text ?\{)? ?(?:is |being )?(?:an|any) integer ?\}?) ?\)?$"
-)
 _ELLIPSIS = Words("...")
-
-
-def read(text: str, *, separate: bool = False, units: bool = True) -> Value:
-    """The value that a text says; `separate` and `units` as in `latex.tokens`. Raises Unreadable."""
-    text = tidy(text)
-    clock = _CLOCK.fullmatch(text)
-    if clock is not None and int(clock[1]) < 25 and int(clock[2] or 0) < 60:
-        half = {"a": "am", "p": "pm", "n": "pm", "m": "am"}.get((clock[4] or clock[5] or "")[:1].lower(), "")
-        if half or (clock[2] and ":" in text):
-            return Clock(int(clock[1]), int(clock[2] or 0), int(clock[3] or 0), half)
-    based = _BASE_SAID.fullmatch(text)
-    if based is not None:
-        text = f"{based[1]}_{{{based[2]}}}"
-    hours = _HOURS.fullmatch(text)
-    if hours is not None:
-        text = f"{hours[1]} hours {hours[2]} minutes"
-    text = _ARTICLE.sub(r"\1", text)
-    ratio = _RATIO_WORDS.fullmatch(text)
-    if ratio is not None:
-        return Ratio((number(int(ratio[1])), number(int(ratio[2]))))
-    if text.startswith("]") or text.endswith("["):  # as intervals are written in France
-        text = f"({text[1:]}" if text.startswith("]") else text
-        text = f"{text[:-1]})" if text.endswith("[") else text
-    excepted = _EXCEPT.fullmatch(text)
-    if excepted is not None:
-        points = spans.as_real(_as_set(read(excepted[1], separate=True)))
-        if points is None:
-            raise Unreadable("all numbers except something")
-        return Real(spans.complement(points.spans))
-    text = _INTEGERS.sub(lambda found: f", {found[1] or found[2]} \\in \\mathbb{{Z}}", text)
-    try:
-        return Statements(tokens(text, separate=separate, units=units)).statement()
-    except (TooBigError, UndefinedError, RecursionError, KeyError, ValueError) as error:
-        raise Unreadable(str(error)) from error
 
 
 class Statements(Measures):
@@ -310,10 +252,3 @@ def _chosen(point: Value) -> Value:
     if len(nodes) == 2 and all(node[0] == "num" and node[1].denominator == 1 and node[1] >= 0 for node in nodes):
         return Quantity(("binom", nodes[0], nodes[1]))
     return point
-
-
-def _as_set(value: Value) -> Value:
-    """`x = 2`, `2` or `2, 3` as the set of these numbers."""
-    if isinstance(value, Relation) and value.operator == "=":
-        value = value.right
-    return Listing(value.items if isinstance(value, Listing) else (value,), braces=True)

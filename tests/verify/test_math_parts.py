@@ -11,10 +11,11 @@ from distill.verify import second_opinion
 from distill.verify.compare import same
 from distill.verify.evaluate import MOST_BITS, TooBigError, UndefinedError, evaluate
 from distill.verify.final import final
-from distill.verify.latex import DEEPEST, LONGEST_NUMBER, Unreadable, tidy, tokens
+from distill.verify.latex import DEEPEST, LONGEST_NUMBER, tokens
 from distill.verify.numbers import equal
+from distill.verify.readings import read
 from distill.verify.spans import as_real
-from distill.verify.statements import read
+from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import number_of, unit_of
 from distill.verify.values import Group, Listing, Quantity, Real, number
 
