@@ -140,7 +140,6 @@ class Expressions(Numerals):
 
     def group(self, opening: str) -> Node:
         """One expression in brackets."""
-        closes = self.partner.get(self.at)
         self.expect(opening)
         bars, self.inside_bars = self.inside_bars, 0
         node = self.expression()
@@ -149,10 +148,8 @@ class Expressions(Numerals):
             self.at += 1
             node = (kind, node, self.expression())
         self.inside_bars = bars
-        if closes != self.at:
-            raise Unreadable(f"more than an expression at {self.at}")
         if self.next.text != OPENING[opening]:
-            raise Unreadable("brackets that do not match")
+            raise Unreadable(f"more than an expression at {self.at}")
         self.at += 1
         return node
 

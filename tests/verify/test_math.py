@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from distill.prompts.sources import read_prompts
 from distill.records import Prompt
 from distill.specs import source
-from distill.verify import PASS, abstaining, failing
+from distill.verify import PASS, abstaining, failing, second_opinion
 from distill.verify.math import LONGEST, check_math, last_boxed, literal, read_gold, same_text, told_by_text, verify
 
 DATA = Path(__file__).parents[1] / "data"
@@ -71,6 +71,10 @@ def test_the_pairs_know_every_form_once_right_and_once_wrong() -> None:
         (r"\boxed{1.41421356}", r"\sqrt{2}", "abstain", "ambiguous_answer"),
         (r"\boxed{0.5\%}", "0.5", "abstain", "ambiguous_answer"),
         (r"\boxed{(5,7)}", "5, 7", "abstain", "ambiguous_answer"),
+        (r"\boxed{\text{Ann beats Tom}}", "Tom beats Ann", "abstain", "ambiguous_answer"),
+        (r"\boxed{2x = 4}", "x = 2", "abstain", "ambiguous_answer"),
+        (r"\boxed{(A) or (B)}", "A", "fail", "wrong_answer"),
+        (r"\boxed{\text{Yes, or no}}", "yes", "fail", "wrong_answer"),
         (r"\boxed{|x|}", "x", "abstain", "ambiguous_answer"),
         (r"\boxed{\cos(n\pi)}", "(-1)^n", "abstain", "ambiguous_answer"),
         (r"\boxed{\ln 2}", r"\log 2", "abstain", "ambiguous_answer"),
@@ -131,6 +135,27 @@ def test_a_word_after_the_box_counts_as_in_it() -> None:
     assert check_math(r"It is \(\boxed{50}\%\).", "0.5") == PASS
     assert check_math(r"It takes \boxed{90} minutes.", "1.5 hours") == PASS
     assert check_math(r"It takes \boxed{90} minutes.", "90 hours") == failing("wrong_answer")
+
+
+def test_two_readings_that_disagree_are_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def ask(gold: str, answer: str) -> second_opinion.Opinion:
+        asked.append((gold, answer))
+        return second_opinion.Opinion(equal=True, whole=True)
+
+    monkeypatch.setattr(second_opinion, "ask", ask)
+    assert check_math(r"\boxed{x+2}", "x+1") == abstaining("ambiguous_answer")
+    assert asked == [("x+1", "x+2")]
+    assert check_math(r"\boxed{\sqrt{2}}", r"\sqrt{3}") == failing("wrong_answer"), "constants are read exactly"
+    assert check_math(r"\boxed{x+1}", "5") == failing("wrong_answer")
+    assert len(asked) == 1
+    assert check_math(r"\boxed{\int x dx}", r"\frac{x^2}{2}") == PASS, "unread by us, and read whole"
+    monkeypatch.setattr(second_opinion, "ask", lambda *_: second_opinion.Opinion(equal=True, whole=False))
+    assert check_math(r"\boxed{\int x dx}", r"\frac{x^2}{2}") == abstaining("ambiguous_answer")
+    monkeypatch.setattr(second_opinion, "ask", lambda *_: None)
+    assert check_math(r"\boxed{\int x dx}", r"\frac{x^2}{2}") == abstaining("unparseable_answer")
+    assert check_math(r"\boxed{x+2}", "x+1") == failing("wrong_answer")
 
 
 def test_the_gold_answer_of_the_prompt_is_asked() -> None:

@@ -156,7 +156,7 @@ def value(text: str) -> Any:
         ("8^{2/3}", 4),
         (r"\lfloor \pi \rfloor", 3), (r"\lceil -1/2 \rceil", 0), ("|3-5|", 2),
         (r"0.1\overline{6}", Fraction(1, 6)), ("2^{-1}", Fraction(1, 2)),
-        ("(-1)^{10^9}", 1),
+        ("(-1)^{10^9}", 1), (r"3\frac{1}{3}", Fraction(10, 3)), (r"3\frac{4}{3}", 4),
     ],
 )  # fmt: skip
 def test_exact_values(text: str, exact: Fraction) -> None:
