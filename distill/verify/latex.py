@@ -185,7 +185,7 @@ def _is_word(run: str, found: list[Token], spaced: bool) -> bool:
     ):
         return True
     return run.lower() in NUMBER_WORDS or (
-        len(run) >= 4 and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS
+        (len(run) >= 4 or run[0].isupper()) and _WORD.fullmatch(run) is not None and run[:-1] not in FUNCTIONS
     )
 
 
