@@ -6,6 +6,7 @@ buckets or about what a verdict decides.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from distill.filter.length import counter, length
 from distill.filter.near import BYTES, compared, signature
 from distill.filter_specs import FilterSettings
 from distill.prompts.contamination import Contamination
-from distill.records import Prompt, Trace
+from distill.records import Prompt, SamplingRecord, TeacherIdentity, Trace
 from distill.verify import Outcome, abstaining
 from distill.verify import verifiers as verifying
 from distill.verify.pool import WorkerPool
@@ -86,7 +87,7 @@ def look(
 ) -> Looked:
     """The outcomes of `wanted` checks on the trace in `row`."""
     assert _lens is not None
-    trace = Trace.from_json(row)
+    trace = trace_of(row)
     outcomes: dict[str, Outcome] = {}
     evidence = dict(shown)
     for name in wanted:
@@ -105,6 +106,26 @@ def look(
     within = "" if _lens.settings.across_prompts else trace.asked
     mark = signature(compared(trace), within=within) if _lens.signatures else b""
     return Looked(outcomes, mark, evidence, trace.content_hash)
+
+
+def trace_of(row: dict[str, Any]) -> Trace:
+    """The trace of a row of a bucket. Its columns have the types of a trace's fields already, so nothing need be read
+    value by value; few different teachers and samplings stand in one ledger."""
+    teacher, sampling = row["teacher"], row["sampling"]
+    record = _drawn_by(tuple(teacher.values()), tuple(map(_items, sampling.values())), tuple(sampling))
+    return Trace(**{**row, "teacher": record[0], "sampling": record[1]})
+
+
+def _items(part: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:
+    return None if part is None else tuple(part.items())
+
+
+@functools.lru_cache(maxsize=256)
+def _drawn_by(
+    teacher: tuple[Any, ...], sampling: tuple[tuple[tuple[str, Any], ...] | None, ...], names: tuple[str, ...]
+) -> tuple[TeacherIdentity, SamplingRecord]:
+    parts = {name: None if part is None else dict(part) for name, part in zip(names, sampling, strict=True)}
+    return TeacherIdentity(*teacher), SamplingRecord.from_json(parts)
 
 
 def seconds(prompt: Prompt, row: dict[str, Any], wanted: tuple[str, ...], *known: object) -> float:
@@ -218,4 +239,4 @@ def _failed(reason: str) -> Looked:
 
 def _all_failed(item: Item, reason: str) -> Looked:
     outcomes = {name: item[3].get(name, abstaining(reason)) for name in item[2]}
-    return Looked(outcomes, bytes(BYTES), item[4], Trace.from_json(item[1]).content_hash)
+    return Looked(outcomes, bytes(BYTES), item[4], trace_of(item[1]).content_hash)

@@ -28,7 +28,7 @@ from distill.filter.judged import SIGNATURE, Judged, Row
 from distill.filter.judging import judge_spec
 from distill.filter.kept import KeptFiles, draw_of, kept_row, writing_kept, writing_verdicts
 from distill.filter.length import tokenizer_file
-from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking
+from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking, trace_of
 from distill.filter.near import version as signature_version
 from distill.filter.placing import ROW, Buckets, Places, each
 from distill.filter.suspects import Suspect, write_suspects
@@ -36,7 +36,7 @@ from distill.filter_specs import FilterSettings
 from distill.progress import bar
 from distill.prompts.stage import benchmark_texts
 from distill.prompts.table import PromptTable
-from distill.records import Prompt, Trace
+from distill.records import Prompt
 from distill.rundir import RunDir, StageReport
 from distill.sampling.requests import Subject
 from distill.sampling.subjects import foreign, teacher_subject
@@ -245,7 +245,7 @@ class _Looks:
         row = bucket.rows[place]
         if not self.judged.has(row["key"]):
             return None
-        content = Trace.from_json(row).content_hash
+        content = trace_of(row).content_hash
         return self.judged.find(row["key"], content, bucket.wants[place], bucket.by[place])
 
     def _drain(self) -> None:

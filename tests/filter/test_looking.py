@@ -73,6 +73,17 @@ def test_a_trace_is_left_as_it_is() -> None:
     assert item[1] == before
 
 
+def test_a_row_is_the_trace_that_json_makes_of_it() -> None:
+    changed = [
+        TRACE,
+        replace(TRACE, sampling=replace(TRACE.sampling, honoured=replace(TRACE.sampling.requested, temperature=0.1))),
+        replace(TRACE, teacher=replace(TRACE.teacher, quantization="fp8"), answer=None, fault="missing_close"),
+    ]
+    for trace in changed:
+        row = Trace.table([trace]).to_pylist()[0]
+        assert looking.trace_of(row) == trace == Trace.from_json(row)
+
+
 def test_what_is_known_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     looking.prepare(Lens(SETTINGS, {}, ("math",)))
     (item,) = items(["\\boxed{4}"], correct=failing("told_before"))

@@ -15,7 +15,7 @@ import pytest
 from http_teacher import Fault, HttpTeacher, Said, Seen
 
 from distill import specs
-from distill.errors import DistillError, EndpointError, SpecError, UsageError
+from distill.errors import DistillError, EndpointError, UsageError
 from distill.generate import glance, sight
 from distill.generate.before import put_aside_damage
 from distill.pipeline import run_recipe
@@ -186,12 +186,6 @@ def test_until_correct_goes_on_with_a_cut_reply_before_it_judges_it(tmp_path: Pa
     assert {trace.finish_reason for trace in traces(tmp_path)} == {"stop"}
     assert counts["until_correct"]["solved"] == 3
     assert len(asked(teacher)) == before, "both samples of each prompt were there, cut"
-
-
-def test_until_correct_needs_a_verifier(tmp_path: Path, teacher: HttpTeacher) -> None:
-    with pytest.raises(SpecError, match="there is no module 'nowhere'"):
-        generated(tmp_path, teacher, samples=2, until_correct=1, verify="nowhere:judge")
-    assert not asked(teacher)
 
 
 # --- long replies ----------------------------------------------------------------------------------------------------
