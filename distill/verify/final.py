@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from distill.verify.latex import LONGEST
-from distill.verify.units import SCALES, UNITS
+from distill.verify.units import FRACTIONS, NUMBER_WORDS, SCALES, UNITS
 
 _BOX = "\\boxed"
 _OPENED = re.compile(r"\\boxed\s{0,9}\{")
@@ -26,7 +26,8 @@ _AFTER = re.compile(
     r"(?:\s(?:per|an?)\s[A-Za-z]{1,12}|\s?/\s?[a-z]{1,6})?)(?![A-Za-z]))"
 )
 _SAID = re.compile(
-    r"\b(?:answer|result|solution|option|choice)s?\**(?:\s?\([^()\n]{0,40}\))?(?:\s?:\**|\s(?:is|are|was|=):?)\s*\**|#{4}\s",
+    r"\b(?:answer|result|solution|option|choice)s?\**(?:\s?\([^()\n]{0,40}\))?"
+    r"(?:\s?:\**|\s(?:is|are|was|=|equals|(?:should|would|must|will|has to|can only) be)(?!\w|n't):?)\s*\**|#{4}\s",
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|mistake|wrong|incorrect|instead|correction|not right)\b", re.IGNORECASE)
@@ -45,6 +46,29 @@ _UNSURE = re.compile(
     r"|from|than|not|or|between|instead|without|before|after|if|per)\b"
 )
 _MARKUP = re.compile(r"^(?:#{1,6}\s|[-*•]\s)?\s*|\*\*|`")
+_REJECTED = re.compile(
+    r"\s*[,;(—–-]{0,3}\s*\b(?:(?:and|but)\s)?(?:not|rather than|instead of)\s(?!(?:only|just|quite|more|less|exactly)\b)"
+    r"(?:(?!\bbut\b|\bit(?:'s| is)\b)[^,;]|,(?=\d)){1,80}$",
+    re.IGNORECASE,
+)
+"""At the end of a statement, what it says not to be the answer: `72 clips, not 48`."""
+_CORRECTED = re.compile(r"not\s[^,;]{1,60}?,?\sbut\s(?:rather\s)?(?=\S)", re.IGNORECASE)
+_REASON = re.compile(
+    r",?\s+(?:because|since|although|though|whereas|rather than|instead of|(?:but|and) not)\s"
+    r"|,\s+(?:as|not|while|given)\s|;\s|\s[—–-]{1,3}\snot\s",
+    re.IGNORECASE,
+)
+"""Behind the answer, in one statement, and without a bearing on it. `if`, `when` and `where` have one."""
+_SEQUEL = re.compile(r",?\s+which\s|,\s+(?:so|thus|hence|leaving|making|giving|meaning)\s|\s[—–-]{1,3}\s(?=[A-Za-z])")
+"""The same where a number that follows may be the answer."""
+_REMARK = re.compile(r"(?<=[\w}$.])\s\((?![^()]*\\)[^()]*\)$")
+_FILLER = re.compile(r"(?:,\s*of course,|it'?s|it is)\s+", re.IGNORECASE)
+_DENIED = re.compile(
+    r"(?:\b(?:not|cannot|never|neither|nor)\b(?! (?:hard|difficult))|n't\b)[^,;]*$"
+    r"|\b(?:less|more|fewer|greater|smaller|larger|other) than\s*$",
+    re.IGNORECASE,
+)
+_NUMBER_WORD = re.compile(rf"\d|\\[a-z]|\b(?:{'|'.join((*NUMBER_WORDS, *FRACTIONS, *SCALES))})\b", re.IGNORECASE)
 _COMPARED = ("<", ">", "≤", "≥", "≠", "±", "~", "\\pm")
 _FEW_WORDS = 12
 """Words of a last sentence that may be the answer itself, such as `There is no solution.`"""
@@ -201,11 +225,11 @@ def _inside(formula: re.Match[str]) -> str:
 def _of_sentence(sentence: str, *, introduced: bool) -> Final | None:
     """The answer in one sentence: its last formula, else its last number, else, where it is short, itself."""
     sentence = sentence.strip()
-    formulas = list(_FORMULA.finditer(sentence))
     if introduced:
-        if len(formulas) == 1 or not sentence:
-            return Final(_inside(formulas[0]), False) if formulas else None
-        return Final(sentence.rstrip(" ."), False)
+        return _introduced(sentence)
+    kept = without_rejected(sentence)
+    sentence = kept if says_a_number(kept) else sentence
+    formulas = list(_FORMULA.finditer(sentence))
     if formulas:
         last = formulas.pop()
         text, start = _inside(last), last.start()
@@ -219,8 +243,55 @@ def _of_sentence(sentence: str, *, introduced: bool) -> Final | None:
         if sentence[: last.start()].rstrip().endswith(_COMPARED):
             return Final(sentence.rstrip(" ."), False)
         others = tuple(number[0] for number in numbers[:-1])
-        if others and _UNSURE.search(sentence, numbers[-2].end(), last.start()):
+        unsure = bool(others) and _UNSURE.search(sentence, numbers[-2].end(), last.start()) is not None
+        if unsure or _DENIED.search(sentence[: last.start()]):
             return Final(last[0], False, others=(*others, last[0]))
         unit = _following(sentence, last.end())
         return Final(last[0] + unit, False, others=others)
-    return Final(sentence.rstrip(" ."), False) if len(sentence.split()) <= _FEW_WORDS and sentence else None
+    short = len(sentence.split()) <= _FEW_WORDS or says_a_number(sentence)
+    return Final(sentence.rstrip(" ."), False) if short and sentence else None
+
+
+def _introduced(sentence: str) -> Final | None:
+    """What stands behind "the answer is", without the reasons and remarks behind it."""
+    if not sentence:
+        return None
+    filler, corrected = _FILLER.match(sentence), _CORRECTED.match(sentence)
+    if filler is not None or corrected is not None:
+        sentence = sentence[(filler or corrected).end() :]  # type: ignore[union-attr]  # one of the two it is
+    sentence, others = _without_comment(sentence.rstrip(" .:"))
+    if re.search(r"\d!$", sentence):  # a factorial, or said aloud
+        others = (*others, sentence[:-1])
+    formulas = list(_FORMULA.finditer(sentence))
+    if len(formulas) == 1 and not says_a_number(sentence[: formulas[0].start()] + sentence[formulas[0].end() :]):
+        return Final(_inside(formulas[0]), False, others=others)
+    return Final(sentence, False, others=others)
+
+
+def _without_comment(sentence: str) -> tuple[str, tuple[str, ...]]:
+    """A statement up to where it gives reasons, and the numbers behind that of which one may be the answer."""
+    comments = [found for pattern in (_REASON, _SEQUEL, _REMARK) if (found := pattern.search(sentence, 1))]
+    comments = [found for found in comments if not _cuts_a_formula(sentence[: found.start()])]
+    if not comments:
+        return sentence, ()
+    comment = min(comments, key=lambda found: found.start())
+    head, rest = sentence[: comment.start()].rstrip(" ,"), sentence[comment.start() :]
+    if _REJECTED.fullmatch(rest):
+        return head, ()
+    numbers = tuple(number[0] for number in _NUMBER.finditer(rest))
+    return head, (*numbers, head) if numbers and comment.re is _SEQUEL else numbers
+
+
+def _cuts_a_formula(head: str) -> bool:
+    return head.count("$") % 2 == 1 or head.count("{") != head.count("}") or head.count("(") != head.count(")")
+
+
+def without_rejected(sentence: str) -> str:
+    """A statement without what it ends with and says not to be the answer: `72 clips, not 48` is `72 clips`."""
+    found = _REJECTED.search(sentence, 1)
+    return sentence[: found.start()] if found is not None else sentence
+
+
+def says_a_number(text: str) -> bool:
+    """Whether digits, LaTeX or a number in words stand anywhere in it."""
+    return _NUMBER_WORD.search(text) is not None
