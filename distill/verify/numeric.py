@@ -6,14 +6,18 @@ limits: an expression can keep this busy for ever, which is why `verify.pool` ru
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify import stated as says
+from distill.verify.final import without_rejected
 from distill.verify.quantity import Quantity, numbers_in, read, value_behind
+from distill.verify.units import ratios, unit_of
 
 REL_TOL = 0.01
 """Gold and answer may both be rounded to three significant digits, and each is then off by at most 0.5%. Evaluations
@@ -28,7 +32,13 @@ _NUMBER_WORD = re.compile(
     r"(?i)\d|\b(?:zero|half|third|quarter|(?:one|two|three|four|five|six|seven|eight|nine)(?:ty|teen)?|ten|eleven|"
     r"twelve|thirteen|fifteen|twenty|thirty|forty|fifty|eighty|hundred|thousand)\b|[零一二三四五六七八九十百千万]|\\(?:pi|sqrt|infty)"
 )
-_NEGATED = re.compile(r"(?i)\b(?:not|isn't|never|cannot|neither|nor)\b|n't\b|[不非]是")
+_NEGATED = re.compile(
+    r"(?i)\b(?:not|isn't|never|cannot|neither|nor|(?:less|more|fewer|greater|smaller|larger) than|at (?:least|most)|out of)\b"
+    r"|n't\b|[不非]是"
+)
+_ZERO = Decimal("273.15")
+"""Of Celsius, in kelvins."""
+_DEGREE = Decimal(math.pi) / 180
 _VERB = re.compile(r"\b(?:is|are|be|was|equals|has|have|costs|gets?|becomes|[Aa]nswer:)(?!\w)[: ]*(?:equal to)?")
 _CLAUSE = re.compile(r"[,;，；。]\s|[.!?]\s|\s(?:because|since|which|where|as|when)\s")
 Match = Literal["equal", "coarse", "scale", "different"]
@@ -87,6 +97,7 @@ def _at_end(text: str) -> Quantity | None:
 def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, marked: bool) -> Outcome:
     """The number that all of a sentence's first clause is, that an equation in it ends with, or its last one: `leaving
     15 apples`. That an earlier number is the gold proves nothing, nor does a later one that is not."""
+    text = without_rejected(text)
     found = None
     if marked:
         found = read(text) or read(_CLAUSE.split(text + " ", maxsplit=1)[0])
@@ -94,7 +105,10 @@ def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, ma
     if found is None and not negated:
         found = value_behind(text) or _at_end(text)
     if found is not None:
-        return _judged(found, wanted, rel_tol, abs_tol)
+        told = _judged(found, wanted, rel_tol, abs_tol)
+        said = read(text.rstrip("! ")) if text.endswith("!") else None  # a factorial, or said aloud
+        aloud = said is not None and told != PASS and _judged(said, wanted, rel_tol, abs_tol) == PASS
+        return abstaining("ambiguous_answer") if aloud else told
     numbers = numbers_in(text)
     if numbers is None or (not numbers and _NUMBER_WORD.search(text)) or (numbers and negated):
         return abstaining("ambiguous_answer")
@@ -119,7 +133,26 @@ def _judged(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -
         return abstaining("coarse_gold")
     if found.scale != wanted.scale and found.value / found.scale == wanted.value / wanted.scale:
         return abstaining("ambiguous_answer")  # `3 million` for a 3: the question may ask for millions
+    if bool(found.unit) != bool(wanted.unit):
+        measured, bare = (found, wanted) if found.unit else (wanted, found)
+        told = {_match(other, bare, rel_tol, abs_tol) for other in _converted(measured)}
+        if told & {"equal", "coarse"}:  # the question may ask for that unit
+            return abstaining("different_unit")
     return failing("wrong_answer")
+
+
+def _converted(measured: Quantity) -> list[Quantity]:
+    """The same amount in the other units of its kind: 1.5 hours in minutes, seconds and days."""
+    value, name = measured.value, measured.unit
+    kelvins = {"°C": value + _ZERO, "°F": (value - 32) * 5 / 9 + _ZERO, "kelvin": value}.get(name)
+    if kelvins is not None:
+        values = [kelvins, kelvins - _ZERO, (kelvins - _ZERO) * 9 / 5 + 32]
+    elif name in ("degree", "radian"):
+        values = [value * _DEGREE if name == "degree" else value / _DEGREE]
+    else:
+        unit = unit_of(re.findall(r"[/^]|-?\d|[^\s/^\d-]+", re.sub(r"(?<=\w)(?=-?\d)", "^", name)))
+        values = [value * ratio.denominator / ratio.numerator for ratio in ratios(unit)] if unit is not None else []
+    return [replace(measured, value=other, place=None, whole=False) for other in values]
 
 
 def _match(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -> Match:
