@@ -47,8 +47,8 @@ _UNSURE = re.compile(
 )
 _MARKUP = re.compile(r"^(?:#{1,6}\s|[-*•]\s)?\s*|\*\*|`")
 _REJECTED = re.compile(
-    r"\s*[,;(—–-]{0,3}\s*\b(?:(?:and|but)\s)?(?:not|rather than|instead of)\s(?!(?:only|just|quite|more|less|exactly)\b)"
-    r"(?:(?!\bbut\b|\bit(?:'s| is)\b)[^,;]|,(?=\d)){1,80}$",
+    r"\s?[,;(—–-]{0,3}\s?\b(?:(?:and|but)\s)?(?:not|rather than|instead of)\s"
+    r"(?!(?:only|just|quite|more|less|exactly)\b)(?:(?!\bbut\b|\bit(?:'s| is)\b)[^,;]|,(?=\d)){1,80}$",
     re.IGNORECASE,
 )
 """At the end of a statement, what it says not to be the answer: `72 clips, not 48`."""
@@ -64,7 +64,7 @@ _SEQUEL = re.compile(r",?\s+which\s|,\s+(?:so|thus|hence|leaving|making|giving|m
 _REMARK = re.compile(r"(?<=[\w}$.])\s\((?![^()]*\\)[^()]*\)$")
 _FILLER = re.compile(r"(?:,\s*of course,|it'?s|it is)\s+", re.IGNORECASE)
 _DENIED = re.compile(
-    r"(?:\b(?:not|cannot|never|neither|nor)\b(?! (?:hard|difficult))|n't\b)[^,;]*$"
+    r"(?:\b(?:not|cannot|never|neither|nor)\b(?! (?:hard|difficult))|n't\b)[^,;]{0,200}$"
     r"|\b(?:less|more|fewer|greater|smaller|larger|other) than\s*$",
     re.IGNORECASE,
 )

@@ -33,8 +33,8 @@ _NUMBER_WORD = re.compile(
     r"twelve|thirteen|fifteen|twenty|thirty|forty|fifty|eighty|hundred|thousand)\b|[零一二三四五六七八九十百千万]|\\(?:pi|sqrt|infty)"
 )
 _NEGATED = re.compile(
-    r"(?i)\b(?:not|isn't|never|cannot|neither|nor|(?:less|more|fewer|greater|smaller|larger) than|at (?:least|most)|out of)\b"
-    r"|n't\b|[不非]是"
+    r"(?i)\b(?:not|isn't|never|cannot|neither|nor|at (?:least|most)|out of)\b"
+    r"|\b(?:less|more|fewer|greater|smaller|larger) than\b|n't\b|[不非]是"
 )
 _ZERO = Decimal("273.15")
 """Of Celsius, in kelvins."""
@@ -147,7 +147,7 @@ def _converted(measured: Quantity) -> list[Quantity]:
     kelvins = {"°C": value + _ZERO, "°F": (value - 32) * 5 / 9 + _ZERO, "kelvin": value}.get(name)
     if kelvins is not None:
         values = [kelvins, kelvins - _ZERO, (kelvins - _ZERO) * 9 / 5 + 32]
-    elif name in ("degree", "radian"):
+    elif name in ("degree", "radian", "rad"):
         values = [value * _DEGREE if name == "degree" else value / _DEGREE]
     else:
         unit = unit_of(re.findall(r"[/^]|-?\d|[^\s/^\d-]+", re.sub(r"(?<=\w)(?=-?\d)", "^", name)))
