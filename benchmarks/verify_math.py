@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.verify import MATH, PASS, Outcome, failing
+from distill.verify import PASS, Outcome, failing
 from distill.verify.math import check_math, literal, prepare
 from distill.verify.pool import Item, VerifierPool
 
+MATH = "distill.verify.math:check_math"
+"""For a VerifierPool."""
 DATA = Path(__file__).parents[1] / "tests" / "data"
-PAIRS = (DATA / "math_pairs.jsonl", DATA / "math_pairs_blind.jsonl")
+PAIRS = tuple(DATA / f"math_pairs{which}.jsonl" for which in ("", "_blind", "_held_back"))
 IDENTICAL = 0.28
 """Share of the answers that are the gold text."""
 RIGHT = 0.7

@@ -222,22 +222,30 @@ class FilterSettings(Strict):
                 raise ValueError(f"unknown check '{name}'{near(name, list(CHECKS))}; known: {', '.join(CHECKS)}")
         return tuple(dict.fromkeys((*ALWAYS, *value)))
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        said = {
+    @property
+    def _implied(self) -> dict[str, bool]:
+        """Check → whether its settings say something."""
+        return {
             "length": self.length.min_tokens is not None or self.length.max_tokens is not None,
             "score": self.score.scores is not None,
             "judge": self.judge.teacher is not None,
         }
-        added = [name for name, wanted in said.items() if wanted and name not in self.checks]
-        self.__dict__["checks"] = (*self.checks, *added)
-        for name in ("score", "judge"):
-            if name in self.checks and not said[name]:
-                setting = {"score": "filter.score.scores", "judge": "filter.judge.teacher"}[name]
-                raise ValueError(f"checks names {name}, and {setting} is not set")
-        rule_of(self.keep, self.checks)
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The checks that are made: those that are named, and those whose settings say something."""
+        implied = (name for name, wanted in self._implied.items() if wanted)
+        return tuple(dict.fromkeys((*self.checks, *implied)))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        needs = {"score": "filter.score.scores", "judge": "filter.judge.teacher"}
+        for name, setting in needs.items():
+            if name in self.checks and not self._implied[name]:
+                raise ValueError(f"checks names {name}, which needs {setting}: set it, or leave {name} out")
+        rule_of(self.keep, self.made)
         return self
 
     @property
     def rule(self) -> Rule:
-        return rule_of(self.keep, self.checks)
+        return rule_of(self.keep, self.made)

@@ -20,7 +20,8 @@ ALWAYS = ("finished", "think_format")
 PSEUDO = ("judge", "majority")
 """Checks that `verified` takes for no objection: the judge counts where the verifier could not tell, and what most of
 the samples say is no gold answer."""
-_ASKED = {"pass": "pass", "fail": "fail", "abstain": "abstain"}
+_ASKED = ("fail", "abstain")
+"""`.pass` would be no name: Python's word for doing nothing."""
 _COMPARED: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: lambda a, b: a >= b,
     ast.Gt: lambda a, b: a > b,
@@ -66,10 +67,11 @@ class Rule:
     _verified: bool = False
 
     @property
-    def asks_for_scores(self) -> bool:
-        return self._tree is not None and any(
-            isinstance(node, ast.Attribute) and node.attr == "score" for node in ast.walk(self._tree)
-        )
+    def scored(self) -> frozenset[str]:
+        """The checks whose scores it looks at."""
+        nodes = ast.walk(self._tree) if self._tree is not None else ()
+        asked = (node.value for node in nodes if isinstance(node, ast.Attribute) and node.attr == "score")
+        return frozenset(name.id for name in asked if isinstance(name, ast.Name))
 
     def decides(self, outcomes: Outcomes) -> tuple[str, str]:
         """(check, reason) of the first thing that keeps a trace out; two empty texts for one that stays."""
@@ -109,20 +111,26 @@ def rule_of(keep: str | Sequence[str], checks: Sequence[str]) -> Rule:
 
 def _require_known(names: Sequence[str], checks: Sequence[str]) -> None:
     for name in names:
+        if name not in checks and len(names) == 1 and (close := near(name, ["verified", "all"])):
+            raise ValueError(f"keep says {name}{close}")
         if name not in checks:
             what = f"keep asks for {name}, which checks does not run{near(name, list(checks))}"
             raise ValueError(f"{what}; it runs: {', '.join(checks)}")
 
 
 def _verified(outcomes: Outcomes) -> tuple[str, str]:
-    """Right by the verifier, or by the judge where the verifier could not tell; and no other check failed. An
-    abstention of another check is nothing against a trace: a text too short for its language to be told is no fault."""
-    correct = outcomes.get("correct")
-    if correct is not None and correct.outcome != "pass":
-        judge = outcomes.get("judge", NOT_MADE)
-        if correct.outcome == "fail" or judge.outcome != "pass":
-            told = judge if correct.outcome == "abstain" and judge.outcome == "fail" else correct
-            return ("judge" if told is judge else "correct"), told.reason
+    """Right by the verifier, or by the judge where the verifier could not tell; for open prompts, which have no
+    verifier, not wrong by the judge; and no other check failed. An abstention of another check is nothing against a
+    trace: a text too short for its language to be told is no fault."""
+    correct, judge = outcomes.get("correct"), outcomes.get("judge", NOT_MADE)
+    if correct is None:
+        pass
+    elif correct.outcome == "fail":
+        return "correct", correct.reason
+    elif judge.outcome == "fail" and (correct.outcome == "abstain" or correct.reason == "open"):
+        return "judge", judge.reason
+    elif correct.outcome == "abstain" and judge.outcome != "pass":
+        return "correct", correct.reason
     for name, found in outcomes.items():
         if found.outcome == "fail" and name not in ("correct", *PSEUDO):
             return name, found.reason

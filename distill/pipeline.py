@@ -17,8 +17,8 @@ from distill.specs import STAGES, Recipe, dump, folder_revision, kept_in
 if TYPE_CHECKING:
     from distill.generate.merging import Merged
 
-DATA, MODELS = "data/", "models/"
-"""Begin the names of inputs that lie outside the run: files of prompts, and model folders."""
+DATA, MODELS, BESIDE = "data/", "models/", "beside/"
+"""Begin the names of inputs outside the run: files of prompts, model folders, and what else decides verdicts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,10 @@ def run_recipe(
     """
     names = between(first, last)
     recipe.require(names)  # before anything is paid for
+    if "filter" in names:
+        from distill.filter.stage import require
+
+        require(recipe)
     with run.lock():
         if adopting:
             adopt(recipe, run, names)
@@ -185,7 +189,21 @@ def _outside_hashes(name: str, recipe: Recipe) -> dict[str, str]:
 
     files = {f"{DATA}{n}-{file.name}": state_of(file) for n, file in data_files(recipe.parts(name)).items()}
     folders = recipe.model_folders(name).items()
-    return {**files, **{f"{MODELS}{what}": folder_revision(folder) for what, folder in folders}}
+    return {
+        **files,
+        **{f"{MODELS}{what}": folder_revision(folder) for what, folder in folders},
+        **{f"{BESIDE}{what}": mark for what, mark in _beside(name, recipe).items()},
+    }
+
+
+def _beside(name: str, recipe: Recipe) -> dict[str, str]:
+    """What decides verdicts and is neither prompts nor a model; of stages after the filter, verifiers alone."""
+    if name not in ("filter", "evaluate", "quantize"):
+        return {}
+    from distill.filter.stage import outside
+
+    found = outside(recipe)
+    return found if name == "filter" else {what: mark for what, mark in found.items() if what.startswith("verifier-")}
 
 
 def _finish(run: RunDir, name: str, state: StageState, started: float, counts: dict[str, Any]) -> None:
@@ -200,7 +218,7 @@ def _is_done(name: str, recipe: Recipe, run: RunDir) -> bool:
     if state is None or state.state != "done" or state.recipe_hash != recipe.section_hash(name):
         return False
     outside = _outside_hashes(name, recipe)
-    beyond = {key: value for key, value in state.inputs.items() if key.startswith((DATA, MODELS))}
+    beyond = {key: value for key, value in state.inputs.items() if key.startswith((DATA, MODELS, BESIDE))}
     gone = {key: value for key, value in beyond.items() if key not in outside}  # what is gone has not changed
     inputs = {**run.hashes(*stages()[name].reads(recipe, run)), **outside, **gone}
     outputs = run.hashes(*(run.path / path for path in state.outputs))

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import yaml
 
 from distill import specs
-from distill.errors import UsageError, near
+from distill.errors import RunError, UsageError, near
 from distill.files import reading
 from distill.records import KEPT
 from distill.rundir import RunDir, StageState
@@ -159,19 +159,25 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
         raise UsageError(f"the run {run.path} has no verdicts yet", todo="run `distill filter` first")
     reasons: Counter[str] = Counter()
     wanted: dict[str, dict[str, Any]] = {}
+    decided = True
     for key, group in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
         rows = list(group)
+        decided = any(row["check"] == KEPT for row in rows)
+        if not decided:
+            break
         against = {row["check"]: row["reason"] for row in rows if row["outcome"] != "pass"}
         reasons.update(set(against.values()))
         if KEPT in against and (reason is None or reason in against.values()):
             left_out = against.pop(KEPT)
             details = {row["check"]: row["detail"] for row in rows if row.get("detail")}
             wanted[key] = {"left_out": left_out, "reasons": against, "details": details}
+    if not decided:
+        what = "verdicts.parquet is of an earlier version, which did not say what is kept"
+        raise RunError(what, given=str(run.verdicts), todo=f"make it again: `distill filter {run.path}`")
     if reason is not None and not wanted:
         known = ", ".join(name for name, _ in reasons.most_common() if name) or "none"
-        raise UsageError(
-            f"no trace was rejected for '{reason}'{near(reason, list(reasons))}", todo=f"reasons here: {known}"
-        )
+        meant = near(reason, list(reasons)) if reason not in reasons else ", which only kept ones have"
+        raise UsageError(f"no trace was rejected for '{reason}'{meant}", todo=f"reasons here: {known}")
     for trace in run.ledger().traces():
         found = wanted.get(trace.key)
         if found is not None:

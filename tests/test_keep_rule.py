@@ -34,6 +34,8 @@ KEPT = ("", "")
         ({"correct": UNSURE, "judge": failing("judge_incorrect")}, ("judge", "judge_incorrect")),
         ({"correct": UNSURE, "judge": abstaining("judge_split")}, ("correct", "unparseable_gold")),
         ({"judge": failing("judge_incorrect")}, KEPT),
+        ({"correct": Outcome("pass", "open"), "judge": failing("judged_wrong")}, ("judge", "judged_wrong")),
+        ({"correct": Outcome("pass", "open"), "judge": abstaining("not_asked")}, KEPT),
         ({"majority": failing("minority")}, KEPT),
         ({"loop": failing("loop")}, ("loop", "loop")),
         ({"language": abstaining("too_little_prose")}, KEPT),
@@ -92,6 +94,8 @@ def test_a_check_that_was_not_made_has_not_passed() -> None:
     [
         ("corect", "keep asks for corect, which checks does not run; did you mean 'correct'"),
         (("correct", "maths"), "keep asks for maths"),
+        ("verfied", "keep says verfied; did you mean 'verified'?"),
+        ("correct.pass", "cannot be read"),
         ("correct and", "cannot be read"),
         ("correct or", "write it like"),
         ("__import__('os').system('true')", "a part that is none"),

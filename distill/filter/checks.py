@@ -64,7 +64,7 @@ def names() -> tuple[str, ...]:
 
 def prepare(settings: FilterSettings) -> None:
     """Loads the functions of the checks that these settings run, and what they would otherwise load at first use."""
-    for name in settings.checks:
+    for name in settings.made:
         if name in OF_ONE:
             home = importlib.import_module(_function(name).__module__)
             getattr(home, "prepare", lambda: None)()

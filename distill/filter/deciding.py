@@ -33,6 +33,8 @@ from distill.verify import BROKEN, Outcome
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MOST_KNOWN = 2**16
+"""Different sets of outcomes whose fate is remembered."""
 _PASS, _FAIL = 1, 2
 _CODES = {"pass": _PASS, "fail": _FAIL}
 Numbers = NDArray[np.int64]
@@ -71,6 +73,9 @@ class Decided:
     """Reason → traces that are not trained on."""
     lines: list[str]
     broken: int
+    judged: int
+    """Answers that a verifier has called right or wrong."""
+    verifiers: tuple[str, ...]
     _rates: NDArray[np.float64]
     _draws: NDArray[np.float64]
     _prompt: Numbers
@@ -101,7 +106,7 @@ class Decided:
         import pyarrow as pa
 
         places = self._starts[bucket]
-        names = [*self.settings.checks, KEPT]
+        names = [*self.settings.made, KEPT]
         columns: dict[str, list[Any]] = {"check": [], "outcome": [], "reason": [], "score": [], "detail": []}
         count = len(table)
         evidence = [json.loads(text) if text else {} for text in table.column("evidence").to_pylist()]
@@ -152,13 +157,15 @@ def _repeated(name: str, repeats: dict[int, tuple[int, bool]], places: slice) ->
     return found
 
 
-def decide(buckets: Buckets, judged: Judged, prompts: PromptTable, recipe: Recipe) -> Decided:
+def decide(
+    buckets: Buckets, judged: Judged, prompts: PromptTable, recipe: Recipe, verifiers: tuple[str, ...]
+) -> Decided:
     """Decides about every trace of the run."""
     settings = recipe.filter
     about = _about_prompts(prompts, recipe.seed)
     traces = _gather(buckets, judged)
-    repeats = _repeats(traces, judged, settings) if set(OF_ALL) & set(settings.checks) else {}
-    right, told = traces.correct == _PASS, traces.correct > 0
+    repeats = _repeats(traces, judged, settings) if set(OF_ALL) & set(settings.made) else {}
+    right, told = (traces.correct == _PASS) & traces.whole, traces.correct > 0
     rates = selection.pass_rates(traces.prompt, right, told, len(about.domain))
     fates, reasons, broken = _apply_rule(traces, judged, repeats, settings.rule, settings)
     lines = _select(traces, about, judged, fates, reasons, rates, settings, recipe.seed)
@@ -171,6 +178,8 @@ def decide(buckets: Buckets, judged: Judged, prompts: PromptTable, recipe: Recip
         rejected,
         lines,
         broken,
+        int(told.sum()),
+        verifiers,
         rates,
         about.draw,
         traces.prompt,
@@ -197,15 +206,20 @@ def _gather(buckets: Buckets, judged: Judged) -> _Traces:
     starts: dict[int, slice] = {}
     end = 0
     told = [name for name in ("correct", *ALWAYS) if name in judged.checks]
+    reason = ("correct.reason",) if "correct" in told else ()
     for bucket in buckets.filled:
-        table = judged.read(bucket, "row", "tokens", "key", *(f"{name}.outcome" for name in told))
+        table = judged.read(bucket, "row", "tokens", "key", *(f"{name}.outcome" for name in told), *reason)
         starts[bucket] = slice(end, end + len(table))
         end += len(table)
         outcomes = {name: table.column(f"{name}.outcome").to_pylist() for name in told}
         found["prompt"].append(np.array(table.column("row").to_pylist(), np.int64))
         found["tokens"].append(np.array([-1 if n is None else n for n in table.column("tokens").to_pylist()], np.int64))
         found["key"].append(np.array([int(key[:16], 16) for key in table.column("key").to_pylist()], np.uint64))
-        correct = [_CODES.get(outcome, 0) for outcome in outcomes.get("correct", ())] or [0] * len(table)
+        correct = [0] * len(table)
+        if reason:  # an open prompt has no right and wrong
+            reasons = table.column("correct.reason").to_pylist()
+            pairs = zip(outcomes["correct"], reasons, strict=True)
+            correct = [0 if why == "open" else _CODES.get(outcome, 0) for outcome, why in pairs]
         found["correct"].append(np.array(correct, np.uint8))
         whole = np.ones(len(table), np.bool_)
         for name in ALWAYS:
@@ -227,7 +241,7 @@ def _repeats(traces: _Traces, judged: Judged, settings: FilterSettings) -> dict[
         for place, signature in zip(range(places.start, places.stop), signatures, strict=True):
             near.add(int(rank[place]), signature)
     wanted = {"duplicate": True, "near_duplicate": False}
-    exactness = {wanted[name] for name in OF_ALL if name in settings.checks}
+    exactness = {wanted[name] for name in OF_ALL if name in settings.made}
     return {int(order[one.row]): (int(order[one.of]), one.exact) for one in near.decide() if one.exact in exactness}
 
 
@@ -240,21 +254,25 @@ def _apply_rule(
     numbers: dict[tuple[str, str], int] = {}
     known: dict[tuple[Any, ...], int] = {}
     broken = 0
-    names = list(settings.checks)
-    parts = ("outcome", "reason", "score") if rule.asks_for_scores else ("outcome", "reason")
+    names = list(settings.made)
+    scored = rule.scored
+    parts = ("outcome", "reason", "score")
     for bucket, places in traces.starts.items():
-        columns = [f"{name}.{part}" for name in names if name not in OF_ALL for part in parts]
+        wanted = [(name, part) for name in names if name not in OF_ALL for part in parts]
+        columns = [f"{name}.{part}" for name, part in wanted if part != "score" or name in scored]
         table = judged.read(bucket, "key", *columns)
         told: list[Any] = []
         for name in names:
             if name in OF_ALL:
                 reasons = _repeated(name, repeats, places)
                 told += [["fail" if reason else "pass" for reason in reasons], reasons]
-                told += [[None] * len(table)] * (len(parts) - 2)
             else:
-                told += [table.column(f"{name}.{part}").to_pylist() for part in parts]
-                broken += sum(reason in BROKEN for reason in told[1 - len(parts)])
+                told += [table.column(f"{name}.{part}").to_pylist() for part in parts[:2]]
+                broken += sum(reason in BROKEN for reason in told[-1])
+            told.append(table.column(f"{name}.score").to_pylist() if name in scored else [None] * len(table))
         for place, values in zip(range(places.start, places.stop), zip(*told, strict=True), strict=True):
+            if len(known) > MOST_KNOWN:  # scores that a rule asks for seldom come twice
+                known.clear()
             code = known.get(values)
             if code is None:
                 grouped = (values[at : at + len(parts)] for at in range(0, len(values), len(parts)))

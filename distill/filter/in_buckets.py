@@ -54,9 +54,9 @@ class BucketChecks:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.judge)
-        if "judge" in self.settings.checks:
+        if "judge" in self.settings.made:
             judge_spec(self.settings.judge)
-        if "score" in self.settings.checks:
+        if "score" in self.settings.made:
             self._scores = read_scores(self.settings.score)
         return self
 
@@ -65,7 +65,7 @@ class BucketChecks:
 
     def make(self, samples: Sequence[Sample]) -> None:
         """Adds to the outcomes of each sample those that are missing."""
-        checks = self.settings.checks
+        checks = self.settings.made
         if self._scores is not None:
             for sample in samples:
                 if "score" not in sample.outcomes:

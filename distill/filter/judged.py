@@ -12,7 +12,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.files import reading, replacing
-from distill.verify import BROKEN, Outcome
+from distill.verify import TRANSIENT, Outcome
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,6 +43,8 @@ class Row:
     outcomes: Mapping[str, Outcome]
     signature: bytes = b""
     evidence: Mapping[str, str] = field(default_factory=dict)
+    by: str = ""
+    """What verifies its prompt's answers, in which version."""
     row: int = -1
     """Row of its prompt."""
     tokens: int | None = None
@@ -67,14 +69,19 @@ class Judged:
         place = int(np.searchsorted(self._hashes, np.uint64(int(key[:16], 16))))
         return place < len(self._hashes) and int(self._hashes[place]) == int(key[:16], 16)
 
-    def find(self, key: str, content: str, wants: str) -> Row | None:
-        """What is known of a trace: the outcomes that still count."""
+    def find(self, key: str, content: str, wants: str, by: str) -> Row | None:
+        """What is known of a trace: the outcomes that still count. Another verifier leaves all but its own, and the
+        judge's, who is asked because of them."""
         wanted = np.uint64(int(key[:16], 16))
         place = int(np.searchsorted(self._hashes, wanted, side="right")) - 1
         if place < 0 or self._hashes[place] != wanted:
             return None
         row = self._file(int(self._files[place])).get(key)
-        return row if row is not None and (row.content, row.wants) == (content, wants) else None
+        if row is None or (row.content, row.wants) != (content, wants):
+            return None
+        if row.by == by:
+            return row
+        return replace(row, outcomes={n: one for n, one in row.outcomes.items() if n not in ("correct", "judge")})
 
     def write(self, bucket: int, rows: Sequence[Row]) -> None:
         """Adds a bucket."""
@@ -85,6 +92,7 @@ class Judged:
             "key": pa.array([row.key for row in rows], pa.string()),
             "content": pa.array([row.content for row in rows], pa.string()),
             "wants": pa.array([row.wants for row in rows], pa.string()),
+            "by": pa.array([row.by for row in rows], pa.string()),
         }
         for name in self.checks:
             outcomes = [row.outcomes[name] for row in rows]
@@ -140,7 +148,7 @@ class Judged:
         return self._decoded[number]
 
     def _read_earlier(self, path: Path) -> dict[str, Row]:
-        """What still counts of a file of an earlier start: never an outcome that tells of a verifier that broke."""
+        """What still counts of a file of an earlier start: never an outcome that tells of that time and machine."""
         import pyarrow.parquet as pq
 
         with reading(path, AGAIN):
@@ -160,11 +168,17 @@ class Judged:
                 columns["key"][place],
                 columns["content"][place],
                 columns["wants"][place],
-                {name: one for name, one in outcomes.items() if one.reason not in BROKEN},
-                columns["signature"][place] if SIGNATURE in valid else b"",
+                {name: one for name, one in outcomes.items() if one.reason not in TRANSIENT},
+                _real(columns["signature"][place]) if SIGNATURE in valid else b"",
                 {name: text for name, text in evidence.items() if name in valid},
+                by=columns["by"][place],
             )
         return rows
+
+
+def _real(signature: bytes) -> bytes:
+    """Nothing in the place of a signature that stands for a trace nobody could look at."""
+    return signature if any(signature) else b""
 
 
 def _told(table: pa.Table) -> dict[str, str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol, Self
 
 from distill.contract import Response
 from distill.errors import ContractError
 from distill.filter import checks
 from distill.filter.length import counter, length
-from distill.filter.near import compared, signature
+from distill.filter.near import BYTES, compared, signature
 from distill.filter_specs import FilterSettings
 from distill.prompts.contamination import Contamination
 from distill.records import Prompt, Trace
@@ -101,7 +102,7 @@ def look(
             outcomes[name] = checks.check(name, prompt, trace, _lens.settings)
             if outcomes[name].outcome == "fail" and (seen := checks.seen(name, prompt, trace, _lens.settings)):
                 evidence[name] = seen
-    within = "" if _lens.settings.across_prompts else prompt.id
+    within = "" if _lens.settings.across_prompts else trace.asked
     mark = signature(compared(trace), within=within) if _lens.signatures else b""
     return Looked(outcomes, mark, evidence, trace.content_hash)
 
@@ -148,8 +149,9 @@ class Looking(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
-        """In the order of the items, which are taken some thousand ahead at most."""
+    def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
+        """In the order of the items, which are taken some thousand ahead at most. None among them says that nothing
+        more may be taken before something comes back."""
 
 
 class LocalLooking:
@@ -169,31 +171,32 @@ class LocalLooking:
     def __exit__(self, *_: object) -> None:
         self._pool.__exit__()
 
-    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
-        source = enumerate(items)
+    def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
+        source = iter(items)
         again: deque[tuple[int, Item]] = deque()
         given: dict[int, Item] = {}
         done: dict[int, Looked] = {}
-        exhausted = False
+        numbers = count()
 
         def following() -> Iterator[tuple[int, Item] | None]:
-            nonlocal exhausted
             while True:
                 if again:
                     yield again.popleft()
-                    continue
-                if len(given) + len(done) >= MOST_HELD:
-                    yield None
-                    continue
-                found = None if exhausted else next(source, None)
-                if found is not None:
-                    given[found[0]] = found[1]
-                    yield found
-                elif given:
-                    exhausted = True
+                elif len(given) + len(done) >= MOST_HELD:
                     yield None
                 else:
-                    return
+                    try:
+                        found = next(source)
+                    except StopIteration:
+                        break
+                    if found is None:
+                        yield None
+                    else:
+                        number = next(numbers)
+                        given[number] = found
+                        yield number, found
+            while given:
+                yield again.popleft() if again else None
 
         place = 0
         for number, looked in self._pool.as_they_come(following()):
@@ -215,4 +218,4 @@ def _failed(reason: str) -> Looked:
 
 def _all_failed(item: Item, reason: str) -> Looked:
     outcomes = {name: item[3].get(name, abstaining(reason)) for name in item[2]}
-    return Looked(outcomes, evidence=item[4], content=Trace.from_json(item[1]).content_hash)
+    return Looked(outcomes, bytes(BYTES), item[4], Trace.from_json(item[1]).content_hash)

@@ -10,11 +10,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Self
 
 from distill.errors import MissingError, RunError
 from distill.filter.looking import Item, Lens, LocalLooking, Looked
+from distill.verify import verifiers as verifying
 from distill.verify.sandbox import ALLOW_VARIABLE
 
 CHUNK = 256
@@ -65,13 +66,13 @@ class RayLooking:
         if self._own:
             ray.shutdown()
 
-    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+    def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         ray = _ray()
         source = iter(items)
         flying: deque[Any] = deque()
         number = 0
         while True:
-            while len(flying) < AHEAD * len(self._actors) and (chunk := list(islice(source, CHUNK))):
+            while len(flying) < AHEAD * len(self._actors) and (chunk := _chunk(source)):
                 flying.append(self._actors[number % len(self._actors)].look.remote(chunk))
                 number += 1
             if not flying:
@@ -91,11 +92,17 @@ class _Actor:
     """One core of the cluster."""
 
     def __init__(self, lens: Lens) -> None:
+        verifying.require(lens.verifiers)  # this machine may lack what that of the filter has
         self._looking = LocalLooking(lens, workers=1)
         self._looking.__enter__()
 
     def look(self, items: list[Item]) -> list[Looked]:
         return list(self._looking.look(items))
+
+
+def _chunk(source: Iterator[Item | None]) -> list[Item]:
+    """The next items, up to CHUNK of them or the first None."""
+    return list(takewhile(lambda item: item is not None, islice(source, CHUNK)))  # type: ignore[arg-type]
 
 
 def _require_answer(address: str | None) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import shutil
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,22 @@ class Places:
         self._rows = np.frombuffer(rows, np.int64)[first] if rows else np.empty(0, np.int64)
         self._samples = np.frombuffer(counts, np.uint32)[first] if counts else np.empty(0, np.uint32)
 
+    def prompts_of(self, asked: Sequence[str]) -> NDArray[np.int64]:
+        """The row of the prompt that each hash of what was asked belongs to, -1 for none."""
+        found = np.full(len(asked), -1, np.int64)
+        if len(self._hashes) and len(asked):
+            places = self._find(asked)
+            known = places >= 0
+            found[known] = self._rows[places[known]]
+        return found
+
+    def _find(self, asked: Sequence[str]) -> NDArray[np.int64]:
+        hashes = np.array([int(text[:16], 16) for text in asked], np.uint64)
+        places = np.searchsorted(self._hashes, hashes)
+        places[places == len(self._hashes)] = 0
+        places[self._hashes[places] != hashes] = -1
+        return places
+
     def rows(self, table: pa.Table) -> NDArray[np.int64]:
         """The row of each trace's prompt; -1 for failures and for traces that this recipe does not ask for."""
         asked: list[str] = table.column("asked").to_pylist()
@@ -75,13 +92,10 @@ class Places:
         found = np.full(len(asked), -1, np.int64)
         if not len(self._hashes):
             return found
-        hashes = np.array([int(text[:16], 16) for text in asked], np.uint64)
-        places = np.searchsorted(self._hashes, hashes)
-        places[places == len(self._hashes)] = 0
-        known = self._hashes[places] == hashes
+        places = self._find(asked)
         keys: list[str] = table.column("key").to_pylist()
         identity, sampling = self.subject.identity, self.subject.sampling
-        for place in np.flatnonzero(known):
+        for place in np.flatnonzero(places >= 0):
             if ended[place] == "error":
                 continue
             if not self.imported:
@@ -102,10 +116,7 @@ class Buckets:
     def __init__(self, folder: Path, ledger: LedgerReader, places: Places, prompts: int) -> None:
         self.folder = folder
         self._ledger, self._places = ledger, places
-        size = max(BUCKET_BYTES, ledger.text_bytes // MOST_BUCKETS)
-        count = max(1, min(prompts, -(-ledger.text_bytes // size)))
-        self._rows_each = max(1, -(-prompts // count))
-        self.count = -(-max(1, prompts) // self._rows_each)
+        self._ends = self._bounds(prompts)
         self.traces = 0
         self._filled: set[int] = set()
         self._held: dict[int, list[pa.Table]] = {}
@@ -119,6 +130,27 @@ class Buckets:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _bounds(self, prompts: int) -> NDArray[np.int64]:
+        """The rows before which buckets end, so that each holds about as many traces: of a sampling that stopped early
+        most prompts have none."""
+        total = self._ledger.text_bytes
+        count = min(MOST_BUCKETS, -(-total // BUCKET_BYTES))
+        if count <= 1:
+            return np.array([prompts], np.int64)
+        of_row = np.zeros(prompts, np.int64)
+        for asked in self._asked():
+            rows = self._places.prompts_of(asked)
+            of_row += np.bincount(rows[rows >= 0], minlength=prompts)
+        upto = np.cumsum(of_row)
+        ends = np.searchsorted(upto, np.arange(1, count + 1) * upto[-1] / count) + 1
+        return np.unique(np.minimum(ends, prompts))
+
+    def _asked(self) -> Iterator[list[str]]:
+        """What was asked, of all records, some ten thousand at a time and without any other column."""
+        fields = self._ledger.fields("asked")
+        while batch := [asked for (asked,) in islice(fields, 2**16)]:
+            yield batch
 
     @property
     def filled(self) -> list[int]:
@@ -151,7 +183,7 @@ class Buckets:
                 continue
             self.traces += len(wanted)
             table = table.append_column(ROW, pa.array(rows)).append_column(ORDER, pa.array(order))
-            numbers = rows[wanted] // self._rows_each
+            numbers = np.searchsorted(self._ends, rows[wanted], side="right")
             self._filled.update(np.unique(numbers).tolist())
             for bucket in np.unique(numbers):
                 self._hold(int(bucket), table.take(pa.array(wanted[numbers == bucket])))

@@ -8,6 +8,7 @@ that duplicates are found by.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distill import specs
-from distill.errors import RunError
+from distill.errors import DistillError, InputError, RunError, SpecError
 from distill.exchange.import_store import texts_asked
 from distill.files import sha256_of, sha256_once
 from distill.filter import checks
 from distill.filter.deciding import Decided, decide
 from distill.filter.in_buckets import BucketChecks, Sample
 from distill.filter.judged import SIGNATURE, Judged, Row
+from distill.filter.judging import judge_spec
 from distill.filter.kept import KeptFiles, draw_of, kept_row, writing_kept, writing_verdicts
 from distill.filter.length import tokenizer_file
 from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking
@@ -41,10 +43,14 @@ from distill.sampling.subjects import foreign, teacher_subject
 from distill.specs import Recipe
 from distill.verify import Outcome
 from distill.verify import verifiers as verifying
-from distill.verify.verifiers import wants_of
+from distill.verify.verifiers import verifier_of, wants_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+MOST_EXPECTED = 16_384
+"""Traces that wait behind one that is being looked at, most of them known already, before no further bucket is read."""
 
 
 def run(recipe: Recipe, run: RunDir) -> StageReport:
@@ -68,13 +74,44 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
             looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
             looks.look()
         judged.finish()
-        decided = decide(buckets, judged, prompts, recipe)
+        decided = decide(buckets, judged, prompts, recipe, lens.verifiers)
         report = _write(recipe, run, prompts, buckets, judged, decided)
     write_suspects(run.suspects, looks.suspects)
     told = [f"{len(looks.suspects)} prompts whose gold answer is suspect: {run.suspects}"] if looks.suspects else []
     lines = (*report.lines, *told, *later.judge.lines())
     complete = report.complete and later.judge.complete
     return replace(report, lines=lines, outputs=(*report.outputs, run.suspects), complete=complete)
+
+
+def require(recipe: Recipe) -> None:
+    """Raises what is wrong with the recipe's verifiers, judge or files, before the run is made one of this recipe."""
+    named = [recipe.verify] if isinstance(recipe.verify, str) else recipe.verify.values()
+    verifying.require(name for name in named if name not in verifying.BUILT_IN)
+    if "judge" in recipe.filter.made:
+        judge_spec(recipe.filter.judge)
+    scores = recipe.filter.score.scores
+    if scores is not None and not Path(scores).is_file():
+        raise InputError(
+            f"there is no file {scores}", todo="give filter.score.scores the path of a JSONL or Parquet file"
+        )
+
+
+def outside(recipe: Recipe) -> dict[str, str]:
+    """What the stage reads besides the run's files → its hash: the file of scores, the student's tokenizer, the source
+    of verifiers of one's own."""
+    found: dict[str, str] = {}
+    settings = recipe.filter
+    named = [recipe.verify] if isinstance(recipe.verify, str) else recipe.verify.values()
+    for name in named:
+        if name not in verifying.BUILT_IN:
+            with contextlib.suppress(SpecError):  # it is gone, which changes nothing about what it said
+                found[f"verifier-{name}"] = verifying.fingerprint(name)
+    with contextlib.suppress(OSError, DistillError):
+        if settings.score.scores is not None:
+            found["scores"] = sha256_once(Path(settings.score.scores))
+        if "length" in settings.made:
+            found["tokenizer"] = sha256_once(Path(tokenizer_file(recipe)))
+    return found
 
 
 def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
@@ -93,12 +130,12 @@ def nothing_to_filter(run: RunDir, subject: Subject) -> RunError:
 def _lens(recipe: Recipe, prompts: PromptTable) -> Lens:
     """Raises what keeps a verifier from judging, before any trace is looked at."""
     settings = recipe.filter
-    kinds = {prompt.kind for prompt in prompts} if "correct" in settings.checks else set()
+    kinds = prompts.kinds() if "correct" in settings.made else set()
     verifiers = verifying.names_of(kinds, recipe.verify)
     verifying.require(verifiers)
-    problems = benchmark_texts(recipe) if "contaminated" in settings.checks else ()
-    signatures = bool(set(checks.OF_ALL) & set(settings.checks)) or settings.select.prefer == "diverse"
-    tokenizer = tokenizer_file(recipe) if "length" in settings.checks else None
+    problems = benchmark_texts(recipe) if "contaminated" in settings.made else ()
+    signatures = bool(set(checks.OF_ALL) & set(settings.made)) or settings.select.prefer == "diverse"
+    tokenizer = tokenizer_file(recipe) if "length" in settings.made else None
     return Lens(settings, recipe.verify, verifiers, tuple(problems), signatures, tokenizer)
 
 
@@ -113,15 +150,18 @@ def _looking(settings: FilterSettings, lens: Lens) -> Looking:
 def _fingerprints(settings: FilterSettings, lens: Lens) -> dict[str, str]:
     """Of the checks whose outcomes are kept for later starts, and of the signatures."""
     more: dict[str, Any] = {
-        "correct": [lens.chosen, [verifying.fingerprint(name) for name in lens.verifiers]],
         "contaminated": sha256_of(lens.problems),
         "score": settings.score.scores and sha256_once(Path(settings.score.scores)),
         "length": lens.tokenizer and sha256_once(Path(lens.tokenizer)),
     }
-    more["judge"] = more["correct"]  # whom it is asked about
-    names = [name for name in settings.checks if name not in checks.OF_ALL]
+    names = [name for name in settings.made if name not in checks.OF_ALL]
     found = {name: checks.fingerprint(name, settings, more.get(name)) for name in names}
     return {**found, SIGNATURE: sha256_of([signature_version(), settings.across_prompts, lens.signatures])}
+
+
+def fingerprint_of(verifier: str | None) -> str:
+    """16 hex digits of what may change a verifier's verdicts; nothing where there is none."""
+    return sha256_of(verifying.fingerprint(verifier))[:16] if verifier is not None else ""
 
 
 @dataclass(slots=True)
@@ -133,6 +173,7 @@ class _Bucket:
     places: list[int]
     prompts: list[Prompt]
     wants: list[str]
+    by: list[str]
     found: list[Row | None]
     left: int
 
@@ -156,9 +197,7 @@ class _Looks:
     """Traces in their order; those of which all is known come with it."""
 
     def look(self) -> None:
-        self.wanted = tuple(
-            name for name in self.recipe.filter.checks if name not in (*checks.OF_ALL, *checks.OF_BUCKET)
-        )
+        self.wanted = tuple(name for name in self.recipe.filter.made if name not in (*checks.OF_ALL, *checks.OF_BUCKET))
         for looked in self.looking.look(self._items()):
             self._drain()
             bucket, place, _ = self.expected.popleft()
@@ -166,10 +205,12 @@ class _Looks:
             self._drain()
         self._drain()
 
-    def _items(self) -> Iterator[Item]:
+    def _items(self) -> Iterator[Item | None]:
         for number, table in each(self.buckets):
             bucket = self._bucket(number, table)
             for place, row in enumerate(bucket.rows):
+                while len(self.expected) >= MOST_EXPECTED:  # all behind one that is being looked at
+                    yield None
                 known = self._known(bucket, place)
                 outcomes: Mapping[str, Outcome] = known.outcomes if known is not None else {}
                 complete = known is not None and (bool(known.signature) or not self.lens.signatures)
@@ -186,13 +227,16 @@ class _Looks:
         places: list[int] = table.column(ROW).to_pylist()
         rows = table.select([name for name in table.column_names if not name.startswith("_")]).to_pylist()
         prompts: dict[int, Prompt] = {place: self.prompts.fetch(place) for place in dict.fromkeys(places)}
-        wants = {place: sha256_of(wants_of(prompt))[:16] for place, prompt in prompts.items()}
+        names = {place: verifier_of(prompt.kind, self.lens.chosen) for place, prompt in prompts.items()}
+        wants = {place: sha256_of(wants_of(prompt, names[place]))[:16] for place, prompt in prompts.items()}
+        by = {place: fingerprint_of(name) for place, name in names.items()}
         return _Bucket(
             number,
             rows,
             places,
             [prompts[p] for p in places],
             [wants[p] for p in places],
+            [by[p] for p in places],
             [None] * len(rows),
             len(rows),
         )
@@ -202,7 +246,7 @@ class _Looks:
         if not self.judged.has(row["key"]):
             return None
         content = Trace.from_json(row).content_hash
-        return self.judged.find(row["key"], content, bucket.wants[place])
+        return self.judged.find(row["key"], content, bucket.wants[place], bucket.by[place])
 
     def _drain(self) -> None:
         while self.expected and self.expected[0][2] is not None:
@@ -219,6 +263,7 @@ class _Looks:
             looked.outcomes,
             looked.signature,
             looked.evidence,
+            bucket.by[place],
             bucket.places[place],
             trace["completion_tokens"],
         )
@@ -233,7 +278,7 @@ class _Looks:
             for prompt, trace, row in zip(bucket.prompts, bucket.rows, found, strict=True)
         ]
         self.later.make(samples)
-        if "correct" in self.recipe.filter.checks:
+        if "correct" in self.recipe.filter.made:
             self.suspects += self.later.suspects(samples)
         found = [replace(row, outcomes=sample.outcomes) for row, sample in zip(found, samples, strict=True)]
         self.judged.write(bucket.number, found)
@@ -293,6 +338,12 @@ def _report(run: RunDir, decided: Decided, rows: Mapping[str, int], prompts_kept
     if reasons:
         lines.append("rejected: " + ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()))
     lines += decided.lines
+    if decided.broken and not decided.judged:
+        raise RunError(
+            f"the verifier broke on every answer that it was given, {decided.broken} of them",
+            given=", ".join(decided.verifiers) or None,
+            todo="what it said stands above; mend it and run `distill filter` again",
+        )
     if decided.broken:
         lines.append(f"the verifier broke on {decided.broken} answers; they are judged again by the next start")
     return StageReport(counts, (run.verdicts, run.kept), tuple(lines), complete=not decided.broken)

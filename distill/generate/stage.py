@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill import specs
-from distill.errors import InputError, RunError
+from distill.errors import InputError, MissingError, RunError
 from distill.exchange.import_store import texts_asked
 from distill.generate.sight import Sight
 from distill.generate.sources import (
@@ -51,9 +51,19 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     require_continuation(settings, teacher)
     named = [recipe.verify] if isinstance(recipe.verify, str) else recipe.verify.values()
     verifiers.require(name for name in named if name not in verifiers.BUILT_IN)
+    if "correct" in recipe.filter.made and "code" in prompts.kinds():
+        _tell_of_sandbox()
     with open_ledger(run, in_flight=settings.max_concurrency) as ledger:
         job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard))
         return job.done()
+
+
+def _tell_of_sandbox() -> None:
+    """Where programs cannot be run, filtering will refuse here; traces may be filtered elsewhere."""
+    try:
+        verifiers.require(("code",))
+    except MissingError as error:
+        say(f"generate: answers that are programs cannot be judged on this machine: {error.what}")
 
 
 def open_ledger(run: RunDir, *, in_flight: int = 0, verify: bool = False) -> Ledger:

@@ -6,7 +6,7 @@ Knows nothing about what is asked of the prompts.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,14 +82,12 @@ class PromptTable:
                 self._bounds.append(end)
         return self._bounds
 
-    def of_other_kinds(self, kinds: Collection[str]) -> Iterator[Prompt]:
-        """Prompts whose kind is none of these; only that column is read of the others."""
+    def kinds(self) -> set[str]:
+        """The kinds of prompts that there are; only that column is read."""
         import pyarrow.parquet as pq
 
-        row = 0
+        found: set[str] = set()
         with reading(self.path, AGAIN), pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(BATCH_ROWS * 64, columns=["kind"]):
-                for kind in batch.column(0).to_pylist():
-                    if kind not in kinds:
-                        yield self.fetch(row)
-                    row += 1
+                found.update(batch.column(0).unique().to_pylist())
+        return found

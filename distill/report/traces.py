@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
+from distill.errors import RunError
 from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.records import KEPT, Prompt, Trace
@@ -129,12 +130,15 @@ class Verdicts:
         """Key → what was said. Few different marks exist, and traces share them."""
         known: dict[Mark, Mark] = {}
         for key, rows in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
-            kept, deciding, against = False, "", []
+            kept, deciding, against = None, "", []
             for row in rows:
                 if row["check"] == KEPT:
                     kept, deciding = row["outcome"] == "pass", row["reason"]
                 elif row["outcome"] != "pass":
                     against.append(Objection(row["check"], row["outcome"], row["reason"]))
+            if kept is None:
+                what = "verdicts.parquet is of an earlier version, which did not say what is kept"
+                raise RunError(what, given=str(run.verdicts), todo=AGAIN.format(run=run.path))
             mark = Mark(kept, deciding, tuple(against))
             self._marks[key] = known.setdefault(mark, mark)
 

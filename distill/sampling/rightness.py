@@ -23,7 +23,7 @@ from typing import Self
 from distill.errors import RunError
 from distill.records import Prompt, Trace
 from distill.sampling.verdict_cache import Head, VerdictCache, judged_by
-from distill.verify import BROKEN, Outcome, abstaining
+from distill.verify import Outcome, abstaining
 from distill.verify.form import finished, think_format
 from distill.verify.math import LONGEST, told_by_text
 from distill.verify.pool import SECONDS_PER_ITEM, Item, VerifierPool
@@ -126,8 +126,7 @@ class Rightness:
             raise RunError("answers can no longer be verified", given=repr(self._failure)[:200]) from self._failure
 
     def _told(self, head: Head, by: bytes, done: Done, outcome: Outcome) -> None:
-        if outcome.reason not in BROKEN:
-            self.cache.add(head, by, outcome)
+        self.cache.add(head, by, outcome)
         done(outcome)
 
     # --- in the thread -------------------------------------------------------------------------------------------

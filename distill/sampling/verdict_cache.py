@@ -20,7 +20,7 @@ from distill.files import sha256_of
 from distill.ledger import decode_line, encode_line
 from distill.progress import say
 from distill.records import Prompt, Result, Trace
-from distill.verify import Outcome
+from distill.verify import TRANSIENT, Outcome
 from distill.verify.verifiers import fingerprint, wants_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Head:
 def judged_by(prompt: Prompt, verifier: str | None) -> bytes:
     """8 bytes for all but the trace that an outcome depends on: the verifier, and what it compares with."""
     by = fingerprint(verifier) if verifier is not None else ""
-    return bytes.fromhex(sha256_of([FORMAT, __version__, by, *wants_of(prompt)])[:16])
+    return bytes.fromhex(sha256_of([FORMAT, __version__, by, *wants_of(prompt, verifier)])[:16])
 
 
 def _id(head: Head, by: bytes) -> bytes:
@@ -94,8 +94,9 @@ class VerdictCache:
             self._file = None
 
     def add(self, head: Head, by: bytes, outcome: Outcome) -> None:
-        """Keeps an outcome; of a record without a time of writing nothing is known for sure, and none is kept."""
-        if self._file is not None and head.created:
+        """Keeps an outcome, but none that tells of this machine at this time; of a record without a time of writing
+        nothing is known for sure, and none is kept."""
+        if self._file is not None and head.created and outcome.reason not in TRANSIENT:
             self._write(encode_line([_id(head, by).hex(), outcome.outcome, outcome.reason]))
 
     def find(self, head: Head, by: bytes) -> Outcome | None:

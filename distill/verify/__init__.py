@@ -24,6 +24,16 @@ READ_GOLD = "distill.verify.math:read_gold"
 PASS = Outcome("pass")
 BROKEN = ("verifier_crash", "verifier_error")
 """Reasons of an abstention that tell of the verifier, not of the answer."""
+TRANSIENT = (
+    *BROKEN,
+    "verifier_timeout",
+    "verifier_limit",
+    "no_sandbox",
+    "no_compiler",
+    "judge_failed",
+    "judge_unasked",
+)
+"""Reasons of an abstention that tell of this machine at this time, or of a limit: never taken over by a later start."""
 
 
 def failing(reason: str) -> Outcome:

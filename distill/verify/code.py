@@ -16,7 +16,7 @@ from distill.verify.comparing import same_output, same_result
 from distill.verify.final_program import Program, final_program
 from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, available, mode_here, require
 
-__all__ = ["judge", "prepare", "require", "seconds", "verify"]
+__all__ = ["fingerprint", "judge", "prepare", "require", "seconds", "verify"]
 
 _MISSING = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 _LIBRARIES = """atcoder bitarray cython gmpy2 matplotlib more_itertools mpmath networkx numba numpy pandas regex scipy
@@ -68,6 +68,11 @@ def prepare() -> None:
     """Finds out what there is here, once per worker."""
     available()
     compiler_here()
+
+
+def fingerprint() -> str:
+    """What there is here to run programs with."""
+    return f"{mode_here()} {compiler_here()}"
 
 
 def seconds(prompt: Prompt) -> float:

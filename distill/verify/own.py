@@ -23,6 +23,8 @@ from distill.errors import SpecError, near
 from distill.records import Prompt
 from distill.verify import Outcome
 
+DISTILLS = ("math", "numeric", "exact", "choice", "code")
+"""The verifiers that are no one's own; `verifiers.BUILT_IN` has their modules."""
 GROUP = "distill.verifiers"
 """The group of entry points under which an installed package announces its verifiers."""
 JUDGE = "distill.verify.own:judge"
@@ -122,9 +124,11 @@ def _found(name: str) -> tuple[ModuleType, Verify]:
     if ":" not in name:
         announced = known()
         if name not in announced:
-            listed = f"announced by installed packages: {', '.join(sorted(announced)) or 'none'}"
+            listed = (
+                f"of distill: {', '.join(DISTILLS)}; announced by packages: {', '.join(sorted(announced)) or 'none'}"
+            )
             todo = f"{listed}; or name a function of your own, `module:function`"
-            raise SpecError(f"there is no verifier '{name}'{near(name, list(announced))}", todo=todo)
+            raise SpecError(f"there is no verifier '{name}'{near(name, [*DISTILLS, *announced])}", todo=todo)
         target = announced[name].split("[")[0].strip()
     module, _, attribute = target.partition(":")
     home = _imported(module.strip(), name)

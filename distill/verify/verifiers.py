@@ -34,7 +34,7 @@ JUDGE = "distill.verify.verifiers:judge"
 """For a VerifierPool: its items are (verifier, prompt, answer), its setup the verifiers to get ready."""
 NEEDS_GOLD: tuple[Kind, ...] = ("math", "numeric", "choice", "exact")
 """Kinds whose verifiers compare with a gold answer; `code` has tests."""
-_LIBRARIES = {"math": ("math-verify", "sympy"), "numeric": ("math-verify", "sympy")}
+_LIBRARIES = dict.fromkeys(("math", "numeric", "choice"), ("math-verify", "sympy"))
 
 Chosen: TypeAlias = str | Mapping[Any, str]
 """A recipe's `verify`: one verifier for every prompt, or one for some kinds."""
@@ -94,8 +94,11 @@ def _prepared(name: str) -> None:
     prepare(name)
 
 
-def wants_of(prompt: Prompt) -> list[Any]:
-    """All of a prompt that a verdict on a trace may depend on, as plain JSON; what is asked is in the trace's key."""
+def wants_of(prompt: Prompt, verifier: str | None = None) -> list[Any]:
+    """All of a prompt that a verdict on a trace may depend on, as plain JSON; what is asked is in the trace's key. A
+    verifier of one's own may look at anything."""
+    if verifier is not None and verifier not in BUILT_IN:
+        return [prompt.to_json()]
     tests = [[test.input, test.output, test.function] for test in prompt.tests or ()]
     return [prompt.kind, prompt.reasoning, prompt.answer, prompt.choices, prompt.language, tests]
 
@@ -105,7 +108,9 @@ def fingerprint(name: str) -> str:
     """Changes with anything that may change what this verifier says."""
     if name not in BUILT_IN:
         return f"{name} {own.fingerprint(name)}"
-    return " ".join((name, __version__, *(f"{library} {_version(library)}" for library in _LIBRARIES.get(name, ()))))
+    here = getattr(_module(name), "fingerprint", lambda: "")()
+    libraries = (f"{library} {_version(library)}" for library in _LIBRARIES.get(name, ()))
+    return " ".join((name, __version__, *libraries, here)).rstrip()
 
 
 def require(names: Iterable[str]) -> None:

@@ -196,10 +196,22 @@ def test_a_cut_or_malformed_reply_is_never_kept_whatever_is_checked(
 def test_verdicts_of_a_broken_verifier_are_not_kept_for_good(
     tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch, keep: Any
 ) -> None:
-    monkeypatch.setattr(looking, "_correct", lambda prompt, trace, chosen: abstaining("verifier_crash"))
-    _, report = filtered(tmp_path / "run", recipe, keep=keep)
+    plain = looking._correct
+    monkeypatch.setattr(
+        looking,
+        "_correct",
+        lambda prompt, trace, chosen: (
+            abstaining("verifier_crash")
+            if trace.sample == 3 and prompt.kind == "math"
+            else plain(prompt, trace, chosen)
+        ),
+    )
+    run, report = filtered(tmp_path / "run", recipe, keep=keep)
     assert not report.complete
-    assert "the verifier broke on 52 answers" in report.lines[-1]
+    assert "the verifier broke on 6 answers" in report.lines[-1]
+    monkeypatch.undo()
+    again = stage.run(recipe.model_copy(update={"filter": specs.FilterSettings(keep=keep)}), run)
+    assert again.complete, "they were judged again"
 
 
 def test_nothing_kept_is_an_honest_end(tmp_path: Path, recipe: specs.Recipe) -> None:
@@ -346,8 +358,10 @@ class Counting(LooksInProcess):
 
     seen: ClassVar[list[tuple[str, ...]]] = []
 
-    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+    def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         for item in items:
+            if item is None:
+                continue
             Counting.seen.append(tuple(name for name in item[2] if name not in item[3]))
             yield looking.look(*item)
 
@@ -411,7 +425,7 @@ def test_a_killed_filter_goes_on_where_it_was(
         pass
 
     class Dying(Counting):
-        def look(self, items: Iterable[Item]) -> Iterator[Looked]:
+        def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
             for number, found in enumerate(super().look(items)):
                 if number == 30:
                     raise Dies
@@ -433,6 +447,125 @@ def test_a_killed_filter_goes_on_where_it_was(
         assert sha256_file(path) == sha256_file(run.path / path.relative_to(whole.path)), "as if never interrupted"
     assert len(list(run.judged.glob("*.parquet"))) == len(list(whole.judged.glob("*.parquet")))
     assert not list(run.path.glob(".buckets*"))
+
+
+def test_traces_that_nobody_can_look_at_are_no_end_of_the_run(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of their checks says why, and the next start looks at them again."""
+    lost = {trace.key for trace in traces(recipe, prompts())[:2]}
+
+    class Losing(Counting):
+        def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
+            for item in items:
+                if item is not None:
+                    timed_out = item[1]["key"] in lost
+                    yield looking._all_failed(item, "verifier_timeout") if timed_out else looking.look(*item)
+
+    monkeypatch.setattr(stage, "LocalLooking", Losing)
+    settings = {"select": {"prefer": "diverse", "per_prompt": 9}}
+    run, report = filtered(tmp_path / "run", recipe, **settings)
+    assert report.counts["rejected"]["verifier_timeout"] == 2
+    assert report.complete, "a timeout is a verdict until somebody looks again"
+    monkeypatch.setattr(stage, "LocalLooking", LooksInProcess)
+    again = stage.run(recipe.model_copy(update={"filter": specs.FilterSettings(**settings)}), run)
+    assert "verifier_timeout" not in again.counts["rejected"]
+    assert lost <= {row["trace_id"] for row in kept(run)}
+
+
+def test_few_buckets_are_held_behind_a_trace_that_is_being_looked_at(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the first are known from before: they wait in their files, not in memory."""
+    monkeypatch.setattr(placing, "BUCKET_BYTES", 5_000)
+    monkeypatch.setattr(placing, "HELD_BYTES", 1_000)
+    monkeypatch.setattr(stage, "MOST_EXPECTED", 10)
+    run, _ = filtered(tmp_path / "run", recipe)
+    asked = prompts()
+    write_prompts(run.prompts, [replace(asked[0], answer="77"), *asked[1:]])
+    read: list[int] = []
+    plain = placing.Buckets.read
+    monkeypatch.setattr(placing.Buckets, "read", lambda self, bucket: (read.append(bucket), plain(self, bucket))[1])
+    found: list[int] = []
+
+    class Slow(LooksInProcess):
+        def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
+            source = iter(items)
+            waiting = []
+            for item in source:
+                if item is None:
+                    found.append(len(read))
+                    yield from (looking.look(*one) for one in waiting)
+                    waiting = []
+                else:
+                    waiting.append(item)
+            yield from (looking.look(*one) for one in waiting)
+
+    monkeypatch.setattr(stage, "LocalLooking", Slow)
+    report = stage.run(recipe, run)
+    assert len(placing.Buckets(tmp_path / "x", run.ledger(), placing.Places((), subject(recipe), 1), 8)._ends) >= 1
+    assert found
+    assert found[0] <= 4, "of some nine buckets"
+    assert report.counts["traces"] == 6 * len(REPLIES) + 4
+
+
+def test_buckets_hold_about_as_many_traces_wherever_those_lie(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sampling stopped early: of a hundred prompts, only some in the middle have traces."""
+    asked = [Prompt(f"What is {n}?", id=f"p{n}", kind="math", answer=str(n)) for n in range(1, 101)]
+    given = [trace for trace in traces(recipe, asked) if 40 <= int(trace.prompt_id[1:]) < 50]
+    write_all(tmp_path / "traces", given)
+    ledger = LedgerReader(tmp_path / "traces")
+    monkeypatch.setattr(placing, "BUCKET_BYTES", ledger.text_bytes // 5)
+    places = Places(asked, subject(recipe), len(REPLIES))
+    with Buckets(tmp_path / "b", ledger, places, len(asked)) as buckets:
+        sizes = [len(table) for _, table in each(buckets)]
+    assert sum(sizes) == len(given) == 80
+    assert len(sizes) >= 4
+    assert max(sizes) <= 32
+
+
+def test_an_open_prompt_is_neither_right_nor_too_easy(tmp_path: Path, recipe: specs.Recipe) -> None:
+    run, _ = filtered(tmp_path / "run", recipe)
+    rates = {row["prompt_id"]: row["pass_rate"] for row in kept(run)}
+    assert rates["o"] is None
+    assert rates["p1"] == 3 / 8, "a right one that is cut or malformed counts as wrong, like one without an answer"
+    run, report = filtered(tmp_path / "band", recipe, select={"difficulty": [0.1, 0.9]})
+    assert report.counts["rejected"]["unknown_difficulty"] == 2
+
+
+def test_a_verifier_that_breaks_on_everything_is_an_error(
+    tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "_correct", lambda prompt, trace, chosen: abstaining("verifier_error"))
+    with pytest.raises(RunError, match="broke on every answer that it was given, 52 of them"):
+        filtered(tmp_path / "run", recipe)
+
+
+def test_new_kinds_of_prompts_judge_nothing_again(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]]
+) -> None:
+    filtered(tmp_path / "run", recipe)
+    seen.clear()
+    run = RunDir(tmp_path / "run")
+    new = Prompt("Name it.", id="new", kind="exact", answer="sum")
+    write_prompts(run.prompts, [*prompts(), new])
+    reply = Reply("<think>\nadd\n</think>\n\nsum", "stop", "here", completion_tokens=9)
+    write_all(run.traces, [answered(task_for(new, subject(recipe), 0), reply, subject(recipe), 0, 1)])
+    stage.run(recipe, run)
+    assert len(seen) == 1
+
+
+def test_another_version_of_a_verifier_judges_its_answers_again_and_nothing_else(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = filtered(tmp_path / "run", recipe)
+    seen.clear()
+    plain = stage.fingerprint_of
+    monkeypatch.setattr(stage, "fingerprint_of", lambda name: "later" if name == "numeric" else plain(name))
+    stage.run(recipe, run)
+    assert seen == [("correct",)] * OTHERS["numeric"]
 
 
 @pytest.mark.parametrize("size", [500, 3_000, 10**9])

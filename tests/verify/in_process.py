@@ -40,5 +40,5 @@ class LooksInProcess:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def look(self, items: Iterable[Item]) -> Iterator[Looked]:
-        return (looking.look(*item) for item in items)
+    def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
+        return (looking.look(*item) for item in items if item is not None)

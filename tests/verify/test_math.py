@@ -27,7 +27,12 @@ def pairs(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "fast"), [("math_pairs.jsonl", True), ("math_pairs_blind.jsonl", True), ("math_pairs_blind.jsonl", False)]
+    ("name", "fast"), [
+        ("math_pairs.jsonl", True),
+        ("math_pairs_blind.jsonl", True),
+        ("math_pairs_blind.jsonl", False),
+        ("math_pairs_held_back.jsonl", True),
+    ],
 )
 def test_the_bars_hold_on_labelled_pairs(name: str, fast: bool) -> None:
     rows = pairs(name)
