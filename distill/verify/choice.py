@@ -14,9 +14,10 @@ from string import ascii_uppercase
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify import stated as says
 from distill.verify.exact import folded
+from distill.verify.plain import unquoted, without_latex, without_markdown
 from distill.verify.quantity import Quantity, read
+from distill.verify.stated import last_line, last_sentence, short_box, told
 
 MOST = 10
 """Letters that are known where the number of choices is not: A to J, as NeMo-Skills reads them (MMLU-Pro has ten)."""
@@ -112,28 +113,25 @@ def options(prompt: Prompt) -> tuple[str, ...]:
 def chosen(answer: str, choices: Sequence[str]) -> Chosen:
     """What the answer chooses: the last box, else what stands behind "the answer is", else its last sentence. A box
     that holds no choice, such as a formula on the way, gives way to a statement behind it."""
-    told = None
-    box, rest = says.box_and_rest(answer)
-    if box:
-        found = _running(box, choices)
-        behind = says.marked(rest)
-        if behind is not None:
-            told = _running(behind, choices)
-        if told is not None and told.places and (not found.places or found.places == told.places):
-            return told
-        if told is not None and told.places:
-            return Chosen(doubt=True)
-        return found
-    marked = says.marked(answer)
+    behind = None
+    box = short_box(answer)
+    if box is not None:
+        found = _running(box.content, choices)
+        marked = told(box.rest)
+        behind = None if marked is None else _running(marked.line, choices)
+        if behind is None or not behind.places:
+            return found
+        return behind if not found.places or found.places == behind.places else Chosen(doubt=True)
+    marked = told(answer)
     if marked is not None:
-        told = _running(marked, choices)
-        if told.places or told.doubt:
-            return told
-    line = says.last_line(answer)
+        behind = _running(marked.line, choices)
+        if behind.places or behind.doubt:
+            return behind
+    line = last_line(answer)
     found = _statement(line, choices)
     if not (found.places or found.doubt) or len(_mentioned(line, choices)) > 1:
-        found = _sentence(says.last_sentence(answer), choices)
-    return found if found.places or found.doubt or told is None else told
+        found = _sentence(last_sentence(answer), choices)
+    return found if found.places or found.doubt or behind is None else behind
 
 
 def _judged(found: Chosen, wanted: frozenset[int], gold: str, choices: Sequence[str]) -> Outcome:
@@ -168,8 +166,8 @@ def _gold(gold: str, choices: Sequence[str]) -> frozenset[int] | None:
 
 def _statement(text: str, choices: Sequence[str]) -> Chosen:
     """What a box, a gold or the words behind a marker choose."""
-    text = says.without_latex(says.without_markdown(text)).strip()
-    text = says.unquoted(text) or text
+    text = without_latex(without_markdown(text)).strip()
+    text = unquoted(text) or text
     by_text = _places_of(text, choices)
     letter = _LETTER_ALONE.fullmatch(text)
     if letter is not None and (letter[1].isupper() or not by_text):
@@ -195,7 +193,7 @@ def _running(text: str, choices: Sequence[str]) -> Chosen:
 
 def _concluded(text: str, choices: Sequence[str]) -> Chosen | None:
     """What a sentence ends with behind a word that concludes, None where it does not."""
-    plain = says.without_latex(says.without_markdown(text))
+    plain = without_latex(without_markdown(text))
     letter = _CONCLUDED.search(plain)
     if letter is None or _place(letter[1]) >= (len(choices) or MOST):
         return None
@@ -205,7 +203,7 @@ def _concluded(text: str, choices: Sequence[str]) -> Chosen | None:
 
 def _mentioned(text: str, choices: Sequence[str]) -> frozenset[int]:
     """The places of the letters that stand in a text as words of their own."""
-    plain = says.without_latex(says.without_markdown(text))
+    plain = without_latex(without_markdown(text))
     letters = {_place(next(filter(None, match.groups()))) for match in _MENTIONED.finditer(plain)}
     return frozenset(place for place in letters if place < (len(choices) or MOST))
 
@@ -214,7 +212,7 @@ def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
     match = _WITH_TEXT.match(text)
     if match is None or not match[2]:
         return Chosen(text=text)
-    letter, rest = match[1], says.unquoted(match[2])
+    letter, rest = match[1], unquoted(match[2])
     place, named = _place(letter), _places_of(rest, choices)
     bare = match.start(1) == 0 and not text[match.end(1) : match.start(2)].strip()
     if bare and not named and (letter in "AI" or place >= (len(choices) or MOST)):
@@ -237,7 +235,7 @@ def _sentence(text: str, choices: Sequence[str]) -> Chosen:
     found = _running(text, choices)
     if found.places:
         return found
-    plain = says.without_latex(text)
+    plain = without_latex(text)
     letters = {_place(next(filter(None, match.groups()))) for match in _SENTENCE.finditer(plain)}
     if letters:
         doubt = len(letters) > 1 or _NEGATED.search(plain) is not None

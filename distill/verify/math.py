@@ -15,11 +15,12 @@ from itertools import product
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
 from distill.verify.compare import same
-from distill.verify.final import Final, final, last_boxed, says_a_number
+from distill.verify.final import Final, final, says_a_number
 from distill.verify.latex import LONGEST, tokens
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
 from distill.verify.readings import readings
+from distill.verify.stated import last_boxed
 from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
 from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols

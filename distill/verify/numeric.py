@@ -14,9 +14,10 @@ from typing import Literal
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify import stated as says
 from distill.verify.final import without_rejected
+from distill.verify.plain import LONGEST, without_latex
 from distill.verify.quantity import Quantity, numbers_in, read, value_behind
+from distill.verify.stated import last_sentence, short_box, told
 from distill.verify.units import ratios, unit_of
 
 REL_TOL = 0.01
@@ -61,26 +62,26 @@ def check_numeric(
         return abstaining("no_gold")
     if answer is None or not answer.strip():
         return failing("no_answer")
-    wanted = read(gold) if len(gold) <= says.LONGEST else None
+    wanted = read(gold) if len(gold) <= LONGEST else None
     if wanted is None:
         return abstaining("unparseable_gold")
-    box, behind = says.box_and_rest(answer)
-    found = read(box) or _at_end(box) if box else None
+    box = short_box(answer)
+    found = read(box.text) or _at_end(box.text) if box is not None else None
     if found is not None:
         return _judged(found, wanted, rel_tol, abs_tol)
-    told = says.marked(behind)  # behind a box without a number, such as a formula on the way
-    if told is not None:
-        return _sentence(told, wanted, rel_tol, abs_tol, marked=True)
+    marked = told(answer if box is None else box.rest)  # behind a box without a number, such as a formula on the way
+    if marked is not None:
+        return _sentence(marked.line, wanted, rel_tol, abs_tol, marked=True)
     if box is None:
-        return _sentence(says.last_sentence(answer), wanted, rel_tol, abs_tol, marked=False)
-    return abstaining("ambiguous_answer") if _NUMBER_WORD.search(box) else failing("wrong_answer")
+        return _sentence(last_sentence(answer), wanted, rel_tol, abs_tol, marked=False)
+    return abstaining("ambiguous_answer") if _NUMBER_WORD.search(box.text) else failing("wrong_answer")
 
 
 def read_gold(gold: str | None) -> Outcome:
     """Whether `check_numeric` can judge by this gold: pass, or abstain with `no_gold` or `unparseable_gold`."""
     if gold is None or not gold.strip():
         return abstaining("no_gold")
-    return PASS if len(gold) <= says.LONGEST and read(gold) is not None else abstaining("unparseable_gold")
+    return PASS if len(gold) <= LONGEST and read(gold) is not None else abstaining("unparseable_gold")
 
 
 def prepare() -> None:
@@ -90,7 +91,7 @@ def prepare() -> None:
 
 def _at_end(text: str) -> Quantity | None:
     """The quantity that a sentence ends with, behind its verb: `the area is 90 square metres`."""
-    parts = _VERB.split(says.without_latex(text))
+    parts = _VERB.split(without_latex(text))
     return read(parts[-1]) if len(parts) > 1 and _NEGATED.search(text) is None else None
 
 
@@ -105,10 +106,10 @@ def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, ma
     if found is None and not negated:
         found = value_behind(text) or _at_end(text)
     if found is not None:
-        told = _judged(found, wanted, rel_tol, abs_tol)
+        outcome = _judged(found, wanted, rel_tol, abs_tol)
         said = read(text.rstrip("! ")) if text.endswith("!") else None  # a factorial, or said aloud
-        aloud = said is not None and told != PASS and _judged(said, wanted, rel_tol, abs_tol) == PASS
-        return abstaining("ambiguous_answer") if aloud else told
+        aloud = said is not None and outcome != PASS and _judged(said, wanted, rel_tol, abs_tol) == PASS
+        return abstaining("ambiguous_answer") if aloud else outcome
     numbers = numbers_in(text)
     if numbers is None or (not numbers and _NUMBER_WORD.search(text)) or (numbers and negated):
         return abstaining("ambiguous_answer")
@@ -135,8 +136,8 @@ def _judged(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -
         return abstaining("ambiguous_answer")  # `3 million` for a 3: the question may ask for millions
     if bool(found.unit) != bool(wanted.unit):
         measured, bare = (found, wanted) if found.unit else (wanted, found)
-        told = {_match(other, bare, rel_tol, abs_tol) for other in _converted(measured)}
-        if told & {"equal", "coarse"}:  # the question may ask for that unit
+        matches = {_match(other, bare, rel_tol, abs_tol) for other in _converted(measured)}
+        if matches & {"equal", "coarse"}:  # the question may ask for that unit
             return abstaining("different_unit")
     return failing("wrong_answer")
 

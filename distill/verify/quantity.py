@@ -14,7 +14,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from distill.verify import stated
+from distill.verify.plain import unquoted, without_latex
 from distill.verify.units import unit_of
 
 _CONTEXT = decimal.Context(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
@@ -187,8 +187,8 @@ def _tidied(text: str) -> str:
     if text.count("$") == 1:  # without its partner it is money, and no math mode
         text = text.replace("$", "USD ")
     text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = re.sub(r"°\s*(?=[CFK]\b)", "°", stated.without_latex(_DEGREE.sub("° ", text)))
-    return stated.unquoted(text)
+    text = re.sub(r"°\s*(?=[CFK]\b)", "°", without_latex(_DEGREE.sub("° ", text)))
+    return unquoted(text)
 
 
 def _read(text: str) -> Quantity | None:
