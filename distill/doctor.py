@@ -43,6 +43,7 @@ CORE: Mapping[str, tuple[str, str]] = {
     "pyarrow": ("pyarrow", "20"),
     "pydantic": ("pydantic", "2.11"),
     "pyyaml": ("yaml", "6"),
+    "rensa": ("rensa", "0.5"),
     "typer": ("typer", "0.20"),
     "uvloop": ("uvloop", "0.22"),
     "rich": ("rich", "14"),

@@ -185,20 +185,25 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
             yield {**place, **found, "raw": trace.raw}
 
 
+VERDICT_COLUMNS = {"trace_key", "check", "outcome", "reason"}
+
+
 def _verdict_rows(run: RunDir) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq
+    from pyarrow import ArrowInvalid
 
     with reading(run.verdicts, f"make it again: `distill filter {run.path}`"), pq.ParquetFile(run.verdicts) as file:
+        if not set(file.schema_arrow.names) >= VERDICT_COLUMNS:
+            raise ArrowInvalid(f"it has no {', '.join(sorted(VERDICT_COLUMNS - set(file.schema_arrow.names)))}")
         for batch in file.iter_batches(65_536):
             yield from batch.to_pylist()
 
 
 def rejected_lines(trace: dict[str, Any]) -> Iterator[str]:
     """A rejected trace for a reader: key, why it was left out, what else was said, and the end of its text."""
-    also = ", ".join(
-        f"{check}: {reason}" + (f" ({trace['details'][check]})" if check in trace["details"] else "")
-        for check, reason in trace["reasons"].items()
-    )
-    left_out = f"{trace['left_out']}" + (f" ({also})" if also else "")
-    yield f"{trace['trace_key'][:12]} sample {trace['sample']} of prompt {trace['prompt_id']}: {left_out}"
+    told = {check: f"{check}: {reason}" for check, reason in trace["reasons"].items() if reason != trace["left_out"]}
+    seen = {check: f"{check} saw {detail}" for check, detail in trace["details"].items()}
+    also = "".join(f"; {text}" for text in (*told.values(), *seen.values()))
+    which = f"{trace['trace_key'][:12]} sample {trace['sample']} of prompt {trace['prompt_id']}"
+    yield f"{which}: {trace['left_out']}{also}"
     yield f"    … {' '.join(trace['raw'].split())[-160:]}"

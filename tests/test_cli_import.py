@@ -61,7 +61,7 @@ def test_the_whole_way_by_commands(tmp_path: Path) -> None:
     assert result["stages"]["generate"]["counts"]["imported"] == 29
     kept = distill("filter", run)
     assert kept.returncode == 0, kept.stderr
-    assert "22 of 29 traces kept" in kept.stdout
+    assert "17 of 29 traces kept" in kept.stdout
     shown = distill("show", run, "--rejected", "--reason", "truncated")
     assert shown.stdout.count("truncated") == 3
     assert "0 of 29 traces read differently now" in distill("reparse", run).stdout

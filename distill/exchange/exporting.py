@@ -216,7 +216,7 @@ def _one_parquet(run: RunDir, side: str, path: Path, database: sqlite3.Connectio
     text = pa.string()
     messages = pa.list_(pa.struct([("role", text), ("content", text)]))
     names = ("prompt_id", "trace_id", "kind", "domain", "source", "license", "answer")
-    last = [("tokens", pa.int64()), ("difficulty", text)]
+    last = [("tokens", pa.int64()), ("pass_rate", pa.float64()), ("difficulty", text)]
     schema = pa.schema([("messages", messages), *((name, text) for name in names), *last])
     rows = kept_rows(run.kept, side)
     count = 0

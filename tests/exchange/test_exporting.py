@@ -137,6 +137,7 @@ def test_the_whole_run_comes_back_from_its_lines(tmp_path: Path) -> None:
         "outcome": "fail",
         "reason": "wrong_answer",
         "score": 0.25,
+        "detail": "",
     }
     assert made.counts == {"records": 5, "prompts": 3, "unsampled": 1, "unknown_prompt": 0}
 
@@ -155,7 +156,7 @@ def test_verdicts_that_stand_apart_are_put_together(tmp_path: Path) -> None:
     stored = sorted(table.to_pylist(), key=lambda row: row["check"])
     pq.write_table(Verdict.table([Verdict.from_json(row) for row in stored]), run.verdicts)
     rows = lines(export(recipe, run, "jsonl").out)
-    assert [v["check"] for v in rows[0]["verdicts"]] == ["finished", "math"]
+    assert [v["check"] for v in rows[0]["verdicts"]] == ["finished", "kept", "math"]
 
 
 def test_an_edited_question_is_not_given_to_the_trace_of_the_old_one(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def imported(run: RunDir, *places: str, **options: Any) -> Imports:
     return found
 
 
-def filtered(run: RunDir) -> dict[str, Any]:
-    run_recipe(specs.recipe(str(run.recipe)), run, last="filter")
+def filtered(run: RunDir, **settings: Any) -> dict[str, Any]:
+    run_recipe(specs.recipe(str(run.recipe), settings), run, last="filter")
     return run.stages()["filter"].counts
 
 
@@ -215,7 +215,8 @@ def test_reparse_reads_the_same_again(name: str, tmp_path: Path) -> None:
 def test_filter_keeps_what_is_right_and_whole(name: str, tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     imported(run, fixture(name))
-    counts = filtered(run)
+    of_form_and_answer = ["finished", "think_format", "correct", "duplicate"]
+    counts = filtered(run, **{"filter.checks": of_form_and_answer})
     reasons = [reason(told, optional=name == "messages") for told in EXPECTED[name]["traces"]]
     assert counts["rejected"] == Counter(filter(None, reasons))
     assert counts["kept"] == reasons.count(None)

@@ -21,6 +21,7 @@ from distill.contract import STEP_BY_STEP, parse_canonical
 from distill.errors import InputError
 from distill.exchange.exporting import export
 from distill.exchange.importing import Imports, Options, import_places
+from distill.filter_specs import DEFAULT_CHECKS
 from distill.generate.reparse import reparse
 from distill.pipeline import recipe_of, run_recipe
 from distill.prompts.stage import read_prompts
@@ -100,7 +101,7 @@ def test_verdicts_come_along_and_a_filter_finds_the_same(tmp_path: Path) -> None
     imported(run, FIXTURES / "openr1-math.jsonl")
     counts = filtered(run)
     first = exported(run, tmp_path / "one.jsonl")
-    assert sum(len(line["verdicts"]) for line in lines(first)) == 4 * 29
+    assert sum(len(line["verdicts"]) for line in lines(first)) == (len(DEFAULT_CHECKS) + 1) * 29
     second, other = around(tmp_path, first)
     assert second == first
     again = filtered(other)

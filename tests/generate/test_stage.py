@@ -15,7 +15,7 @@ import pytest
 from http_teacher import Fault, HttpTeacher, Said, Seen
 
 from distill import specs
-from distill.errors import DistillError, EndpointError, UsageError
+from distill.errors import DistillError, EndpointError, SpecError, UsageError
 from distill.generate import glance, sight
 from distill.generate.before import put_aside_damage
 from distill.pipeline import run_recipe
@@ -189,8 +189,8 @@ def test_until_correct_goes_on_with_a_cut_reply_before_it_judges_it(tmp_path: Pa
 
 
 def test_until_correct_needs_a_verifier(tmp_path: Path, teacher: HttpTeacher) -> None:
-    with pytest.raises(UsageError, match="--until-correct needs a verifier of exact"):
-        generated(tmp_path, teacher, samples=2, until_correct=1, kind="exact", filter__checks=["finished"])
+    with pytest.raises(SpecError, match="there is no module 'nowhere'"):
+        generated(tmp_path, teacher, samples=2, until_correct=1, verify="nowhere:judge")
     assert not asked(teacher)
 
 

@@ -460,7 +460,7 @@ def test_leaving_ends_the_thread_that_reads_again(monkeypatch: pytest.MonkeyPatc
 def test_it_goes_through_a_real_ledger_and_a_real_verifier(tmp_path: Path) -> None:
     """Twice over the same run: what the first start bought and judged, the second neither buys nor reads."""
     asked_of = prompts(6)
-    answers = {0: "\\boxed{4}", 1: "\\boxed{8/2}", 2: "\\boxed{5}", 3: "four", 4: "\\boxed{2+2}", 5: ""}
+    answers = {0: "\\boxed{4}", 1: "\\boxed{8/2}", 2: "\\boxed{5}", 3: "five", 4: "\\boxed{2+2}", 5: ""}
     cache = tmp_path / "early-verdicts.log"
     bought: Counter[int] = Counter()
 

@@ -216,7 +216,7 @@ def test_what_nobody_can_judge_does_not_count() -> None:
 
 
 def test_a_verifier_that_breaks_does_not_count_and_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "MATH", "math:sqrt")  # takes one number, gets two texts
+    monkeypatch.setattr(samples, "JUDGE", "math:sqrt")  # takes one number, gets a prompt and more
     report = report_on(ids_of(GOOD))
     assert report.accuracy is None
     assert (report.samples[0].outcome, report.samples[0].reason) == ("abstain", "verifier_error")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from checked_trace import PROMPT, TRACE
 
-from distill.verify.form import finished, has_gold_to_check, think_format
+from distill.verify.form import finished, think_format
 
 
 @pytest.mark.parametrize(
@@ -39,23 +39,3 @@ def test_finished(finish: Any, reason: str) -> None:
 def test_think_format(reasoning: Any, changed: dict[str, Any], reason: str) -> None:
     found = think_format(replace(PROMPT, reasoning=reasoning), replace(TRACE, **changed))
     assert (found.outcome, found.reason) == ("fail" if reason else "pass", reason)
-
-
-@pytest.mark.parametrize(
-    ("kind", "answer", "expected"),
-    [
-        ("math", "4", None),
-        ("numeric", "4", None),
-        ("math", None, ("fail", "no_answer")),
-        ("open", "4", ("pass", "")),
-        ("open", None, ("pass", "")),
-        ("code", "4", ("abstain", "no_verifier")),
-        ("choice", "A", ("abstain", "no_verifier")),
-        ("exact", "4", ("abstain", "no_verifier")),
-    ],
-)
-def test_what_needs_no_look_by_the_math_verifier(
-    kind: Any, answer: str | None, expected: tuple[str, str] | None
-) -> None:
-    found = has_gold_to_check(replace(PROMPT, kind=kind), replace(TRACE, answer=answer))
-    assert (found and (found.outcome, found.reason)) == expected

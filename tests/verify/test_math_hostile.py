@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from distill.verify import MATH, PASS
+from distill.verify import PASS
 from distill.verify.math import LONGEST, check_math
 from distill.verify.pool import SECONDS_PER_ITEM, VerifierPool
 from verify.fuzzed import hostile
@@ -15,6 +15,8 @@ from verify.fuzzed import hostile
 KILLED = ("verifier_timeout", "verifier_crash")
 FAULTS = ("verifier_error", "verifier_limit")
 """What the pool says of an exception inside the verifier."""
+
+MATH = "distill.verify.math:check_math"
 
 
 def judged(count: int, seed: int, seconds: float) -> Counter[str]:
