@@ -26,7 +26,7 @@ from distill.exchange.foreign import (
 )
 from distill.prompts.rows import Row
 from distill.records import Kind, Prompt, Sampling, Trace, Verdict
-from distill.verify.math import last_boxed
+from distill.verify.stated import last_boxed
 
 R1, QWQ = "deepseek-ai/DeepSeek-R1", "Qwen/QwQ-32B"
 R1_ADVICE = Sampling(temperature=0.6, top_p=0.95)

@@ -18,7 +18,7 @@ from distill.files import sha256_of
 from distill.prompts.rows import Row
 from distill.records import Prompt, Reasoning, field_names
 from distill.source_specs import SourceSpec
-from distill.verify.math import last_boxed
+from distill.verify.stated import last_boxed
 
 _FIELDS = tuple(field_names(Prompt))
 _PUBLISHED = ("id", "question", "answer")

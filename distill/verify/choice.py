@@ -14,9 +14,10 @@ from string import ascii_uppercase
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify import stated as says
 from distill.verify.exact import folded
+from distill.verify.plain import unquoted, without_latex, without_markdown
 from distill.verify.quantity import Quantity, read
+from distill.verify.stated import last_line, last_sentence, short_box, told
 
 MOST = 10
 """Letters that are known where the number of choices is not: A to J, as NeMo-Skills reads them (MMLU-Pro has ten)."""
@@ -48,6 +49,21 @@ _BEHIND_OPTION = re.compile(
 _NEGATED = re.compile(
     r"(?i)\b(?:not|isn't|wrong|incorrect|neither|eliminate|except|rather than|instead)\b|n't\b|[不非错误]"
 )
+_MENTIONED = re.compile(
+    r"(?<![\w\\^_{'’-])(?:[(（\[]([A-J])[)）\]]|([B-HJ])|([AI])(?=\s*[.,;:!?)]|\s(?:and|or|nor|is|are|was|but|seems|as)\b|\s*$))"
+    r"(?![\w'’-]|\s*[=+*/^_<>≤≥≈\\])"
+)
+"""Letters of choices in running text: A and I are words as well."""
+_CONCLUDED = re.compile(
+    r"(?i:\b(?:so|hence|thus|therefore|leav(?:es|ing)(?: only)?|(?:must|has to|can only|should) be|go(?:ing)? with|"
+    r"it'?s|is|answer|choose|pick|select),?|:)\s+(?i:option |choice |only )?[(\[]?([A-J])[)\]]?\s*[.!]?$"
+)
+"""The letter that a sentence ends with, behind a word or sign that concludes: `A is wrong, so B`."""
+_REJECTED = re.compile(
+    r"[,;(]?\s{0,3}(?:and |but )?(?:not|rather than|instead of|over)\s(?:option |choice )?[(\[]?[A-J][)\]]?\s*[.)!]*$"
+)
+_GROUNDS = re.compile(r"\b(?:because|since|as|whereas|while)\b|[;(]")
+_CLAUSE = re.compile(r"[,;:]\s|\b(?:so|hence|thus|therefore|but|which)\b", re.IGNORECASE)
 _OPERATOR = re.compile(r"[=+*/^_<>≤≥≈|-]|\\(?:[lg]e|[lg]eq|ll|gg|times|cdot|approx|in|to)(?![A-Za-z])")
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?")
 _FRAC = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
@@ -97,27 +113,25 @@ def options(prompt: Prompt) -> tuple[str, ...]:
 def chosen(answer: str, choices: Sequence[str]) -> Chosen:
     """What the answer chooses: the last box, else what stands behind "the answer is", else its last sentence. A box
     that holds no choice, such as a formula on the way, gives way to a statement behind it."""
-    told = None
-    box, rest = says.box_and_rest(answer)
-    if box:
-        found = _statement(box, choices)
-        behind = says.marked(rest)
-        if behind is not None:
-            told = _statement(behind, choices)
-        if told is not None and told.places and (not found.places or found.places == told.places):
-            return told
-        if told is not None and told.places:
-            return Chosen(doubt=True)
-        return found
-    marked = says.marked(answer)
+    behind = None
+    box = short_box(answer)
+    if box is not None:
+        found = _running(box.content, choices)
+        marked = told(box.rest)
+        behind = None if marked is None else _running(marked.line, choices)
+        if behind is None or not behind.places:
+            return found
+        return behind if not found.places or found.places == behind.places else Chosen(doubt=True)
+    marked = told(answer)
     if marked is not None:
-        told = _statement(marked, choices)
-        if told.places or told.doubt:
-            return told
-    found = _statement(says.last_line(answer), choices)
-    if not found.places and not found.doubt:
-        found = _sentence(says.last_sentence(answer), choices)
-    return found if found.places or found.doubt or told is None else told
+        behind = _running(marked.line, choices)
+        if behind.places or behind.doubt:
+            return behind
+    line = last_line(answer)
+    found = _statement(line, choices)
+    if not (found.places or found.doubt) or len(_mentioned(line, choices)) > 1:
+        found = _sentence(last_sentence(answer), choices)
+    return found if found.places or found.doubt or behind is None else behind
 
 
 def _judged(found: Chosen, wanted: frozenset[int], gold: str, choices: Sequence[str]) -> Outcome:
@@ -152,8 +166,8 @@ def _gold(gold: str, choices: Sequence[str]) -> frozenset[int] | None:
 
 def _statement(text: str, choices: Sequence[str]) -> Chosen:
     """What a box, a gold or the words behind a marker choose."""
-    text = says.without_latex(says.without_markdown(text)).strip()
-    text = says.unquoted(text) or text
+    text = without_latex(without_markdown(text)).strip()
+    text = unquoted(text) or text
     by_text = _places_of(text, choices)
     letter = _LETTER_ALONE.fullmatch(text)
     if letter is not None and (letter[1].isupper() or not by_text):
@@ -168,11 +182,37 @@ def _statement(text: str, choices: Sequence[str]) -> Chosen:
     return _letter_with_text(text, choices)
 
 
+def _running(text: str, choices: Sequence[str]) -> Chosen:
+    """The same for a statement that may be part of a sentence: a letter that it only mentions leaves it open."""
+    kept = _REJECTED.sub("", text)
+    found = _concluded(kept, choices) or _statement(kept, choices)
+    if found.places or found.doubt or not _mentioned(text, choices):
+        return found
+    return Chosen(doubt=True)
+
+
+def _concluded(text: str, choices: Sequence[str]) -> Chosen | None:
+    """What a sentence ends with behind a word that concludes, None where it does not."""
+    plain = without_latex(without_markdown(text))
+    letter = _CONCLUDED.search(plain)
+    if letter is None or _place(letter[1]) >= (len(choices) or MOST):
+        return None
+    negated = _NEGATED.search(_CLAUSE.split(plain)[-1]) is not None
+    return Chosen(doubt=True) if negated else Chosen(frozenset({_place(letter[1])}))
+
+
+def _mentioned(text: str, choices: Sequence[str]) -> frozenset[int]:
+    """The places of the letters that stand in a text as words of their own."""
+    plain = without_latex(without_markdown(text))
+    letters = {_place(next(filter(None, match.groups()))) for match in _MENTIONED.finditer(plain)}
+    return frozenset(place for place in letters if place < (len(choices) or MOST))
+
+
 def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
     match = _WITH_TEXT.match(text)
     if match is None or not match[2]:
         return Chosen(text=text)
-    letter, rest = match[1], says.unquoted(match[2])
+    letter, rest = match[1], unquoted(match[2])
     place, named = _place(letter), _places_of(rest, choices)
     bare = match.start(1) == 0 and not text[match.end(1) : match.start(2)].strip()
     if bare and not named and (letter in "AI" or place >= (len(choices) or MOST)):
@@ -183,6 +223,8 @@ def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
         return Chosen(frozenset({place}))
     contradicted = bool(named) or (place < len(choices) and _other_numbers(rest, choices[place]))
     others = {_place(found) for found in re.findall(r"\(([A-Z])\)", rest)} - {place}
+    if not text[match.end(1) : match.start(2)].strip(", "):  # `A, C and D are wrong`, where `A. Vitamin C` is a text
+        others |= _mentioned(_GROUNDS.split(rest)[0], choices) - {place}
     doubt = contradicted or bool(others) or _NEGATED.match(rest.removeprefix("is").strip()) is not None
     return Chosen(doubt=True) if doubt else Chosen(frozenset({place}))
 
@@ -190,17 +232,17 @@ def _letter_with_text(text: str, choices: Sequence[str]) -> Chosen:
 def _sentence(text: str, choices: Sequence[str]) -> Chosen:
     """What running text chooses: the one letter or the one choice that it names; two of them, or a negation, leave it
     open, for the reading may be at fault."""
-    found = _statement(text, choices)
-    if found.places or found.doubt:
+    found = _running(text, choices)
+    if found.places:
         return found
-    plain = says.without_latex(text)
+    plain = without_latex(text)
     letters = {_place(next(filter(None, match.groups()))) for match in _SENTENCE.finditer(plain)}
     if letters:
         doubt = len(letters) > 1 or _NEGATED.search(plain) is not None
         return Chosen(doubt=True) if doubt else Chosen(frozenset(letters))
     words = f" {_form(plain)} "
     named = [place for place, choice in enumerate(choices) if _form(choice) and _form(choice) in words]
-    return Chosen(doubt=True) if named else Chosen()
+    return Chosen(doubt=True) if named or found.doubt else Chosen()
 
 
 def _several(text: str) -> frozenset[int]:

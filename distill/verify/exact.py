@@ -10,7 +10,8 @@ import unicodedata
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify import stated as says
+from distill.verify.plain import unquoted, without_latex, without_markdown
+from distill.verify.stated import last_sentence, short_box, told
 
 SHORT = 200
 """Characters of an answer that may as a whole be the text that was asked for, where it neither boxes nor names one."""
@@ -37,11 +38,11 @@ def check_exact(answer: str | None, gold: str | None) -> Outcome:
     if len(answer) <= SHORT and folded(answer) == wanted:
         return PASS
     if text is None:
-        text = says.last_sentence(answer)
+        text = last_sentence(answer)
         return abstaining("ambiguous_answer") if _mentions(text, wanted) else failing("no_answer")
     if folded(text) == wanted:
         return PASS
-    if says.boxed(answer) is not None:
+    if short_box(answer) is not None:
         return failing("wrong_answer")
     if folded(_CLAUSE.split(text, maxsplit=1)[0]) == wanted:
         return PASS
@@ -51,22 +52,22 @@ def check_exact(answer: str | None, gold: str | None) -> Outcome:
 def statement(answer: str) -> str | None:
     """What the answer says in words: the last box, what stands behind "the answer is", or the whole where it is short
     and one line; else None."""
-    box = says.boxed(answer)
-    if box:
-        return box
-    told = says.marked(answer)
-    if told is not None:
-        return told
+    box = short_box(answer)
+    if box is not None:
+        return box.content.strip()
+    marked = told(answer)
+    if marked is not None:
+        return marked.line
     text = answer.strip()
     return text if len(text) <= SHORT and "\n" not in text else None
 
 
 def folded(text: str) -> str:
     """The form in which equal texts are equal: NFKC, case folded, one space for any white space, nothing around it."""
-    text = says.without_latex(_LINES.sub(" ", says.without_markdown(text)))
+    text = without_latex(_LINES.sub(" ", without_markdown(text)))
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate(_ALIKE).replace("\\_", "_").replace("\\&", "&").replace("\\%", "%").replace("\\#", "#")
-    return says.unquoted(" ".join(unicodedata.normalize("NFKC", text).split()))
+    return unquoted(" ".join(unicodedata.normalize("NFKC", text).split()))
 
 
 _ALIKE = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "−": "-", "–": "-", "‐": "-", "‑": "-", "\u00ad": None})

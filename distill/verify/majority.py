@@ -16,7 +16,7 @@ from itertools import combinations
 from distill.filter_specs import MajoritySettings
 from distill.records import Prompt
 from distill.verify import Outcome, abstaining, choice, exact, failing
-from distill.verify import stated as says
+from distill.verify.plain import unquoted, without_latex, without_markdown
 
 MOST_GROUPS = 16
 """Answers of one prompt, told apart by their normal form, that are compared in pairs: 120 comparisons at most. As many
@@ -119,7 +119,7 @@ def normal_form(prompt: Prompt, answer: str) -> str | None:
 
 def _mathematics(text: str) -> str:
     """Without dollars, LaTeX's text and spacing, thousands separators, and spaces other than between digits."""
-    text = says.unquoted(says.without_latex(says.without_markdown(text.replace("\\$", "").replace("{,}", ","))))
+    text = unquoted(without_latex(without_markdown(text.replace("\\$", "").replace("{,}", ","))))
     text = _SPACE.sub("", text)
     return text.replace(",", "").replace(" ", "") if _THOUSANDS.fullmatch(text) else text
 

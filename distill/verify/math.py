@@ -15,11 +15,12 @@ from itertools import product
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, wording
 from distill.verify.compare import same
-from distill.verify.final import Final, final, last_boxed
+from distill.verify.final import Final, final, says_a_number
 from distill.verify.latex import LONGEST, tokens
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
 from distill.verify.readings import readings
+from distill.verify.stated import last_boxed
 from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
 from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols
@@ -123,13 +124,15 @@ def check_math(answer: str | None, gold: str | None, *, fast: bool = True) -> Ou
         return abstaining("unparseable_answer")
     answers = readings(found.text)
     if not found.boxed and not _is_stated(answers, golds):
-        return failing("no_answer")
+        return _unread(found, golds)
     return _judged(gold, golds, found, answers)
 
 
 def _judged(gold: str, golds: tuple[Value, ...], found: Final, answers: tuple[Value, ...]) -> Outcome:
     if golds and answers:
         told = _any(golds, answers)
+        if told is False and not found.boxed and _holds(answers, golds):
+            return AMBIGUOUS
         if told is not True and (chosen := _chosen(gold, found.text)) is not None:
             told = chosen
         if told is False and not _is_firm(golds, answers):
@@ -199,11 +202,30 @@ def _plain(text: str) -> tuple[Fraction, bool] | None:
     return (Fraction(int(sign + above), int(below)), False) if int(below) else None
 
 
+def _unread(found: Final, golds: tuple[Value, ...]) -> Outcome:
+    """A statement that is not read as an answer. Of an equation that does not hold, the right side is one, and wrong
+    where it differs; where there is a number at all, it may be the answer."""
+    results = readings(found.text.rpartition("=")[2]) if "=" in found.text else ()
+    if results and golds and _any(golds, results) is False and not found.others:
+        return WRONG
+    return abstaining("unparseable_answer") if says_a_number(found.text) else failing("no_answer")
+
+
 def _is_stated(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:
     """Whether a text outside a box is an answer: words only where the gold is words."""
     if not answers:
         return False
     return not isinstance(answers[0], Words) or any(isinstance(gold, Words) for gold in golds)
+
+
+def _holds(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:
+    """Whether running text was read as a list of unlike things, and one is the gold: `72 clips, 48 in April`."""
+    for answer in answers:
+        if isinstance(answer, Listing) and not answer.braces:
+            kinds = {(type(item), item.unit if isinstance(item, Quantity) else None) for item in answer.items}
+            if len(kinds) > 1 and any(_any(golds, (item,)) is True for item in answer.items):
+                return True
+    return False
 
 
 def _is_firm(golds: tuple[Value, ...], answers: tuple[Value, ...]) -> bool:

@@ -6,14 +6,19 @@ limits: an expression can keep this busy for ever, which is why `verify.pool` ru
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify import stated as says
+from distill.verify.final import without_rejected
+from distill.verify.plain import LONGEST, without_latex
 from distill.verify.quantity import Quantity, numbers_in, read, value_behind
+from distill.verify.stated import last_sentence, short_box, told
+from distill.verify.units import ratios, unit_of
 
 REL_TOL = 0.01
 """Gold and answer may both be rounded to three significant digits, and each is then off by at most 0.5%. Evaluations
@@ -28,7 +33,13 @@ _NUMBER_WORD = re.compile(
     r"(?i)\d|\b(?:zero|half|third|quarter|(?:one|two|three|four|five|six|seven|eight|nine)(?:ty|teen)?|ten|eleven|"
     r"twelve|thirteen|fifteen|twenty|thirty|forty|fifty|eighty|hundred|thousand)\b|[零一二三四五六七八九十百千万]|\\(?:pi|sqrt|infty)"
 )
-_NEGATED = re.compile(r"(?i)\b(?:not|isn't|never|cannot|neither|nor)\b|n't\b|[不非]是")
+_NEGATED = re.compile(
+    r"(?i)\b(?:not|isn't|never|cannot|neither|nor|at (?:least|most)|out of)\b"
+    r"|\b(?:less|more|fewer|greater|smaller|larger) than\b|n't\b|[不非]是"
+)
+_ZERO = Decimal("273.15")
+"""Of Celsius, in kelvins."""
+_DEGREE = Decimal(math.pi) / 180
 _VERB = re.compile(r"\b(?:is|are|be|was|equals|has|have|costs|gets?|becomes|[Aa]nswer:)(?!\w)[: ]*(?:equal to)?")
 _CLAUSE = re.compile(r"[,;，；。]\s|[.!?]\s|\s(?:because|since|which|where|as|when)\s")
 Match = Literal["equal", "coarse", "scale", "different"]
@@ -51,26 +62,26 @@ def check_numeric(
         return abstaining("no_gold")
     if answer is None or not answer.strip():
         return failing("no_answer")
-    wanted = read(gold) if len(gold) <= says.LONGEST else None
+    wanted = read(gold) if len(gold) <= LONGEST else None
     if wanted is None:
         return abstaining("unparseable_gold")
-    box, behind = says.box_and_rest(answer)
-    found = read(box) or _at_end(box) if box else None
+    box = short_box(answer)
+    found = read(box.text) or _at_end(box.text) if box is not None else None
     if found is not None:
         return _judged(found, wanted, rel_tol, abs_tol)
-    told = says.marked(behind)  # behind a box without a number, such as a formula on the way
-    if told is not None:
-        return _sentence(told, wanted, rel_tol, abs_tol, marked=True)
+    marked = told(answer if box is None else box.rest)  # behind a box without a number, such as a formula on the way
+    if marked is not None:
+        return _sentence(marked.line, wanted, rel_tol, abs_tol, marked=True)
     if box is None:
-        return _sentence(says.last_sentence(answer), wanted, rel_tol, abs_tol, marked=False)
-    return abstaining("ambiguous_answer") if _NUMBER_WORD.search(box) else failing("wrong_answer")
+        return _sentence(last_sentence(answer), wanted, rel_tol, abs_tol, marked=False)
+    return abstaining("ambiguous_answer") if _NUMBER_WORD.search(box.text) else failing("wrong_answer")
 
 
 def read_gold(gold: str | None) -> Outcome:
     """Whether `check_numeric` can judge by this gold: pass, or abstain with `no_gold` or `unparseable_gold`."""
     if gold is None or not gold.strip():
         return abstaining("no_gold")
-    return PASS if len(gold) <= says.LONGEST and read(gold) is not None else abstaining("unparseable_gold")
+    return PASS if len(gold) <= LONGEST and read(gold) is not None else abstaining("unparseable_gold")
 
 
 def prepare() -> None:
@@ -80,13 +91,14 @@ def prepare() -> None:
 
 def _at_end(text: str) -> Quantity | None:
     """The quantity that a sentence ends with, behind its verb: `the area is 90 square metres`."""
-    parts = _VERB.split(says.without_latex(text))
+    parts = _VERB.split(without_latex(text))
     return read(parts[-1]) if len(parts) > 1 and _NEGATED.search(text) is None else None
 
 
 def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, marked: bool) -> Outcome:
     """The number that all of a sentence's first clause is, that an equation in it ends with, or its last one: `leaving
     15 apples`. That an earlier number is the gold proves nothing, nor does a later one that is not."""
+    text = without_rejected(text)
     found = None
     if marked:
         found = read(text) or read(_CLAUSE.split(text + " ", maxsplit=1)[0])
@@ -94,7 +106,10 @@ def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, ma
     if found is None and not negated:
         found = value_behind(text) or _at_end(text)
     if found is not None:
-        return _judged(found, wanted, rel_tol, abs_tol)
+        outcome = _judged(found, wanted, rel_tol, abs_tol)
+        said = read(text.rstrip("! ")) if text.endswith("!") else None  # a factorial, or said aloud
+        aloud = said is not None and outcome != PASS and _judged(said, wanted, rel_tol, abs_tol) == PASS
+        return abstaining("ambiguous_answer") if aloud else outcome
     numbers = numbers_in(text)
     if numbers is None or (not numbers and _NUMBER_WORD.search(text)) or (numbers and negated):
         return abstaining("ambiguous_answer")
@@ -119,7 +134,26 @@ def _judged(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -
         return abstaining("coarse_gold")
     if found.scale != wanted.scale and found.value / found.scale == wanted.value / wanted.scale:
         return abstaining("ambiguous_answer")  # `3 million` for a 3: the question may ask for millions
+    if bool(found.unit) != bool(wanted.unit):
+        measured, bare = (found, wanted) if found.unit else (wanted, found)
+        matches = {_match(other, bare, rel_tol, abs_tol) for other in _converted(measured)}
+        if matches & {"equal", "coarse"}:  # the question may ask for that unit
+            return abstaining("different_unit")
     return failing("wrong_answer")
+
+
+def _converted(measured: Quantity) -> list[Quantity]:
+    """The same amount in the other units of its kind: 1.5 hours in minutes, seconds and days."""
+    value, name = measured.value, measured.unit
+    kelvins = {"°C": value + _ZERO, "°F": (value - 32) * 5 / 9 + _ZERO, "kelvin": value}.get(name)
+    if kelvins is not None:
+        values = [kelvins, kelvins - _ZERO, (kelvins - _ZERO) * 9 / 5 + 32]
+    elif name in ("degree", "radian", "rad"):
+        values = [value * _DEGREE if name == "degree" else value / _DEGREE]
+    else:
+        unit = unit_of(re.findall(r"[/^]|-?\d|[^\s/^\d-]+", re.sub(r"(?<=\w)(?=-?\d)", "^", name)))
+        values = [value * ratio.denominator / ratio.numerator for ratio in ratios(unit)] if unit is not None else []
+    return [replace(measured, value=other, place=None, whole=False) for other in values]
 
 
 def _match(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -> Match:

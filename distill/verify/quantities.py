@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from distill.verify.numbers import could_be_rounded, equal, value_of
-from distill.verify.units import UNITS, Unit
+from distill.verify.units import Unit, ratios
 from distill.verify.values import Node, Quantity, number, substituted, symbols
 
 Told = bool | None
@@ -129,10 +129,5 @@ def _percent(left: Node, gold_has: bool, right: Node, answer_has: bool, g: Unit 
 
 def _convertible(left: Node, right: Node, unit: Unit, *, swap: bool) -> bool:
     """Whether a unit of the same dimension would make both the same: 2 where hours are asked, and 120 minutes."""
-    if len(unit.dimensions) != 1 or unit.dimensions[0][1] != 1:
-        return False
-    factors = {size for name, size in UNITS.values() if name == unit.dimensions[0][0]}
     plain, measured = (left, right) if swap else (right, left)
-    return any(
-        equal(_times(plain, factor), _times(measured, unit.factor)) for factor in factors if factor != unit.factor
-    )
+    return any(equal(_times(plain, ratio), measured) for ratio in ratios(unit))

@@ -14,7 +14,8 @@ import unicodedata
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from distill.verify import stated
+from distill.verify.plain import unquoted, without_latex
+from distill.verify.units import unit_of
 
 _CONTEXT = decimal.Context(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN)
 MOST_DIGITS = 1_000
@@ -53,8 +54,9 @@ _RELATION = re.compile(
     r"[<>≤≥≠±∓]|!=|\\(?:n?leq?(?:slant)?|n?geq?(?:slant)?|lt|gt|neq?|pm|mp|in|to|cup|infty|ldots|dots|cdots)(?![A-Za-z])"
 )
 
-_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "万": 4, "亿": 8}
-_SCALE = re.compile(r"\s*(hundred|thousand|million|billion|trillion|万|亿)s?(?![A-Za-z])", re.IGNORECASE)
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES |= {"万": 10**4, "亿": 10**8}
+_SCALE = re.compile(r"\s*(dozen|hundred|thousand|million|billion|trillion|万|亿)s?(?![A-Za-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:\\?%|percent(?![A-Za-z])|per cent(?![A-Za-z]))", re.IGNORECASE)
 _SYMBOL = (
     r"(?:(?:[fpnuµμmckMGT]|da)?(?:mol|bar|cal|Hz|Pa|eV|Wb|Bq|Gy|Sv|ohm|Ω|[mgsAKLlVWJNCFTHS])|[MhdFR]|cd|dm|dB|min|hr?s?|"
@@ -67,6 +69,7 @@ _UNIT_PART = rf"(?:{_SYMBOL}(?![A-Za-z])|{_WORD}){_RAISED_TO}\.?"
 _JOIN = r"\s*(?:/|\\cdot|\*|\s|-|\bper\b)\s*"
 _UNIT = re.compile(rf"\(?{_UNIT_PART}(?:{_JOIN}\(?{_UNIT_PART}\)?){{0,5}}\)?")
 _GLUED = re.compile(rf"{_SYMBOL}(?![A-Za-z])")
+_NEXT_UNIT = re.compile(r"\s?(?:[a-zA-Z]{3,12}|[ckm]m|kg)(?:(?:\s?/\s?|\sper\s)[a-z]{1,12})?(?![a-zA-Z])")
 _CONNECTIVE = re.compile(
     r"(?i)\b(?:or|and|to|but|plus|minus|times|mod|if|for|where|dozen|pairs?|squared|cubed|"
     r"below|less|more|fewer|half|halves|quarters?|thirds?|not|is|tenths?|[a-z]+(?:dredth|sandth|lionth)s?)\b"
@@ -159,15 +162,18 @@ def value_behind(text: str) -> Quantity | None:
 
 
 def numbers_in(text: str) -> list[Quantity] | None:
-    """The plain numbers of a sentence, each with its percent sign but without a unit; None where the sentence has other
-    mathematics as well."""
+    """The plain numbers of a sentence, each with its scale word, percent sign or known unit; None where the sentence
+    has other mathematics as well."""
     text, found = _tidied(text), []
     with decimal.localcontext(_CONTEXT):
         for match in _AMONG_WORDS.finditer(text):
             plain = _NUMBER.match(text, match.start())
             quantity = None if plain is None else _plain(plain)
             if quantity is not None:
-                found.append(replace(quantity, percent=_PERCENT.match(text, match.end()) is not None))
+                quantity, end = _scaled(quantity, text, match.end())
+                percent, word = _PERCENT.match(text, end), _NEXT_UNIT.match(text, end)
+                unit = "" if word is None or unit_of(re.findall(r"\w+|/", word[0])) is None else _unit(word[0])
+                found.append(replace(quantity, percent=percent is not None, unit=unit))
     rest = _AMONG_WORDS.sub("", text).replace("\\%", "")
     return None if "\\" in rest or rest.count("=") > 1 or re.search(r"[\d)]\s*/\s*[\d(]", rest) else found
 
@@ -181,8 +187,8 @@ def _tidied(text: str) -> str:
     if text.count("$") == 1:  # without its partner it is money, and no math mode
         text = text.replace("$", "USD ")
     text = _ROOT.sub(r"\\sqrt{\1}", text)
-    text = re.sub(r"°\s*(?=[CFK]\b)", "°", stated.without_latex(_DEGREE.sub("° ", text)))
-    return stated.unquoted(text)
+    text = re.sub(r"°\s*(?=[CFK]\b)", "°", without_latex(_DEGREE.sub("° ", text)))
+    return unquoted(text)
 
 
 def _read(text: str) -> Quantity | None:
@@ -247,13 +253,20 @@ def _plain(match: re.Match[str]) -> Quantity | None:
     return Quantity(number, place, whole=number == number.to_integral_value() and exact)
 
 
+def _scaled(found: Quantity, text: str, at: int) -> tuple[Quantity, int]:
+    """`found` with the scale word that stands at a place of `text`, and where that ends."""
+    scale = _SCALE.match(text, at)
+    if scale is None:
+        return found, at
+    factor = Decimal(_SCALES[scale[1].lower()])
+    place = None if found.place is None else found.place * factor
+    return replace(found, value=found.value * factor, place=place, scale=factor), scale.end()
+
+
 def _with_rest(found: Quantity, rest: str) -> Quantity | None:
     """`found` with the scale word, percent sign and unit that `rest` is; None where it is anything else."""
-    scale = _SCALE.match(rest)
-    if scale is not None:
-        factor = Decimal(10) ** _SCALES[scale[1].lower()]
-        place = None if found.place is None else found.place * factor
-        found, rest = replace(found, value=found.value * factor, place=place, scale=factor), rest[scale.end() :]
+    found, end = _scaled(found, rest, 0)
+    rest = rest[end:]
     percent = _PERCENT.match(rest)
     if percent is not None:
         found, rest = replace(found, percent=True), rest[percent.end() :]

@@ -169,6 +169,14 @@ def number_of(words: Sequence[str]) -> int | None:
     return total + current if seen else None
 
 
+def ratios(unit: Unit) -> frozenset[Fraction]:
+    """How much of one unit each other of its dimensions is: with 2 hours, 120 minutes may have been asked for."""
+    sizes = {Fraction(1)}
+    for dimension, power in unit.dimensions:
+        sizes = {size * other**power for size in sizes for name, other in UNITS.values() if name == dimension}
+    return frozenset(size / unit.factor for size in sizes) - {Fraction(1)}
+
+
 def unit_of(parts: Iterable[str]) -> Unit | None:
     """The unit that words and the signs `/`, `^`, `*` and digits make up; None where words are no known unit.
 

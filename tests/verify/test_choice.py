@@ -68,6 +68,23 @@ RIGHT = [
             "\\boxed{C = \\epsilon A}\n\n**Answer: B**",
             "答案：B",
             "故选B。",
+            "I think A is wrong, so B.",
+            "A is wrong, so it must be B.",
+            "Not A, so B.",
+            "Therefore, B.",
+            "I would go with B.",
+            "It can only be B.",
+            "B, not A.",
+            "(B), not (A).",
+            "The answer is B, not A.",
+            "The answer is B rather than A.",
+            "The answer is B because A is wrong.",
+            "The answer is clear: B.",
+            "Final answer: it's B",
+            "A, C and D are wrong, which leaves B.",
+            "Eliminating A, C and D leaves B.",
+            r"\boxed{B, not A}",
+            r"\boxed{\text{A is wrong, so B}}",
         )
     ),
     *(
@@ -103,6 +120,9 @@ WRONG = [
         for answer in ("A", r"\boxed{C}", r"\boxed{12}", "Answer: D", "C) 7", "(D) 1/2", "the answer is A")
     ),
     (NUMBERS, "A is correct"),
+    (NUMBERS, "I think A is wrong, so C."),
+    (NUMBERS, "The answer is A, not B."),
+    (NUMBERS, "B and C are wrong, which leaves A."),
     (NUMBERS, r"\boxed{0.5}"),
     (NUMBERS, r"\boxed{A, B}"),
     (NUMBERS, r"\boxed{\text{A or B}}"),
@@ -136,6 +156,22 @@ ABSTAINED = [
     (NUMBERS, "\\boxed{B}. Answer: C", "ambiguous_answer"),
     (NUMBERS, "The answer is (B) 42 and not (C) 7.", "ambiguous_answer"),
     (NUMBERS, "So 42 is it.", "ambiguous_answer"),
+    *(
+        (prompt, answer, "ambiguous_answer")
+        for prompt in (NUMBERS, WORDS, UNKNOWN)
+        for answer in (
+            "It is not A.",
+            "A is wrong.",
+            "A, C and D are wrong.",
+            "A is not correct, B is.",
+            "The answer is not A but B.",
+            "I am between A and B.",
+            "Neither A nor B.",
+            "This does not mean that it must be B.",
+            "Statement B holds.",
+            r"\boxed{\text{not A}}",
+        )
+    ),
     (NUMBERS, "Both (A) and (B) look right.", "ambiguous_answer"),
     (NUMBERS, "The answer is B is wrong", "ambiguous_answer"),
     (WORDS, "B. A force is needed", "ambiguous_answer"),

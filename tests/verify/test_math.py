@@ -94,6 +94,60 @@ def test_outcomes_have_names(answer: str | None, gold: str | None, outcome: str,
     assert (found.outcome, found.reason) == (outcome, reason)
 
 
+STATED = [
+    # (gold, answer without a box, outcome)
+    ("72", "The answer is 72 clips, not 48.", "pass"),
+    ("5", "The answer is 5 apples, not 6.", "pass"),
+    ("72", "The answer is 72 clips rather than 48.", "pass"),
+    ("72", "The answer is **72 clips** and not 48.", "pass"),
+    ("72", "The answer is not 48 but 72.", "pass"),
+    ("72", "The answer is $72$ clips, not $48$.", "pass"),
+    ("72", "It is 72, not 48.", "pass"),
+    ("72", "Answer: 72 (not 48)", "pass"),
+    ("72", "The answer is seventy-two clips, not 48.", "pass"),
+    ("72", "The answer is 72 clips, since she sold half as many in May.", "pass"),
+    ("72", "The answer is 72 clips because 48 + 24 = 72.", "pass"),
+    ("72", "The answer is 72 clips (48 + 24).", "pass"),
+    ("72", "The answer is 72 clips; 48 were sold in April.", "pass"),
+    ("72", "The answer is 72, as expected.", "pass"),
+    ("72", "The answer: it's 72.", "pass"),
+    ("72", "The answer should be 72 clips, not 48.", "pass"),
+    ("x>3", "The answer is $x>3$, not $x<3$.", "pass"),
+    ("1, 2", "The answer is 1 and 2, not 3.", "pass"),
+    ("(1, 2)", "The answer is (1, 2), because order matters.", "pass"),
+    ("B", "The answer is B, not A.", "pass"),
+    ("no solution", "The answer is no solution, not 3.", "pass"),
+    ("48", "The answer is 72 clips, not 48.", "fail wrong_answer"),
+    ("48", "The answer is not 48 but 72.", "fail wrong_answer"),
+    ("48", "It is 72, not 48.", "fail wrong_answer"),
+    ("73", "The answer is 72 clips because 48 + 24 = 72.", "fail wrong_answer"),
+    ("800", "Thus it is $2500 - 250000 = -250000$ parts", "fail wrong_answer"),
+    ("-250000", "Thus it is $2500 - 250000 = -250000$ parts", "abstain unparseable_answer"),
+    ("24", "The answer is 72 clips, which is 48 + 24.", "abstain ambiguous_answer"),
+    ("72", "The answer is 72 clips, which is half of 144.", "abstain ambiguous_answer"),
+    ("144", "The answer is 72 clips, so both sold 144.", "abstain ambiguous_answer"),
+    ("72", "The answer is 72 clips in April and May.", "abstain ambiguous_answer"),
+    ("48", "The answer is 72 clips, 48 in April and 24 in May.", "abstain ambiguous_answer"),
+    ("72", "The answer is 72!", "abstain ambiguous_answer"),
+    ("72", "It cannot be 72.", "abstain ambiguous_answer"),
+    ("72", "It is less than 72.", "abstain ambiguous_answer"),
+    ("x", "The answer is 5 more than $x$.", "abstain unparseable_answer"),
+    ("72", "The answer is not 72.", "abstain unparseable_answer"),
+    ("72", "The answer is less than 72.", "abstain unparseable_answer"),
+    ("5", "The answer is 5 if it rains and 7 else.", "abstain unparseable_answer"),
+    ("72", "She thus has seventy-two clips left after she has sold the other ones to her friends.",
+     "abstain unparseable_answer"),
+    ("72", "The answer is unknown.", "fail no_answer"),
+    ("72", "I do not know, not yet.", "fail no_answer"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), STATED)
+def test_statements_with_reasons_and_rejected_values(gold: str, answer: str, expected: str) -> None:
+    found = check_math(answer, gold)
+    assert f"{found.outcome} {found.reason}".strip() == expected
+
+
 @pytest.mark.parametrize(
     ("text", "content"),
     [
