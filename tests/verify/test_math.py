@@ -27,7 +27,8 @@ def pairs(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "fast"), [
+    ("name", "fast"),
+    [
         ("math_pairs.jsonl", True),
         ("math_pairs_blind.jsonl", True),
         ("math_pairs_blind.jsonl", False),
