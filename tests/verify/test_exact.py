@@ -27,6 +27,7 @@ RIGHT = [
     ("Paris", "The answer is **Paris**, because the Seine flows there."),
     ("Paris", "**Final Answer:** Paris"),
     ("Paris", "Answer:\n\nParis\n"),
+    ("Paris", "Answer: Paris\nIt lies on the Seine."),
     ("Paris", "First London.\n\n#### Paris"),
     ("New York", r"\boxed{New~York}"),
     ("New York", "new \n york"),

@@ -118,6 +118,7 @@ STATED = [
     ("(1, 2)", "The answer is (1, 2), because order matters.", "pass"),
     ("B", "The answer is B, not A.", "pass"),
     ("no solution", "The answer is no solution, not 3.", "pass"),
+    ("2", "The answer is 2 or 3.", "fail wrong_answer"),
     ("48", "The answer is 72 clips, not 48.", "fail wrong_answer"),
     ("48", "The answer is not 48 but 72.", "fail wrong_answer"),
     ("48", "It is 72, not 48.", "fail wrong_answer"),

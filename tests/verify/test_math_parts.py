@@ -44,6 +44,7 @@ from distill.verify.values import Group, Listing, Quantity, Real, number
         ("So it is > 7", "So it is > 7"),
         ("No solution exists.", "No solution exists"),
         ("It costs $5 per pound.", "$5"),
+        (r"The answer is $2 \text{ since } 3$.", r"2 \text{ since } 3"),
     ],
 )
 def test_the_final_statement(answer: str, text: str) -> None:

@@ -78,6 +78,7 @@ RIGHT = [
     ("62", r"\boxed{A = 2 \cdot 31 = 62}"),
     ("6", r"\boxed{5}, no, wait: \boxed{6}"),
     ("1000", "The result is about 1 thousand."),
+    ("5000000", r"There are \boxed{5} million people."),
     ("1000", "This makes 1 thousand in all."),
     ("1000000", "She earns $1 million."),
     ("1000000", "She earns 1 million dollars a year."),
