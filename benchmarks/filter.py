@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE / "filter_peers"))
 import filter_corpus  # noqa: E402
+from process_memory import peak_of  # noqa: E402
 from work import NO_TEXT, PROCESSES  # noqa: E402
 
 APART = HERE.parent / ".venv-peers" / "bin" / "python"
 FASTER, AS_FAST, MORE_MEMORY = 2.0, 1.0, 1.5
 """Bars: the peers' total by ours; the same without comparing texts; peak memory at ten times the traces."""
-LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,32 +171,6 @@ def compare(names: list[str], runs: int, count: int, questions: Path) -> list[st
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
-
-
-def peak_of(process: subprocess.Popen[str]) -> int:
-    """Highest sum of the resident memory of a process and its descendants, in bytes, until it ends."""
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, sum(resident(pid) for pid in family(process.pid)))
-        time.sleep(LOOK_SECONDS)
-    return peak
-
-
-def family(pid: int) -> Iterator[int]:
-    yield pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from family(int(child))
-
-
-def resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def memory(count: int, questions: Path) -> list[str]:

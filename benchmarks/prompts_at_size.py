@@ -20,14 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from process_memory import peak_of
 
 LIMIT_BYTES = 2 * 10**9
-LOOK_SECONDS = 0.5
 NAMES = ("Lena", "Omar", "Ruth", "Kofi", "Mei", "Ivan", "Zoe", "Hugo", "Nora", "Ravi", "Olga", "Luis", "Ida", "Tom")
 THINGS = ("boats", "lamps", "bells", "drums", "kites", "ropes", "tiles", "vases", "wheels", "coats", "masks", "nails")
 PLACES = ("harbour", "school", "market", "museum", "workshop", "garden", "library", "station", "theatre", "bakery")
@@ -133,34 +132,6 @@ def written(count: int, path: Path, leaks: list[str]) -> dict[str, int]:
 def _renamed(row: dict[str, Any], to: str) -> dict[str, Any]:
     name = next((name for name in NAMES if row["question"].startswith(name + " ")), None)
     return {**row, "question": row["question"].replace(name, to)} if name else row
-
-
-def peak_of(process: subprocess.Popen[bytes]) -> int:
-    """Highest sum of the proportional memory (PSS) of a process and its descendants, in bytes, looked at twice a
-    second until it ends."""
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, sum(_pss(pid) for pid in _family(process.pid)))
-        time.sleep(LOOK_SECONDS)
-    return peak
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return
-    for child in children:
-        yield from _family(int(child))
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def main() -> None:

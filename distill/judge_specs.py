@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from distill.records import Kind
 from distill.strict import Strict
-from distill.teacher_specs import HIDDEN, SamplingSpec
+from distill.teacher_specs import SamplingSpec, Urls, without_login
 
 On = Literal["abstained", "failed", "all"] | tuple[Kind, ...]
 
@@ -78,14 +77,8 @@ class JudgeSettings(Strict):
 
     @field_validator("teacher", "url")
     @classmethod
-    def _no_secret_in_url(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        for url in (value,) if isinstance(value, str) else value or ():
-            if "@" in url.partition("://")[2].partition("/")[0]:
-                raise PydanticCustomError(
-                    HIDDEN, "the url holds a login, which would be written into the run; put a key into the variable "
-                    "that filter.judge.api_key_env names"
-                )  # fmt: skip
-        return value
+    def _no_secret_in_url(cls, value: Urls) -> Urls:
+        return without_login(value, "filter.judge.api_key_env")
 
     @model_validator(mode="after")
     def _votes_can_differ(self) -> Self:

@@ -6,7 +6,7 @@ Knows nothing about how sampling is done.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -103,6 +103,19 @@ class TeacherSpec(Strict):
         return not self.served and Path(self.model).is_absolute() and Path(self.model).is_dir()
 
 
+Urls: TypeAlias = str | tuple[str, ...] | None
+
+
+def without_login(value: Urls, key_setting: str) -> Urls:
+    """The addresses as they are. Raises a pydantic error that does not show them when one holds a login; `key_setting`
+    names the setting that a key belongs to."""
+    for url in (value,) if isinstance(value, str) else value or ():
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            what = "the url holds a login, which would be written into the run; put a key into the variable that "
+            raise PydanticCustomError(HIDDEN, what + key_setting + " names")
+    return value
+
+
 class GenerateSettings(Strict):
     """How the teacher is sampled."""
 
@@ -164,14 +177,8 @@ class GenerateSettings(Strict):
 
     @field_validator("url")
     @classmethod
-    def _no_secret_in_url(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
-        for url in (value,) if isinstance(value, str) else value or ():
-            if "@" in url.partition("://")[2].partition("/")[0]:
-                raise PydanticCustomError(
-                    HIDDEN, "the url holds a login, which would be written into the run; put a key into the variable "
-                    "that generate.api_key_env names"
-                )  # fmt: skip
-        return value
+    def _no_secret_in_url(cls, value: Urls) -> Urls:
+        return without_login(value, "generate.api_key_env")
 
     @field_validator("shard")
     @classmethod

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.prompts.grams import Hashes, mixed, ngram_hashes
+from distill.prompts.pairs import Rows, capped, distinct, neighbours, parted
 from distill.records import Trace
 
 WORDS = 5
@@ -63,11 +64,7 @@ _UNSPACED = (
 _LONGEST_WORD = 64
 """Letters of a word after which the multipliers of its hash begin anew."""
 _MULTIPLIERS = mixed(np.arange(1, _LONGEST_WORD + 1, dtype=np.uint64)) | np.uint64(1)
-_LOW, _32, _56 = np.uint64(2**32 - 1), np.uint64(32), np.uint64(56)
-
-Rows = NDArray[np.int64]
-Pairs = NDArray[np.uint64]
-"""Row × 2^32 + earlier row: sorted, the pairs of a row stand together."""
+_32, _56 = np.uint64(32), np.uint64(56)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +221,8 @@ class NearDuplicates:
         alone[list(found)] = False
         rows = np.flatnonzero(alone)
         for band in range(BANDS):
-            new = _neighbours(records["bands"][rows, band], rows)
-            later, earlier = (new >> _32).astype(np.int64), (new & _LOW).astype(np.int64)
-            pairs = _capped(_distinct([pairs, new[_alike(records, later, earlier)]]))
+            new = neighbours(records["bands"][rows, band], rows, PER_KEY)
+            pairs = capped(distinct([pairs, new[_alike(records, *parted(new))]]), PER_ROW)
         for pair in pairs.tolist():
             row, other = divmod(pair, 2**32)
             first = found[other].of if other in found else other
@@ -249,28 +245,6 @@ def _equal(keys: NDArray[np.uint64]) -> Iterator[tuple[int, int]]:
     yield from zip(order[~new].tolist(), firsts[~new].tolist(), strict=True)
 
 
-def _neighbours(keys: NDArray[np.uint32], rows: Rows) -> Pairs:
-    """For each row the first row with its key, and the nearest earlier ones."""
-    order = np.argsort(keys, kind="stable")
-    keys, rows = keys[order], rows[order].astype(np.uint64)
-    if not len(keys):
-        return np.empty(0, np.uint64)
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-    first = np.repeat(rows[starts], np.diff(np.r_[starts, len(keys)]))
-    found = [(rows << _32 | first)[rows != first]]
-    for lag in range(1, PER_KEY):
-        same = keys[lag:] == keys[:-lag]
-        found.append((rows[lag:] << _32 | rows[:-lag])[same])
-    return _distinct(found)
-
-
-def _distinct(parts: list[Pairs]) -> Pairs:
-    """Sorted. numpy 2.4's `unique` hashes such integers by their lower half, which takes 10 times as long."""
-    values = np.sort(np.concatenate(parts))
-    new: NDArray[np.bool_] = np.diff(values, prepend=values[:1] + np.uint64(1)) != 0
-    return values[new]
-
-
 def _alike(records: NDArray[Any], later: Rows | list[int], earlier: Rows | list[int]) -> NDArray[np.bool_]:
     """Which of the pairs agree in at least `ALIKE` of both sketches."""
     agreed = np.ones(len(later), np.bool_)
@@ -280,11 +254,3 @@ def _alike(records: NDArray[Any], later: Rows | list[int], earlier: Rows | list[
             same = records[sketch][later[some]] == records[sketch][earlier[some]]
             agreed[some] &= same.sum(axis=1, dtype=np.uint8) >= ALIKE * same.shape[1]
     return agreed
-
-
-def _capped(pairs: Pairs) -> Pairs:
-    """At most `PER_ROW` pairs of a row: the ones with the earliest rows."""
-    if len(pairs) <= PER_ROW:
-        return pairs
-    later = pairs >> _32
-    return pairs[np.r_[np.ones(PER_ROW, np.bool_), later[PER_ROW:] != later[:-PER_ROW]]]

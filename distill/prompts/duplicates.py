@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.prompts.grams import Hashes, mixed, ngram_hashes, text_hash, word_hashes
+from distill.prompts.pairs import Pairs, Rows, capped, distinct, neighbours, parted
 from distill.prompts.similarity import Read, core, similarity
 from distill.prompts.words import numbers, words
 
@@ -41,12 +42,9 @@ BATCH = 8_192
 """Pairs whose texts are in memory at once."""
 FEATURES_AT_ONCE = 4_096
 
-Rows = NDArray[np.int64]
-Pairs = NDArray[np.uint64]
-"""Row × 2^32 + earlier row: sorted, the pairs of a row stand together."""
 Texts = Callable[[Sequence[int]], Mapping[int, str]]
 _Kind = TypeVar("_Kind", bound=np.generic)
-_LOW, _32 = np.uint64(2**32 - 1), np.uint64(32)
+_32 = np.uint64(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +112,8 @@ class NearDuplicates:
         pairs = self._pairs(np.flatnonzero(alone))
         self.compared = 0
         for start in range(0, len(pairs), BATCH):
-            batch = [(int(pair >> _32), int(pair & _LOW)) for pair in pairs[start : start + BATCH]]
+            later, earlier_ones = parted(pairs[start : start + BATCH])
+            batch = list(zip(later.tolist(), earlier_ones.tolist(), strict=True))
             read = _Reader(texts, sorted({row for pair in batch for row in pair}))
             for row, earlier in batch:
                 first = found[earlier].of if earlier in found else earlier
@@ -140,12 +139,12 @@ class NearDuplicates:
         """The pairs that share a key and look alike, the earliest partners of a row first."""
         pairs = np.empty(0, np.uint64)
         for column in (self._numbers, *self._bands.T):
-            new = _neighbours(column[rows], rows)
-            later, earlier = new >> _32, new & _LOW
+            new = neighbours(column[rows], rows, PER_KEY)
+            later, earlier = parted(new)
             alike = np.zeros(len(new), np.int64)
             for band in range(BANDS):
                 alike += self._sketches[later, band] == self._sketches[earlier, band]
-            pairs = _capped(np.union1d(pairs, new[alike >= LEAST_ALIKE]))
+            pairs = capped(distinct([pairs, new[alike >= LEAST_ALIKE]]), PER_ROW)
         return pairs
 
 
@@ -161,30 +160,6 @@ class _Reader(dict[int, Read]):
         text = self._found[row] if row in self._found else self._texts([row])[row]
         self[row] = read = Read.of(text)
         return read
-
-
-def _neighbours(keys: NDArray[np.generic], rows: Rows) -> Pairs:
-    """For each row the first row with its key, and the nearest earlier ones."""
-    order = np.argsort(keys, kind="stable")
-    order = order[keys[order] != 0]
-    keys, rows = keys[order], rows[order].astype(np.uint64)
-    if not len(keys):
-        return np.empty(0, np.uint64)
-    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
-    first = np.repeat(rows[starts], np.diff(np.r_[starts, len(keys)]))
-    found = [(rows << _32 | first)[rows != first]]
-    for lag in range(1, PER_KEY):
-        same = keys[lag:] == keys[:-lag]
-        found.append((rows[lag:] << _32 | rows[:-lag])[same])
-    return np.unique(np.concatenate(found))
-
-
-def _capped(pairs: Pairs) -> Pairs:
-    """At most `PER_ROW` pairs of a row: the ones with the earliest rows."""
-    if len(pairs) <= PER_ROW:
-        return pairs
-    later = pairs >> _32
-    return pairs[np.r_[np.ones(PER_ROW, np.bool_), later[PER_ROW:] != later[:-PER_ROW]]]
 
 
 def _longer(array: NDArray[_Kind]) -> NDArray[_Kind]:

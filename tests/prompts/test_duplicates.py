@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from distill.prompts.duplicates import PER_ROW, Duplicate, NearDuplicates, _capped
+from distill.prompts.duplicates import PER_ROW, Duplicate, NearDuplicates
+from distill.prompts.pairs import capped
 from prompts.planted import CLIPS, WALLET, perturbations
 
 POEM = "Describe in your own words why the sea looks blue, and how a painter would mix that colour."
@@ -76,7 +77,7 @@ def test_a_copy_of_a_copy_has_to_be_like_the_one_that_stays() -> None:
 
 def test_a_row_has_so_many_pairs_at_most() -> None:
     pairs = np.array([*((7 << 32) + n for n in range(100)), (8 << 32) + 1, (8 << 32) + 7], np.uint64)
-    assert list(_capped(pairs)) == [*pairs[:PER_ROW], *pairs[-2:]]
+    assert list(capped(pairs, PER_ROW)) == [*pairs[:PER_ROW], *pairs[-2:]]
 
 
 def test_the_pairs_of_a_row_are_capped_over_all_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
