@@ -16,6 +16,17 @@ from distill.rundir import RunDir
 CHECKOUT = Path(__file__).resolve().parent.parent
 GSM8K = str(Path(__file__).parent / "data" / "gsm8k_200.jsonl")
 
+REJECTED = {
+    "truncated": 3,
+    "wrong_answer": 2,
+    "mixed_language": 2,
+    "near_duplicate": 2,
+    "doubled_tag": 1,
+    "empty_reasoning": 1,
+    "loop": 1,
+}
+"""What the set holds on purpose: cut replies, wrong ones, foreign words, copies, bad tags, a sentence 220 times over."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
@@ -46,8 +57,9 @@ def test_an_imported_set_trains_examines_and_quantizes_a_student_without_any_tea
     ]
     compose.keep_recipe(run, compose.import_recipe(run, {}, found.teachers, settings))
     run_recipe(specs.recipe(str(run.recipe)), run)
-    kept = run.stages()["filter"].counts["kept"]
-    assert kept == 22
+    counts = run.stages()["filter"].counts
+    assert counts["rejected"] == REJECTED
+    assert counts["kept"] == found.traces - sum(REJECTED.values()) == 17
     progress = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in progress if line["stage"] == "train" and "loss" in line][-1] == 3
     assert {path.stem for path in run.evaluations.glob("*.json")} >= {"untrained", "student", "student-nf4"}
