@@ -134,7 +134,7 @@ def problems(split: arithmetic.Split, count: int, seed: int) -> list[str]:
 
 
 class ByGramsOnly(Contamination):
-    def _renamed(self, text: str, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
+    def _renamed(self, text: str, found: list[str]) -> Hit | None:
         return None
 
 

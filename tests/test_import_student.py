@@ -25,7 +25,7 @@ REJECTED = {
     "empty_reasoning": 1,
     "loop": 1,
 }
-"""What the set holds on purpose: cut replies, wrong ones, foreign words, copies, bad tags, a sentence 220 times over."""
+"""What the set holds on purpose: cut replies, wrong ones, foreign words, copies, bad tags, a sentence 220 times."""
 
 pytestmark = [
     pytest.mark.slow,

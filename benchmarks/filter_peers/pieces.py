@@ -6,9 +6,11 @@ What `distill filter` takes in all, with every check, is measured by itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
-from work import NO_TEXT, Work, in_two_processes, tell, work
+from work import CHUNK, NO_TEXT, Work, in_two_processes, tell, work
 
 _contamination: Any = None
 
@@ -18,18 +20,18 @@ def nothing() -> None:
 
 
 def near(wanted: Work) -> list[str]:
-    from distill.filter.near import NearDuplicates, signature
+    from distill.filter.near import NearDuplicates, signatures
 
     rows = [(row["id"], row["text"]) for row in wanted.traces()]
     found = NearDuplicates()
-    for place, mark in enumerate(in_two_processes(signature, [text for _, text in rows], nothing)):
+    for place, mark in enumerate(together(signatures, [text for _, text in rows], nothing)):
         found.add(place, mark)
     return [rows[one.row][0] for one in found.decide()]
 
 
 def contamination(wanted: Work) -> list[str]:
     rows = [(row["id"], row["text"]) for row in wanted.traces()]
-    hits = in_two_processes(contaminated, [text for _, text in rows], read_problems, wanted.problems())
+    hits = together(contaminated, [text for _, text in rows], read_problems, wanted.problems())
     return [key for (key, _), hit in zip(rows, hits, strict=True) if hit]
 
 
@@ -40,8 +42,16 @@ def read_problems(problems: list[str]) -> None:
     _contamination = Contamination(("evaluation", problem) for problem in problems)
 
 
-def contaminated(text: str) -> bool:
-    return _contamination.hit(text) is not None
+def contaminated(texts: list[str]) -> list[bool]:
+    return [hit is not None for hit in _contamination.hits(texts)]
+
+
+def together(
+    function: Callable[[list[str]], list[Any]], texts: list[str], prepare: Callable[..., None], *given: Any
+) -> Iterator[Any]:
+    """What a function says of texts that it takes many at a time, as the product calls it."""
+    chunks = [texts[start : start + CHUNK] for start in range(0, len(texts), CHUNK)]
+    return chain.from_iterable(in_two_processes(function, chunks, prepare, *given, chunk=1))
 
 
 def math(wanted: Work) -> list[str]:

@@ -48,11 +48,11 @@ def work() -> Work:
 
 
 def in_two_processes(
-    function: Callable[[Any], T], items: Iterable[Any], prepare: Callable[..., None], *given: Any
+    function: Callable[[Any], T], items: Iterable[Any], prepare: Callable[..., None], *given: Any, chunk: int = CHUNK
 ) -> Iterator[T]:
     """A plain pool over the items, in order. Forked, so that what is imported is not imported again."""
     with get_context("fork").Pool(PROCESSES, prepare, given) as pool:
-        yield from pool.imap(function, items, CHUNK)
+        yield from pool.imap(function, items, chunk)
 
 
 def tell(run: Callable[[], list[str]]) -> None:

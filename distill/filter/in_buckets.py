@@ -27,6 +27,8 @@ from distill.verify.pool import VerifierPool
 from distill.verify.verifiers import JUDGE
 
 NOT_ASKED = abstaining("not_asked")
+PAIRS = 64
+"""Of answers that a worker compares at a time: fewer are not worth the start of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class BucketChecks:
         if not pairs:
             return found
         if self._pool is None:
-            pool = VerifierPool(JUDGE, workers=self.settings.workers, chunk=16, setup=("math",))
+            pool = VerifierPool(JUDGE, workers=self.settings.workers, chunk=PAIRS, setup=("math",))
             self._pool = self._stack.enter_context(pool)
         outcomes = self._pool.map((("math", *comparison(prompt, pair)) for _, prompt, pair in pairs))
         for (place, _, pair), outcome in zip(pairs, outcomes, strict=True):

@@ -64,6 +64,11 @@ class Judged:
         self._decoded: OrderedDict[int, dict[str, Row]] = OrderedDict()
         self._hashes, self._files = self._index()
 
+    @property
+    def known(self) -> int:
+        """Traces of which earlier starts found something."""
+        return len(self._hashes)
+
     def has(self, key: str) -> bool:
         """Whether anything may be known of a trace, without a look at its content."""
         place = int(np.searchsorted(self._hashes, np.uint64(int(key[:16], 16))))

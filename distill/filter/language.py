@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 from distill.filter.function_words import FUNCTION_WORDS, NAMED
@@ -147,13 +148,21 @@ def foreign(text: str, expected: Expected) -> Foreign:
     """What of `text`, whose formulas are gone, is in none of the expected languages. Quoted terms are left alone."""
     latin_expected = "latin" in expected.scripts
     plain = text.isascii() and latin_expected
-    found = Foreign(of=len(_LETTERS.findall(text))) if plain else _other_scripts(_QUOTED.sub(" ", text), expected)
+    found = Foreign(of=_ascii_words(text)) if plain else _other_scripts(_QUOTED.sub(" ", text), expected)
     if not latin_expected:
         return found
     latin = _latin_suspects(text, expected.languages & LATIN_LANGUAGES).found
     worst = max(found, latin, key=lambda item: item.longest)
     mostly = found.mostly or latin.mostly
     return Foreign(found.words + latin.words, found.of, worst.longest, worst.excerpt, mostly)
+
+
+def _ascii_words(text: str) -> int:
+    """How many words of more than a letter; in a tenth of the time of a regular expression."""
+    return (b" " + text.encode().translate(_TO_LETTERS)).count(b" aa")
+
+
+_TO_LETTERS = bytes(ord("a") if chr(code).isalpha() and code < 128 else ord(" ") for code in range(256))
 
 
 def _other_scripts(text: str, expected: Expected) -> Foreign:
@@ -206,20 +215,20 @@ def _latin_suspects(text: str, languages: frozenset[str]) -> _Latin:
     for end in _ENDS:
         text = text.replace(end, "\n")
     text = text.lower()
-    words = text.split()
-    if sum(map(common.__contains__, words)) < FEW_COMMON * len(words):
+    sentences = [line.split() for line in text.split("\n")]
+    words = sum(map(len, sentences))
+    if sum(map(common.__contains__, chain.from_iterable(sentences))) < FEW_COMMON * words:
         prose = _LETTERS.findall(text[: MOST_LETTERS * 4])
         code = _foreign_language(" ".join(prose)[:MOST_LETTERS], languages) if len(prose) >= SENTENCE_WORDS else None
         if code:
             every = len(_LETTERS.findall(text))
             return _Latin(Foreign(every, every, every, " ".join(prose)[:80], mostly=True), (code,))
     suspects, told = [], 0
-    for sentence in text.split("\n"):
-        split = sentence.split()
-        if len(split) >= SENTENCE_WORDS:
-            if not common.isdisjoint(split):
-                told += len(split)
-            elif len(letters := _LETTERS.findall(sentence)) >= SENTENCE_WORDS:
+    for sentence in sentences:
+        if len(sentence) >= SENTENCE_WORDS:
+            if not common.isdisjoint(sentence):
+                told += len(sentence)
+            elif len(letters := _LETTERS.findall(" ".join(sentence))) >= SENTENCE_WORDS:
                 told += len(letters)
                 suspects.append(letters)
     asked = suspects[:: max(1, -(-len(suspects) // MOST_ASKED))]

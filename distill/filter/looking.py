@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol, Self
@@ -17,11 +17,11 @@ from distill.contract import Response
 from distill.errors import ContractError
 from distill.filter import checks
 from distill.filter.length import counter, length
-from distill.filter.near import BYTES, compared, signature
+from distill.filter.near import BYTES, compared, signatures
 from distill.filter_specs import FilterSettings
-from distill.prompts.contamination import Contamination
+from distill.prompts.contamination import Contamination, Hit
 from distill.records import Prompt, SamplingRecord, TeacherIdentity, Trace
-from distill.verify import Outcome, abstaining
+from distill.verify import PASS, Outcome, abstaining
 from distill.verify import verifiers as verifying
 from distill.verify.pool import WorkerPool
 from distill.verify.verifiers import Chosen, told_without, verifier_of
@@ -29,6 +29,10 @@ from distill.verify.verifiers import Chosen, told_without, verifier_of
 LOOK = "distill.filter.looking:look"
 CHUNK = 32
 """Traces that a worker is given at a time: a tenth of a second of work."""
+WORTH_A_WORKER = 2**20
+"""Bytes of traces for which a worker is started before it is needed: it takes seconds to get ready, they take one."""
+MOST_READ = 2**18
+"""Characters of traces that are read together."""
 MOST_HELD = 2_048
 """Traces that may be done while one before them is not."""
 
@@ -45,6 +49,10 @@ class Looked:
     """The trace's content hash."""
     failed: str = ""
     """Why nobody could look, as `WorkerPool` says it."""
+
+    def __reduce__(self) -> tuple[type[Looked], tuple[Any, ...]]:
+        """Pickled as its values, like Outcome."""
+        return Looked, (self.outcomes, self.signature, self.evidence, self.content, self.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,21 @@ class Lens:
 Item = tuple[Prompt, dict[str, Any], tuple[str, ...], Mapping[str, Outcome], Mapping[str, str]]
 """A prompt, the row of a trace, the checks to make, and outcomes that are known already, with their evidence."""
 
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A trace, its signature where one is wanted, and the problem of an evaluation that it holds."""
+
+    trace: Trace
+    signature: bytes
+    hit: Hit | None
+
+
 _lens: Lens | None = None
 _contamination: Contamination | None = None
 _count: Callable[[str], int] | None = None
+_read: dict[str, _Read] = {}
+"""Key → what `ahead` has read of the chunk."""
 
 
 def prepare(lens: Lens) -> None:
@@ -78,6 +98,33 @@ def prepare(lens: Lens) -> None:
     _count = counter(lens.tokenizer) if lens.tokenizer is not None else None
 
 
+def ahead(items: Sequence[Item]) -> None:
+    """Reads the traces of a chunk, which takes less time together than one by one; `look` reads what is missing."""
+    _read.clear()
+    read: list[tuple[Trace, bool]] = []
+    size = 0
+    for _, row, wanted, known, _ in items:
+        read.append((trace_of(row), "contaminated" in wanted and "contaminated" not in known))
+        size += len(read[-1][0].raw)
+        if size > MOST_READ:
+            _read_together(read)
+            read, size = [], 0
+    _read_together(read)
+
+
+def _read_together(traces: Sequence[tuple[Trace, bool]]) -> None:
+    """`traces`: each with whether it is to be compared with problems of evaluations."""
+    assert _lens is not None
+    texts = [compared(trace) for trace, _ in traces]
+    marks = [b""] * len(traces)
+    if _lens.signatures:
+        marks = signatures(texts, ["" if _lens.settings.across_prompts else trace.asked for trace, _ in traces])
+    asked = [text for text, (_, compare) in zip(texts, traces, strict=True) if compare]
+    hits = iter(_contamination.hits(asked) if _contamination is not None else [None] * len(asked))
+    for (trace, compare), mark in zip(traces, marks, strict=True):
+        _read[trace.key] = _Read(trace, mark, next(hits) if compare else None)
+
+
 def look(
     prompt: Prompt,
     row: dict[str, Any],
@@ -87,7 +134,10 @@ def look(
 ) -> Looked:
     """The outcomes of `wanted` checks on the trace in `row`."""
     assert _lens is not None
-    trace = trace_of(row)
+    if row["key"] not in _read:
+        ahead([(prompt, row, wanted, known, shown)])
+    read = _read.pop(row["key"])
+    trace, settings = read.trace, _lens.settings
     outcomes: dict[str, Outcome] = {}
     evidence = dict(shown)
     for name in wanted:
@@ -96,16 +146,14 @@ def look(
         elif name == "correct":
             outcomes[name] = _correct(prompt, trace, _lens.chosen)
         elif name == "contaminated":
-            outcomes[name] = _contaminated(trace, evidence)
+            outcomes[name] = _contaminated(read.hit, evidence)
         elif name == "length":
-            outcomes[name] = length(prompt, trace, _lens.settings.length, _tokens(trace))
+            outcomes[name] = length(prompt, trace, settings.length, _tokens(trace))
         else:
-            outcomes[name] = checks.check(name, prompt, trace, _lens.settings)
-            if outcomes[name].outcome == "fail" and (seen := checks.seen(name, prompt, trace, _lens.settings)):
+            outcomes[name] = checks.check(name, prompt, trace, settings)
+            if outcomes[name].outcome == "fail" and (seen := checks.seen(name, prompt, trace, settings)):
                 evidence[name] = seen
-    within = "" if _lens.settings.across_prompts else trace.asked
-    mark = signature(compared(trace), within=within) if _lens.signatures else b""
-    return Looked(outcomes, mark, evidence, trace.content_hash)
+    return Looked(outcomes, read.signature, evidence, trace.content_hash)
 
 
 def trace_of(row: dict[str, Any]) -> Trace:
@@ -155,10 +203,9 @@ def _tokens(trace: Trace) -> int | None:
         return None
 
 
-def _contaminated(trace: Trace, evidence: dict[str, str]) -> Outcome:
-    hit = _contamination.hit(compared(trace)) if _contamination else None
+def _contaminated(hit: Hit | None, evidence: dict[str, str]) -> Outcome:
     if hit is None:
-        return Outcome("pass")
+        return PASS
     evidence["contaminated"] = f'{hit.benchmark}, problem {hit.problem + 1}: {hit.share:.0%} of it, "{hit.ngram}"'
     return Outcome("fail", "contaminated", hit.share)
 
@@ -169,6 +216,9 @@ class Looking(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+    def start(self, size: int) -> None:
+        """Has what traces of so many bytes are worth get ready now, rather than when the first trace comes."""
 
     def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         """In the order of the items, which are taken some thousand ahead at most. None among them says that nothing
@@ -191,6 +241,9 @@ class LocalLooking:
 
     def __exit__(self, *_: object) -> None:
         self._pool.__exit__()
+
+    def start(self, size: int) -> None:
+        self._pool.start(1 + size // WORTH_A_WORKER)
 
     def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         source = iter(items)

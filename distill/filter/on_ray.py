@@ -66,6 +66,9 @@ class RayLooking:
         if self._own:
             ray.shutdown()
 
+    def start(self, size: int) -> None:
+        """Nothing: actors get ready as soon as there are any."""
+
     def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         ray = _ray()
         source = iter(items)

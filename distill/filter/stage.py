@@ -60,19 +60,20 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     prompts = PromptTable(run.prompts)
     imported = recipe.generate.engine == "imported"
     texts = texts_asked(run.imported) if imported else None
-    places = Places(prompts, subject, recipe.generate.samples, imported=imported, texts=texts)
-    with Buckets(run.path / ".buckets", run.ledger(), places, len(prompts)) as buckets:
-        if not buckets.traces:
-            raise nothing_to_filter(run, subject)
-        lens = _lens(recipe, prompts)
-        judged = Judged(run.judged, _fingerprints(recipe.filter, lens))
-        with (
-            BucketChecks(recipe, run.judge) as later,
-            _looking(recipe.filter, lens) as looking,
-            bar("filter", buckets.traces) as update,
-        ):
-            looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
-            looks.look()
+    ledger = run.ledger()
+    lens = _lens(recipe, prompts)
+    judged = Judged(run.judged, _fingerprints(recipe.filter, lens))
+    with contextlib.ExitStack() as stack:
+        with BucketChecks(recipe, run.judge) as later, _looking(recipe.filter, lens) as looking:
+            if not judged.known:
+                looking.start(ledger.text_bytes)
+            places = Places(prompts, subject, recipe.generate.samples, imported=imported, texts=texts)
+            buckets = stack.enter_context(Buckets(run.path / ".buckets", ledger, places, len(prompts)))
+            if not buckets.traces:
+                raise nothing_to_filter(run, subject)
+            with bar("filter", buckets.traces) as update:
+                looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
+                looks.look()
         judged.finish()
         decided = decide(buckets, judged, prompts, recipe, lens.verifiers)
         report = _write(recipe, run, prompts, buckets, judged, decided)

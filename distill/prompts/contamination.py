@@ -14,10 +14,11 @@ translations, and exchanged names in problems with fewer than two numbers or whe
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 
@@ -42,6 +43,8 @@ SPARSE = 4
 """Bits of the table of 8-grams beyond those that tell them apart: 16 to 32 bytes for each, of which one is set."""
 PER_TEXT = 64
 """Problems and places that are compared for one text."""
+MOST_AROUND = 60
+"""Words that `core` leaves out at the two ends of a text, at most."""
 MARGIN = 4
 """Words around a place, with a fourth of the problem's own: for names of more words than the problem's."""
 
@@ -90,6 +93,7 @@ class Contamination:
             self._places.append((benchmark, counts[benchmark]))
             counts[benchmark] += 1
             grams.append(np.unique(self._read(len(self._problems), text)))
+        self._longest = max((len(problem.words) for problem in self._problems), default=0)
         self._index(grams)
 
     def _read(self, place: int, text: str) -> Hashes:
@@ -122,35 +126,61 @@ class Contamination:
         self._shift = np.uint64(64 - bits)
         self._maybe = np.zeros(2**bits, np.bool_)
         self._maybe[self._grams >> self._shift] = True
+        smallest = min((size for size in self._sizes.tolist() if size), default=0)
+        self._least = min(LEAST_OF_TEXT, math.ceil(self._share * smallest))
+        """8-grams of problems that a text must have to hold any of them."""
 
     def __len__(self) -> int:
         return len(self._problems)
 
     def hit(self, text: str) -> Hit | None:
         """The problem that most of is found in `text`, the first of equals; None for a clean text."""
+        return self.hits([text])[0]
+
+    def hits(self, texts: Sequence[str]) -> list[Hit | None]:
+        """`hit` of each text; many at once take less time than one by one."""
         if not self._problems:
+            return [None] * len(texts)
+        found = [words(text) for text in texts]
+        near = self._near(found)
+        return [
+            self._copy(each) or (self._shared(each, grams) if grams is not None else None) or self._renamed(text, each)
+            for text, each, grams in zip(texts, found, near, strict=True)
+        ]
+
+    def _copy(self, found: Sequence[str]) -> Hit | None:
+        """By the text as a whole, but for what `core` leaves out at its ends."""
+        if len(found) > self._longest + MOST_AROUND:
             return None
-        found = words(text)
         inner = core(found)
         place = self._whole.get(text_hash(inner)) if inner else None
-        if place is not None:
-            return self._hit(place, 1.0, inner[:WORDS])
-        sequence = numbers(found)
-        return self._shared(found, sequence) or self._renamed(text, found, sequence)
+        return None if place is None else self._hit(place, 1.0, inner[:WORDS])
+
+    def _near(self, found: Sequence[Sequence[str]]) -> list[Hashes | None]:
+        """The 8-grams of each text that may hold a problem by them; None for any other."""
+        ends = np.cumsum([len(each) for each in found])
+        hashes = ngram_hashes(word_hashes(list(chain.from_iterable(found))), self._n)
+        near: list[Hashes | None] = [None] * len(found)
+        if not len(hashes) or not len(self._grams):
+            return near
+        maybe = np.flatnonzero(self._maybe[hashes >> self._shift])
+        left = np.searchsorted(self._grams, hashes[maybe], "left")
+        left[left == len(self._grams)] = 0
+        known = np.searchsorted(ends, maybe[self._grams[left] == hashes[maybe]], "right")
+        for place in np.flatnonzero(np.bincount(known) >= self._least).tolist():
+            start = int(ends[place - 1]) if place else 0
+            near[place] = hashes[start : max(start, int(ends[place]) - self._n + 1)]  # others reach into the next text
+        return near
 
     def _hit(self, place: int, share: float, example: Sequence[str]) -> Hit:
         return Hit(*self._places[place], round(share, 3), " ".join(example))
 
-    def _shared(self, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
+    def _shared(self, found: Sequence[str], hashes: Hashes) -> Hit | None:
         """By 8-grams. A gram of the index counts once for its problem, however often the text has it."""
-        hashes = ngram_hashes(word_hashes(found), self._n)
-        if not len(hashes) or not len(self._grams):
-            return None
-        maybe = np.flatnonzero(self._maybe[hashes >> self._shift])
-        left = np.searchsorted(self._grams, hashes[maybe], "left")
+        left = np.searchsorted(self._grams, hashes, "left")
         left[left == len(self._grams)] = 0
-        there = self._grams[left] == hashes[maybe]
-        known = maybe[there]
+        there = self._grams[left] == hashes
+        known = np.flatnonzero(there)
         if not len(known):
             return None
         left, first = np.unique(left[there], return_index=True)
@@ -163,6 +193,7 @@ class Contamination:
         shares = times / self._sizes[candidates]
         inside = times / count
         shares = np.maximum(shares, np.where(times >= LEAST_OF_TEXT, inside, 0.0))
+        sequence = numbers(found)
         have = Counter(sequence)
         for index in np.argsort(-shares, kind="stable"):
             if shares[index] < self._share:
@@ -181,10 +212,10 @@ class Contamination:
             return True
         return inside and common >= self._numbers_share * len(sequence)
 
-    def _renamed(self, text: str, found: list[str], sequence: tuple[str, ...]) -> Hit | None:
+    def _renamed(self, text: str, found: list[str]) -> Hit | None:
         """By the sequence of numbers, then word by word around them."""
         names: frozenset[str] | None = None
-        for begin, place in islice(self._same_numbers(found, sequence), PER_TEXT):
+        for begin, place in islice(self._same_numbers(found, numbers(found)), PER_TEXT):
             problem = self._problems[place]
             margin = MARGIN + len(problem.words) // 4
             piece = found[max(0, begin - margin) : begin + len(problem.words) + margin]

@@ -83,6 +83,7 @@ _OTHER = re.compile(
     r"|\\[a-zA-Z]++"
     r"|</?[a-zA-Z][^<>\n]{0,200}+>"
 )
+_SIGNS_OF_OTHER = ("\\", "`", "<", "://", "www.")
 _ADDRESS = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}+@\S++")
 _PROSE = re.compile(r"[^\W\d_]{3,} [^\W\d_]{3,}")
 _NO_LETTER = re.compile(r"[\W\d_]+")
@@ -121,7 +122,7 @@ def without_formulas(text: str) -> str:
         text = _MATH.sub(_no_formula, text)
     if "@" in text:
         text = _ADDRESS.sub(" ", text)
-    return _OTHER.sub(" ", text)
+    return _OTHER.sub(" ", text) if any(sign in text for sign in _SIGNS_OF_OTHER) else text
 
 
 def _no_formula(match: re.Match[str]) -> str:

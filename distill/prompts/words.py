@@ -199,11 +199,26 @@ _VALUES = """
 _SPELLED = dict(zip(_NAMES.split(), _VALUES.split(), strict=True))
 
 
+class _Numbers(dict[str, str]):
+    """Word → the number that it is, empty for any other; most words have been met before."""
+
+    def __missing__(self, word: str) -> str:
+        found = _SPELLED.get(word) or (word if word[0] in "0123456789." else "")
+        if len(word) <= _LONGEST_PIECE:
+            if len(self) >= _MOST_PIECES:
+                self.clear()
+            self[word] = found
+        return found
+
+
+_NUMBERS = _Numbers()
+
+
 def numbers(words: Sequence[str]) -> tuple[str, ...]:
     """The numbers among normalised words in their order; English number words count as numbers too."""
-    return tuple([_SPELLED.get(word, word) for word in words if word in _SPELLED or word[0] in "0123456789."])
+    return tuple(filter(None, map(_NUMBERS.__getitem__, words)))
 
 
 def number_places(words: Sequence[str]) -> list[int]:
     """Where the numbers of `numbers` stand."""
-    return [place for place, word in enumerate(words) if word in _SPELLED or word[0] in "0123456789."]
+    return [place for place, number in enumerate(map(_NUMBERS.__getitem__, words)) if number]

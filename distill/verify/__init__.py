@@ -18,6 +18,10 @@ class Outcome:
     reason: str = ""
     score: float | None = None
 
+    def __reduce__(self) -> tuple[type[Outcome], tuple[Result, str, float | None]]:
+        """Pickled as its values: many go from worker processes to their parent."""
+        return Outcome, (self.outcome, self.reason, self.score)
+
 
 READ_GOLD = "distill.verify.math:read_gold"
 """Says whether the math verifier can judge by a gold answer at all, as a VerifierPool's workers import it."""

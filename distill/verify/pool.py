@@ -2,8 +2,9 @@
 
 `map` gives results in the order of its items, `as_they_come` as soon as they are there. Knows nothing about what a
 verifier does. Beside the function a verifier's module may have `prepare()`, called once per worker before any item's
-clock runs; `ready(*item)`, called before the clock of each item, for what only some of them need; and
-`seconds(*item)`, the limit of an item that may take longer than others.
+clock runs; `ahead(items)`, called with each chunk, for what takes less time for many together; `ready(*item)`, called
+before the clock of each item, for what only some of them need; and `seconds(*item)`, the limit of an item that may take
+longer than others.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from distill.verify import Outcome, abstaining
 SECONDS_PER_ITEM = 10.0
 """math-verify's own limits are 5 s for parsing and 5 s for comparing."""
 STARTUP_SECONDS = 120.0
-"""How long a worker may take to import its verifier; no item's clock runs meanwhile."""
+"""How long a worker may take to import its verifier, and for what it does ahead; no item's clock runs meanwhile."""
 MEMORY_BYTES = 2 * 2**30
 """Address space of a worker beyond what it has after start."""
 FLUSH_SECONDS = 0.1
@@ -86,6 +87,11 @@ class WorkerPool(Generic[Result]):
         self._workers.clear()
         self._bell.close()
         self._button.close()
+
+    def start(self, workers: int) -> None:
+        """Starts so many now, up to the pool's size: they import what they need while the first items are prepared."""
+        while len(self._workers) < min(workers, self.size):
+            self._workers.append(_Worker(self.function, self.seconds, self.setup))
 
     def map(self, items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of the items."""
@@ -298,6 +304,7 @@ def _work(connection: Connection, function: str, seconds: float, setup: Item, cl
     module, _, name = function.partition(":")
     home = importlib.import_module(module)
     verify, limit, ready = getattr(home, name), getattr(home, "seconds", None), getattr(home, "ready", None)
+    ahead = getattr(home, "ahead", None)
     if hasattr(home, "prepare"):
         home.prepare(*setup)
     _limit_memory()
@@ -307,6 +314,10 @@ def _work(connection: Connection, function: str, seconds: float, setup: Item, cl
             items = connection.recv()
         except EOFError:
             return
+        if ahead is not None:
+            clock.until = time.monotonic() + STARTUP_SECONDS
+            with contextlib.suppress(Exception):  # the function, under each item's own clock, does without
+                ahead(items)
         told: list[Any] = []
         flushed = time.monotonic()
         for item in items:

@@ -57,7 +57,9 @@ def edited(text: str, dose: float, rng: random.Random) -> str:
 
 
 def jaccard(a: str, b: str) -> float:
-    first, second = (set(near._grams(near.tokens(text)[0], near.WORDS).tolist()) for text in (a, b))
+    words, _, ends = near.tokens([a, b])
+    grams, ends = near._grams(words, ends, near.WORDS)
+    first, second = (set(each.tolist()) for each in np.split(grams, ends[:1]))
     return len(first & second) / len(first | second)
 
 
@@ -169,11 +171,11 @@ def test_case_width_and_composition_of_letters_say_nothing() -> None:
 
 
 def test_letters_and_digits_are_words_of_their_own() -> None:
-    words, digits = near.tokens("x12 3.5kg, 1,000 don't")
+    words, digits, _ = near.tokens(["x12 3.5kg, 1,000 don't"])
     assert digits.tolist() == [False, True, True, True, False, True, True, False, False]
     assert len(set(words.tolist())) == 9
-    assert near.tokens("ab")[0].tolist() != near.tokens("ba")[0].tolist()
-    assert near.tokens("a" * 64 + "b")[0].tolist() != near.tokens("a" * 65)[0].tolist()
+    for text, other in (("ab", "ba"), ("a" * 64 + "b", "a" * 65)):
+        assert near.tokens([text])[0].tolist() != near.tokens([other])[0].tolist()
 
 
 @pytest.mark.parametrize("text", ["7" * 1_000_000, "a " * 500_000, "字" * 500_000, "{" * 1_000_000, "é1" * 300_000])
@@ -202,6 +204,31 @@ def test_a_signature_is_the_same_in_every_process_and_version() -> None:
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"}
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         assert told.stdout.strip() == GOLDEN
+
+
+def test_a_signature_does_not_depend_on_the_texts_read_with_it(outputs: list[str]) -> None:
+    texts = [
+        "",
+        "?!",
+        "a",
+        "7",
+        "1 2 3",
+        "four words and more",
+        "字字",
+        "\ud800",
+        TEXT,
+        *outputs[:30],
+        "é" * 70,
+        "",
+        " b",
+    ]
+    within = [str(place % 3) for place in range(len(texts))]
+    alone = [signature(text, within=group) for text, group in zip(texts, within, strict=True)]
+    for size in (2, 5, len(texts)):
+        places = range(0, len(texts), size)
+        parts = [near.signatures(texts[start : start + size], within[start : start + size]) for start in places]
+        assert [mark for part in parts for mark in part] == alone
+    assert near.signatures([]) == []
 
 
 GOLDEN = (

@@ -135,6 +135,29 @@ def test_the_work_is_bounded_where_many_problems_share_their_numbers(monkeypatch
     assert 0 < calls <= module.PER_TEXT
 
 
+def test_a_hit_does_not_depend_on_the_texts_read_with_it() -> None:
+    problems = [("a", WALLET), ("a", CLIPS), ("b", POEM), ("b", SHORT)]
+    half = WALLET[: len(WALLET) // 2]
+    texts = [
+        LONG,
+        WALLET,
+        "",
+        half,
+        f"{LONG} {CLIPS} {LONG}",
+        "a b",
+        POEM,
+        SHORT,
+        WALLET[len(half) :],
+        half,
+        "Q: " + POEM,
+    ]
+    alone = [Contamination(problems).hit(text) for text in texts]
+    assert sum(hit is not None for hit in alone) > 5
+    assert Contamination(problems).hits(texts) == alone
+    assert Contamination(problems).hits(texts[::-1]) == alone[::-1]
+    assert Contamination([]).hits(texts) == [None] * len(texts)
+
+
 def test_nothing_to_find_finds_nothing() -> None:
     assert Contamination([]).hit(CLIPS) is None
     assert Contamination([("a", ""), ("a", "😀")]).hit("😀") is None

@@ -40,5 +40,8 @@ class LooksInProcess:
     def __exit__(self, *_: object) -> None:
         return None
 
+    def start(self, size: int) -> None:
+        """There is nothing to start."""
+
     def look(self, items: Iterable[Item | None]) -> Iterator[Looked]:
         return (looking.look(*item) for item in items if item is not None)

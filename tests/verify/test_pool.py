@@ -84,6 +84,21 @@ def test_what_only_some_items_need_is_loaded_before_their_clock_runs() -> None:
     assert [outcome.reason for outcome in found] == ["", "", "verifier_timeout"], "loading took a second"
 
 
+def test_a_verifier_sees_a_chunk_ahead_and_does_without_where_that_fails() -> None:
+    with VerifierPool("verify.foresighted:count", workers=1, chunk=3) as pool:
+        found = [outcome.score for outcome in pool.map((number,) for number in (1, 2, 3, 4, -5, 6, 7))]
+    assert found == [3.0, 3.0, 3.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_workers_may_be_started_before_there_is_an_item() -> None:
+    with VerifierPool("verify.foresighted:count", workers=2) as pool:
+        pool.start(5)
+        started = [worker.process.pid for worker in pool._workers]
+        assert len(set(started)) == 2, "no more than the pool has room for"
+        assert [outcome.score for outcome in pool.map([(1,), (2,)])] == [1.0, 1.0]
+        assert [worker.process.pid for worker in pool._workers] == started
+
+
 def test_items_are_taken_lazily() -> None:
     taken: list[int] = []
 
