@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from itertools import chain
 from typing import NamedTuple
 
-from distill.filter.function_words import FUNCTION_WORDS, NAMED
+from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.filter_specs import LanguageSettings
 from distill.prompts.language import LATIN, MOST_LETTERS, SCRIPTS, identifier, without_formulas
 from distill.prompts.language import language as language_of

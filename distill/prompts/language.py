@@ -2,7 +2,8 @@
 
 A script that one language writes decides alone. For Latin, Cyrillic, Arabic and Devanagari letters py3langid (BSD;
 Lui & Baldwin 2012) decides among the languages that questions come in: with all of its 130, "Find x." is Danish and
-"Solve for" Norwegian. None where too little prose is left or the model is unsure, and no English word decides.
+"Solve for" Norwegian. None where too little prose is left or the model is unsure, and no English word decides. A text
+with many common words of English is not shown to the model, which takes 0.2 ms.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from distill.prompts.function_words import FUNCTION_WORDS
+
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
@@ -20,6 +23,9 @@ LEAST_LETTERS = 10
 LEAST_SURE = 0.55
 """py3langid's probability. Over the 1,000 GSM8K questions its least is 0.99, over short exercises such as "Factor
 completely." 0.69; a list of names and units has less."""
+LEAST_COMMON, COMMON_SHARE = 5, 0.15
+"""Common words of English, and their share of all words, that settle it: 894 of 1,000 GSM8K questions have as many, and
+76 texts in 18 other languages (tests/data/other_languages.json) none."""
 MOST_LETTERS = 600
 """So much of the prose is judged: 40 words are enough, and the time is linear."""
 WEIGHT = 5
@@ -99,9 +105,12 @@ def language(text: str) -> str | None:
         found = [len(script.letters.findall(prose)) * script.weight for script in SCRIPTS]
         letters = max(found)
         script = SCRIPTS[found.index(letters)]
-    english = "en" if script is SCRIPTS[0] and not ENGLISH.isdisjoint(prose.lower().split()) else None
+    words = prose.lower().split() if script is SCRIPTS[0] else []
+    english = "en" if not ENGLISH.isdisjoint(words) else None
     if letters < LEAST_LETTERS:
         return english
+    if sum(map(FUNCTION_WORDS["en"].__contains__, words)) >= max(LEAST_COMMON, COMMON_SHARE * len(words)):
+        return "en"
     if len(script.languages) > 1:
         name, sure = identifier(script.languages).classify(prose)
         return str(name) if sure >= LEAST_SURE else english

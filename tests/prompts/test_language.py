@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from distill.problems import arithmetic
+from distill.prompts import language as module
+from distill.prompts.function_words import FUNCTION_WORDS
 from distill.prompts.language import language
 
+OTHERS = Path(__file__).parents[1] / "data/other_languages.json"
 GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k_train_1000.jsonl"
 
 QUESTIONS = {
@@ -96,6 +99,18 @@ def test_the_built_in_problems_are_english() -> None:
 def test_gsm8k_is_english() -> None:
     questions = [json.loads(line)["question"] for line in GSM8K.read_text(encoding="utf-8").splitlines()]
     assert [question for question in questions if language(question) != "en"] == []
+
+
+def test_common_words_of_english_settle_it_and_stand_in_no_other_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = json.loads(OTHERS.read_text(encoding="utf-8"))
+    foreign = [text for part in ("sentences", "held_out") for code, found in texts[part].items() for text in found]
+    foreign += [one[part] for one in texts["traces"] if one["language"] != "en" for part in ("question", "answer")]
+    english = set(texts["sentences"]["en"])
+    told = [text for text in foreign if text not in english]
+    assert len(told) > 50
+    assert [text for text in told if not FUNCTION_WORDS["en"].isdisjoint(text.lower().split())] == []
+    monkeypatch.setattr(module, "identifier", lambda languages: pytest.fail("the model was asked"))
+    assert language("Each of the boxes has 4 apples, and they are sold when all of them have been filled.") == "en"
 
 
 @pytest.mark.parametrize("part", ["$a", "```", "<a", "@", "a@", "\\begin{a}", "\\[", "w", "`a", "\\("])
