@@ -16,18 +16,14 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from repetitive_work import legitimate, looped
 
-from distill import filter_specs as specs
-from distill.filter.answers import answer_present
-from distill.filter.language import language
-from distill.filter.loops import loop
-from distill.filter.r1_rules import code_in_reasoning, paragraphs
-from distill.filter.refusal import refusal
-from distill.filter.secrets import secrets
+from distill.filter import checks
+from distill.filter_specs import FilterSettings
 from distill.prompts.stage import read_prompts
 from distill.records import Prompt, Sampling, SamplingRecord, TeacherIdentity, Trace
 from distill.rundir import RunDir
@@ -35,14 +31,9 @@ from distill.verify import Outcome
 
 DATA = Path(__file__).parents[1] / "tests/data"
 Pair: TypeAlias = tuple[Prompt, Trace]
+NAMES = ("language", "loop", "paragraphs", "code_in_reasoning", "answer_present", "refusal", "secrets")
 CHECKS: dict[str, Callable[[Prompt, Trace], Outcome]] = {
-    "language": lambda prompt, trace: language(prompt, trace, specs.LanguageSettings()),
-    "loop": lambda prompt, trace: loop(prompt, trace, specs.LoopSettings()),
-    "paragraphs": lambda prompt, trace: paragraphs(prompt, trace, specs.ParagraphSettings()),
-    "code_in_reasoning": lambda prompt, trace: code_in_reasoning(prompt, trace, specs.CodeSettings()),
-    "answer_present": lambda prompt, trace: answer_present(prompt, trace, specs.AnswerSettings()),
-    "refusal": lambda prompt, trace: refusal(prompt, trace, specs.RefusalSettings()),
-    "secrets": lambda prompt, trace: secrets(prompt, trace, specs.SecretSettings()),
+    name: partial(checks.check, name, settings=FilterSettings()) for name in NAMES
 }
 TIMES = (2, 4, 8, 16, 32, 64)
 """Rounds of a planted loop."""

@@ -13,8 +13,8 @@ from functools import cache, lru_cache
 from itertools import chain
 from typing import NamedTuple
 
-from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.filter_specs import LanguageSettings
+from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.prompts.language import LATIN, MOST_LETTERS, SCRIPTS, identifier, without_formulas
 from distill.prompts.language import language as language_of
 from distill.records import Prompt, Trace

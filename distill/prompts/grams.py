@@ -13,6 +13,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.prompts.memo import Memo
+
 Hashes = NDArray[np.uint64]
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -31,20 +33,11 @@ def word_hashes(words: Sequence[str]) -> Hashes:
     return mixed(np.fromiter(map(_CODES.__getitem__, words), np.uint64, len(words)) + _ODD)
 
 
-class _Codes(dict[str, int]):
-    """Word → its CRC; most words have been met before."""
-
-    def __missing__(self, word: str) -> int:
-        code = crc32(word.encode("utf-8", "surrogatepass"))
-        if len(word) <= _LONGEST_WORD:
-            if len(self) >= _MOST_WORDS:
-                self.clear()
-            self[word] = code
-        return code
+def _code(word: str) -> int:
+    return crc32(word.encode("utf-8", "surrogatepass"))
 
 
-_MOST_WORDS, _LONGEST_WORD = 16_384, 24
-_CODES = _Codes()
+_CODES = Memo(_code)
 
 
 def ngram_hashes(hashes: Hashes, n: int) -> Hashes:

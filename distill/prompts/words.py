@@ -14,6 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import chain
 
+from distill.prompts.memo import Memo
+
 _COMMANDS = {
     "left right big Big bigl bigr Bigl Bigr middle displaystyle textstyle limits nolimits mathop mathstrut": "",
     "cdot times ast": "*",
@@ -82,22 +84,8 @@ _WORD = re.compile(
 
 _GAP = re.compile(r"([-*/])\s+")
 """After an operator, which alone looks beyond white space."""
-_MOST_PIECES, _LONGEST_PIECE = 16_384, 24
-
-
-class _Pieces(dict[str, list[str]]):
-    """What stands between white space → its words; most pieces of a text have been met before."""
-
-    def __missing__(self, piece: str) -> list[str]:
-        found = _WORD.findall(piece)
-        if len(piece) <= _LONGEST_PIECE:
-            if len(self) >= _MOST_PIECES:
-                self.clear()
-            self[piece] = found
-        return found
-
-
-_PIECES = _Pieces()
+_PIECES = Memo(_WORD.findall)
+"""What stands between white space → its words."""
 
 
 class _Reading(dict[int, str]):
@@ -199,19 +187,12 @@ _VALUES = """
 _SPELLED = dict(zip(_NAMES.split(), _VALUES.split(), strict=True))
 
 
-class _Numbers(dict[str, str]):
-    """Word → the number that it is, empty for any other; most words have been met before."""
-
-    def __missing__(self, word: str) -> str:
-        found = _SPELLED.get(word) or (word if word[0] in "0123456789." else "")
-        if len(word) <= _LONGEST_PIECE:
-            if len(self) >= _MOST_PIECES:
-                self.clear()
-            self[word] = found
-        return found
+def _number(word: str) -> str:
+    """The number that a word is, empty for any other."""
+    return _SPELLED.get(word) or (word if word[0] in "0123456789." else "")
 
 
-_NUMBERS = _Numbers()
+_NUMBERS = Memo(_number)
 
 
 def numbers(words: Sequence[str]) -> tuple[str, ...]:

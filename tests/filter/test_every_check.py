@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from checked_trace import PROMPT, TRACE
@@ -12,25 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distill import filter_specs as specs
-from distill.filter.answers import answer_present
-from distill.filter.language import language, prepare
+from distill.filter import checks
+from distill.filter.language import prepare
 from distill.filter.length import length
-from distill.filter.loops import loop
-from distill.filter.r1_rules import code_in_reasoning, paragraphs
-from distill.filter.refusal import refusal
 from distill.filter.scores import score_column
-from distill.filter.secrets import secrets
 from distill.records import Prompt, Trace
 from distill.verify import Outcome
 
+OF_ONE = ("language", "loop", "paragraphs", "code_in_reasoning", "answer_present", "refusal", "secrets")
 CHECKS: dict[str, Callable[[Prompt, Trace], Outcome]] = {
-    "language": lambda prompt, trace: language(prompt, trace, specs.LanguageSettings()),
-    "loop": lambda prompt, trace: loop(prompt, trace, specs.LoopSettings()),
-    "paragraphs": lambda prompt, trace: paragraphs(prompt, trace, specs.ParagraphSettings()),
-    "code_in_reasoning": lambda prompt, trace: code_in_reasoning(prompt, trace, specs.CodeSettings()),
-    "answer_present": lambda prompt, trace: answer_present(prompt, trace, specs.AnswerSettings()),
-    "refusal": lambda prompt, trace: refusal(prompt, trace, specs.RefusalSettings()),
-    "secrets": lambda prompt, trace: secrets(prompt, trace, specs.SecretSettings()),
+    **{name: partial(checks.check, name, settings=specs.FilterSettings()) for name in OF_ONE},
     "length": lambda prompt, trace: length(prompt, trace, specs.LengthSettings(max_tokens=9), len(trace.raw)),
     "score_column": lambda prompt, trace: score_column(prompt, trace, specs.ScoreSettings(max=1), None),
 }

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from checked_trace import TRACE
 
-from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.filter.language import LATIN_LANGUAGES, expected_of, foreign, language
 from distill.filter_specs import LanguageSettings
+from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.prompts.language import SCRIPTS
 from distill.records import Prompt
 from distill.verify import Outcome

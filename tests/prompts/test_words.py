@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill.prompts.memo import MOST
 from distill.prompts.words import number_places, numbers, words
 
 QUESTION = "Anna's well-known shop sold 1,250 cups at $3.50 each, i.e. half of x-1. How many are left?"
@@ -137,7 +138,7 @@ def test_an_operator_looks_beyond_white_space_and_nothing_else_does() -> None:
 def test_pieces_that_were_met_are_kept_in_bounds() -> None:
     from distill.prompts import words as module
 
-    text = " ".join(f"piece{n}" for n in range(2 * module._MOST_PIECES)) + " " + "x" * 100
+    text = " ".join(f"piece{n}" for n in range(2 * MOST)) + " " + "x" * 100
     assert words(text) == words(text)
-    assert 0 < len(module._PIECES) <= module._MOST_PIECES
+    assert 0 < len(module._PIECES) <= MOST
     assert "x" * 100 not in module._PIECES
