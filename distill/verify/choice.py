@@ -15,6 +15,7 @@ from string import ascii_uppercase
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify.exact import folded
+from distill.verify.options import form, inside
 from distill.verify.plain import unquoted, without_latex, without_markdown
 from distill.verify.quantity import Quantity, read
 from distill.verify.stated import last_line, last_sentence, short_box, told
@@ -38,14 +39,6 @@ _SENTENCE = re.compile(
     r"|\b([A-Z])[).]?\s+(?:is|are|would be|must be|seems)\s+(?:the\s+|therefore\s+)?"
     r"(?:correct|right|true|best|answer|most)|(?:故?选(?:择)?|选项)\s*[:：]?\s*[(（]?([A-Z])"
 )
-_STYLE = r"\\(?:textbf|mathrm|text|mathbf|rm|bf)\s*\{?"
-_IN_QUESTION = re.compile(
-    rf"(?:(?<=[\s$}}{{~,;，；。？?:：])|^)(?:{_STYLE})?(?:[(（]\s*([A-J])\s*[)）]|([A-J])\s*[)）.．、:：])\s*\}}?"
-)
-_BEFORE_OPTION = re.compile(r"^(?:[\s$~}]|\\(?:[ ,;:]|q?quad(?![A-Za-z])))+")
-_BEHIND_OPTION = re.compile(
-    rf"(?:[\s$~;；]|\\(?:[ ,;:\\]|q?quad|hspace\{{[^}}]*\}})|{_STYLE}|(?<=\s)[{{(]|\\q?quad\{{?)+$"
-)
 _NEGATED = re.compile(
     r"(?i)\b(?:not|isn't|wrong|incorrect|neither|eliminate|except|rather than|instead)\b|n't\b|[不非错误]"
 )
@@ -66,7 +59,6 @@ _GROUNDS = re.compile(r"\b(?:because|since|as|whereas|while)\b|[;(]")
 _CLAUSE = re.compile(r"[,;:]\s|\b(?:so|hence|thus|therefore|but|which)\b", re.IGNORECASE)
 _OPERATOR = re.compile(r"[=+*/^_<>≤≥≈|-]|\\(?:[lg]e|[lg]eq|ll|gg|times|cdot|approx|in|to)(?![A-Za-z])")
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?")
-_FRAC = re.compile(r"\\[dt]?frac\s*(?:\{([^{}]*)\}\s*\{([^{}]*)\}|(\d)\s*(\d))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +99,7 @@ def read_gold(prompt: Prompt) -> Outcome:
 
 def options(prompt: Prompt) -> tuple[str, ...]:
     """The choices in the order of their letters: the prompt's own, else those that its question ends with."""
-    return prompt.choices or _inside(prompt.question)
+    return prompt.choices or inside(prompt.question)
 
 
 def chosen(answer: str, choices: Sequence[str]) -> Chosen:
@@ -240,8 +232,8 @@ def _sentence(text: str, choices: Sequence[str]) -> Chosen:
     if letters:
         doubt = len(letters) > 1 or _NEGATED.search(plain) is not None
         return Chosen(doubt=True) if doubt else Chosen(frozenset(letters))
-    words = f" {_form(plain)} "
-    named = [place for place, choice in enumerate(choices) if _form(choice) and _form(choice) in words]
+    words = f" {form(plain)} "
+    named = [place for place, choice in enumerate(choices) if form(choice) and form(choice) in words]
     return Chosen(doubt=True) if named or found.doubt else Chosen()
 
 
@@ -270,7 +262,7 @@ def _other_numbers(text: str, choice: str) -> bool:
 
 def _places_of(text: str, choices: Sequence[str]) -> frozenset[int]:
     """The choices that `text` is, by their text or as the same number in another form."""
-    wanted = _form(text)
+    wanted = form(text)
     if not wanted or not choices:
         return frozenset()
     forms = _forms(tuple(choices))
@@ -297,29 +289,4 @@ def _quantity(text: str) -> Quantity | None:
 
 @functools.lru_cache(maxsize=1_024)
 def _forms(choices: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_form, choices))
-
-
-def _form(text: str) -> str:
-    """A text as choices are compared: folded, fractions in one form, no spaces next to signs."""
-    text = folded(_FRAC.sub(lambda match: f"({match[1] or match[3]})/({match[2] or match[4]})", text))
-    text = re.sub(r"\((\w+)\)/\((\w+)\)", r"\1/\2", text)
-    return re.sub(r"\s*([^\w\s'])\s*", r"\1", re.sub(r"\{(\w)\}", r"\1", text))
-
-
-@functools.lru_cache(maxsize=1_024)
-def _inside(question: str) -> tuple[str, ...]:
-    """The choices that a question ends with, lettered from A in order; empty where they cannot be told apart."""
-    found = [(match[1] or match[2], match) for match in _IN_QUESTION.finditer(question)]
-    for start in reversed([place for place, (letter, _) in enumerate(found) if letter == "A"]):
-        run = found[start:]
-        if [letter for letter, _ in run] != list(ascii_uppercase[: len(run)]) or len(run) < 2:
-            continue
-        at_line = all(match.start() == 0 or question[: match.start()].rstrip(" $").endswith("\n") for _, match in run)
-        if len(run) == 2 and not at_line:
-            return ()  # `triangles (A) and (B)`
-        ends = [match.start() for _, match in run[1:]] + [len(question)]
-        texts = [question[match.end() : end] for (_, match), end in zip(run, ends, strict=True)]
-        texts = [_BEHIND_OPTION.sub("", _BEFORE_OPTION.sub("", text)).strip() for text in texts]
-        return tuple(texts) if all(texts) and len(set(map(_form, texts))) == len(texts) else ()
-    return ()
+    return tuple(map(form, choices))

@@ -19,7 +19,7 @@ _FORMULA = re.compile(
 )
 _NUMBER = re.compile(
     r"(?<![\w.,/\\^{])[-−]?(?:\\?\$|€|£)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,400})(?:\.\d{1,400})?(?:\s?/\s?\d{1,400})?"
-    r"(?:\s?\\?%)?(?![\w/]|[.,]\d)"
+    r"(?:\s?\\?%)?(?!\w|/(?![A-Za-z]{3})|[.,]\d)"
 )
 _UNSURE = re.compile(
     r"\b(?:of (?:the|these|those|his|her|their|all)|out of"

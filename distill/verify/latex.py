@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from distill.verify.tidy import NEW_ROW, Unreadable
-from distill.verify.units import COMPOUND, GLUED, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, UNITS, split
+from distill.verify.units import COMPOUND, GLUED, NUMBER_WORDS, SHORT_UNITS, SHORT_WORDS, SYMBOLS, UNITS, split
 
 LONGEST = 2_000
 """Characters of an answer's box, or of the end of an answer without one, that are looked at."""
@@ -59,13 +59,15 @@ _PIECE = re.compile(
     r"|(?P<num>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?:\ \d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
     r"(?P<power>[eE][+-]?\d{1,9}(?![A-Za-z0-9.]))?"
     r"|(?P<cmd>\\(?:[A-Za-z]+\*?|.))"
-    r"|(?P<letters>[A-Za-z]+)"
+    r"|(?P<letters>[A-Za-z]+|[^\W\d_A-Za-z]+)"
     r"|(?P<op>\*\*|<=|>=|!=|\.\.\.|.)",
     re.DOTALL,
 )
 _SEPARATE = re.compile(r"(?<=\d),(?=\d{3})")
 _WORD = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z][a-z]{2,}")
-_ONE_UNIT = re.compile(r"(?<=[\d}]) +([mshgLldNJWVA])(?=(?: ?\^ ?\{?[23]\}?)?(?: ?/ ?(?:s|h|min)(?:\^\{?2\}?)?)?\s*$)")
+_ONE_UNIT = re.compile(
+    r"(?<=[\d}]) +([mshgLldNJWVA])(?=(?: ?\^ ?\{?[23]\}?)?(?: ?/ ?(?:s|h|min|mol|m?L|cm|kg)(?:\^\{?[23]\}?)?)?\s*$)"
+)
 """A unit of one letter, after white space and at the end, with no variable before it: `5 m`."""
 _COMMAND = re.compile(r"\\(?:[dt]?frac|pi|sqrt|times|cdot|approx)(?![A-Za-z])")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -77,21 +79,22 @@ def ends_in_a_letter(text: str) -> bool:
     return lone is not None and not _LETTER.search(_COMMAND.sub("", text[: lone.start()]))
 
 
-def tokens(text: str, *, separate: bool = False, units: bool = True) -> list[Token]:
+def tokens(text: str, *, separate: bool = False, units: bool = True, measured: bool = False) -> list[Token]:
     """The tokens of a tidied text. With `separate` a comma before three digits separates too: `100,200` is two numbers.
-    Without `units` the letter of `5 m` is a variable. Raises Unreadable."""
+    Without `units` the letter of `5 m` is a variable; in a `measured` text all letters are units and words but for
+    functions and constants. Raises Unreadable."""
     if len(text) > LONGEST:
         raise Unreadable("too long")
-    if units and ends_in_a_letter(text):
+    if units and not measured and ends_in_a_letter(text):
         text = _ONE_UNIT.sub(r" \\text{\1}", text)
     if separate:
         text = _SEPARATE.sub(", ", text)
     found: list[Token] = []
-    _scan(text, 0, found, in_text=False, depth=0)
+    _scan(text, 0, found, in_text=False, depth=0, measured=measured)
     return found
 
 
-def _scan(text: str, start: int, found: list[Token], *, in_text: bool, depth: int) -> int:
+def _scan(text: str, start: int, found: list[Token], *, in_text: bool, depth: int, measured: bool = False) -> int:
     """Appends the tokens from `start`; in text mode up to the brace that closes it, whose end is returned."""
     if depth > DEEPEST:
         raise Unreadable("too deep")
@@ -108,7 +111,7 @@ def _scan(text: str, start: int, found: list[Token], *, in_text: bool, depth: in
         elif kind in ("based", "base1", "base2", "base3"):
             position = _based(piece, spaced, found)
         elif kind == "letters":
-            _letters(piece["letters"], spaced, found, in_text=in_text)
+            _letters(piece["letters"], spaced, found, in_text=in_text or measured, measured=measured)
         elif kind == "cmd":
             position = _command(text, position, piece["cmd"], spaced, found, in_text=in_text, depth=depth)
         else:
@@ -146,8 +149,12 @@ def _based(piece: re.Match[str], spaced: bool, found: list[Token]) -> int:
     return piece.start() + plain.end()
 
 
-def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> None:
-    if run in FUNCTIONS or (lower := run.lower()) in FUNCTIONS:
+def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool, measured: bool) -> None:
+    if not run.isascii():
+        found.append(Token("word" if measured else "op", run, spaced))
+    elif run == "sec" and in_text and found and _ends_a_number(found[-1]):
+        found.append(Token("word", run, spaced))
+    elif run in FUNCTIONS or (lower := run.lower()) in FUNCTIONS:
         found.append(Token("fn", run.lower(), spaced))
     elif lower in ("pi", "infinity", "infty", "inf", "oo") and len(run) > 1:
         found.append(Token("cmd", "pi" if lower == "pi" else "infty", spaced))
@@ -155,7 +162,8 @@ def _letters(run: str, spaced: bool, found: list[Token], *, in_text: bool) -> No
         if run == "a" and spaced and found and found[-1].kind == "word":
             found.append(Token("word", run, spaced))
             return
-        known_unit = in_text and run in SHORT_UNITS and bool(found) and _ends_a_number(found[-1])
+        units = SYMBOLS if measured else SHORT_UNITS
+        known_unit = in_text and run in units and bool(found) and (_ends_a_number(found[-1]) or _opens_a_unit(found))
         found.append(Token("word" if known_unit else "name", run, spaced))
     elif (
         in_text
@@ -189,8 +197,13 @@ def _is_word(run: str, found: list[Token], spaced: bool) -> bool:
     )
 
 
+def _opens_a_unit(found: list[Token]) -> bool:
+    """Whether a bracket was opened behind a unit's slash: `W/(m K)`."""
+    return len(found) > 1 and found[-1].text == "(" and found[-2].text == "/"
+
+
 def _ends_a_number(token: Token) -> bool:
-    return token.kind in ("num", "word") or token.text in ("}", ")", "/", "*")
+    return token.kind in ("num", "word") or token.text in ("}", ")", "/", "*", "!", "%", "pi")
 
 
 def _command(

@@ -9,7 +9,6 @@ killed.
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from itertools import product
 
 from distill.records import Prompt
@@ -17,6 +16,7 @@ from distill.verify import PASS, Outcome, abstaining, failing, second_opinion, w
 from distill.verify.compare import same
 from distill.verify.final import Final, final, says_a_number
 from distill.verify.latex import LONGEST, tokens
+from distill.verify.literal import literal, same_digits
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
 from distill.verify.readings import readings
@@ -25,16 +25,6 @@ from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
 from distill.verify.values import Group, Listing, Matrix, Quantity, Relation, Value, Words, symbols
 
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
-_TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
-_DECORATION = ("\\$", "$", "\\!", "\\,", "\\left", "\\right")
-_WIDE = ("\\;", "\\ ", "~")
-_SPACE = re.compile(r"(?<!\d) | (?!\d)")
-"""White space that means nothing; between two digits it does: `1 1/2` is not `11/2`."""
-_NUMBER = re.compile(r"\s*\\?\$?\s*(-?(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30})(?:\.([0-9]{1,30}))?)\s*\$?\.?\s*")
-_FRACTION = re.compile(
-    r"\s*\$?(-?)\\[dt]?frac\{([0-9]{1,30})\}\{([0-9]{1,30})\}\$?\s*|\s*(-?)([0-9]{1,30})/([0-9]{1,30})\s*"
-)
 _STAND_INS = frozenset({"proof", "notfound", "not found", "n/a", "nan", "null"})
 """What sources write where they have no answer: the first two are NuminaMath's."""
 _CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s{0,9}\(?([A-J])\s?(?:[).:]|\}\s?\)?)")
@@ -58,26 +48,6 @@ __all__ = [
 def verify(prompt: Prompt, answer: str) -> Outcome:
     """`check_math` by the prompt's gold answer."""
     return check_math(answer, prompt.answer)
-
-
-def literal(text: str) -> str:
-    """A form in which equal answers written the same way are equal texts: no spaces, dollars or thousands commas."""
-    text = undecorated(text)
-    if text.endswith(".") and not text.endswith(".."):
-        text = text[:-1]
-    if _THOUSANDS.fullmatch(text):
-        text = text.replace(",", "").replace(" ", "")
-    whole = _TRAILING_ZEROS.fullmatch(text)
-    return whole.group(1) if whole else text
-
-
-def undecorated(text: str) -> str:
-    """`text` without dollar signs, LaTeX's spacing, and spaces other than between digits; commas left in."""
-    for decoration in _DECORATION:
-        text = text.replace(decoration, "")
-    for wide in _WIDE:
-        text = text.replace(wide, " ")
-    return _SPACE.sub("", " ".join(text.split()))
 
 
 def same_text(answer: str, gold: str) -> bool:
@@ -114,7 +84,7 @@ def check_math(answer: str | None, gold: str | None, *, fast: bool = True) -> Ou
     if fast and found is not None and _is_same_text(found, gold):
         return PASS
     if found is not None:
-        told = _plain_numbers(gold, found.text)
+        told = same_digits(gold, found.text)
         if told is not None:
             return _with_others(told, found, gold)
     golds = readings(gold)
@@ -179,27 +149,6 @@ def _with_others(told: Told, found: Final, gold: str) -> Outcome:
 def _is_among(gold: str, others: tuple[str, ...]) -> bool:
     golds = readings(gold)
     return any(_any(golds, readings(other)) is True for other in dict.fromkeys(others[-20:]) if len(other) <= LONGEST)
-
-
-def _plain_numbers(gold: str, answer: str) -> bool | None:
-    """For two numbers in digits, most of all answers: whether they are the same; None for anything else."""
-    first, second = _plain(gold), _plain(answer)
-    if first is None or second is None:
-        return None
-    if first[0] == second[0]:
-        return True
-    return None if first[1] or second[1] else False  # decimals may be rounded
-
-
-def _plain(text: str) -> tuple[Fraction, bool] | None:
-    number = _NUMBER.fullmatch(text)
-    if number is not None:
-        return Fraction(number[1].replace(",", "")), number[2] is not None
-    fraction = _FRACTION.fullmatch(text)
-    if fraction is None:
-        return None
-    sign, above, below = fraction.groups()[:3] if fraction[2] else fraction.groups()[3:]
-    return (Fraction(int(sign + above), int(below)), False) if int(below) else None
 
 
 def _unread(found: Final, golds: tuple[Value, ...]) -> Outcome:

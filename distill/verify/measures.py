@@ -17,6 +17,7 @@ from distill.verify.units import (
     FRACTIONS,
     NUMBER_WORDS,
     SCALES,
+    SYMBOLS,
     TURNING,
     UNITS,
     Unit,
@@ -96,22 +97,30 @@ class Measures(Expressions):
 
     def measured(self, before: tuple[str, ...]) -> Value:
         """An expression with its unit; a second one after it where both make one amount: `5 feet 6 inches`."""
+        first = self.quantity(before)
+        if self.is_sign(":") and first.unit is None:
+            return self.ratio(first.node)
+        if self.next.kind == "num" and first.unit is not None and first.unit.dimensions:
+            return added(first, self.measured(before))
+        return first
+
+    def quantity(self, before: tuple[str, ...] = ()) -> Quantity:
+        """An expression with the scale word and the unit behind it."""
         self.currency = None
         node = self.expression()
-        if self.is_sign(":"):
-            return self.ratio(node)
         currency = self.currency
+        if self.is_sign("/") and self.tokens[self.at - 1].kind == "name" and self.tokens[self.at - 1].text in SYMBOLS:
+            raise Unreadable("a unit, half of it a variable")  # `5 J/mol`
         scale, parts = self.tail()
-        if node[0] in ("deg", "pct") and not parts:
-            unit = unit_of(["degree" if node[0] == "deg" else "percent"])
-            return Quantity(node[1], unit, scale, loose=self.loose)
+        marked = node[1] if node[0] == "neg" else node
+        if marked[0] in ("deg", "pct") and not parts:
+            unit = unit_of(["degree" if marked[0] == "deg" else "percent"])
+            return Quantity(marked[1] if marked is node else ("neg", marked[1]), unit, scale, loose=self.loose)
         if currency is not None and (not parts or parts[0].lower() in ("per", "/", "a", "an", "each")):
             parts = [{"dollar": "$"}.get(currency, currency), *parts]
         first = Quantity(node, self._unit(parts, before), scale, loose=self.loose)
         if first.unit is not None and first.unit.words and symbols(node):
             raise Unreadable("words after a variable")
-        if self.next.kind == "num" and first.unit is not None and first.unit.dimensions:
-            return added(first, self.measured(before))
         return first
 
     def ratio(self, node: Node) -> Value:
@@ -122,7 +131,7 @@ class Measures(Expressions):
 
     def tail(self) -> tuple[int, list[str]]:
         """Scale words after a number, and the words and signs of its unit."""
-        scale = 1
+        scale, closes = 1, -1
         parts: list[str] = []
         while True:
             token = self.next
@@ -141,10 +150,18 @@ class Measures(Expressions):
             elif token.text in ("^", "**") and parts and (power := self.unit_power()):
                 parts += ["^", power]
                 continue
-            elif token.text in ("/", "*") and parts and self.peek(1).kind in ("word", "name"):
+            elif (
+                token.text in ("/", "*")
+                and parts
+                and (self.peek(1).kind in ("word", "name") or self.peek(1).text == "(")
+            ):
                 parts.append(token.text)
             elif token.text == "/" and self.peek(1).kind == "word":
                 parts.append("/")
+            elif token.text == "(" and parts[-1:] == ["/"]:
+                closes = self.partner[self.at]
+            elif self.at == closes:
+                pass
             elif token.text in MONEY and token.kind == "op" and not parts:
                 parts.append({"dollar": "$"}.get(token.text, token.text))
             elif token.text == "%" and token.kind == "op":
@@ -172,9 +189,11 @@ class Measures(Expressions):
             return known
         if len(parts) > 1 and parts[0].lower() in ("more", "fewer", "less") and parts[1].lower() != "than":
             parts = parts[1:]  # `3 more apples`
-        words = [*before, *parts]
+        if parts and parts[0].lower() in FRACTIONS and parts[1:2] in ([], ["of"]):
+            raise Unreadable("parts of one")  # `5 thousandths`
+        words = [*before, *("per" if word == "/" else word for word in parts)]
         if any(word.lower() in TURNING for word in parts) or any(
-            not re.fullmatch(r"[A-Za-z]+", word) for word in parts
+            not re.fullmatch(r"[^\W\d_]+|/", word) for word in parts
         ):
             raise Unreadable("words that turn the meaning")
         told = tuple(sorted({stem(word) for word in words if word.lower() not in FILLING}))

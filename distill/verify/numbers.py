@@ -214,16 +214,16 @@ def proportional(a: Node, b: Node, *, positive: bool) -> bool | None:
     return bool(abs(ratios[0].imag) < 1e-9 and ratios[0].real > 0) if positive else True
 
 
-def value_of(node: Node, *, strict: bool = False) -> Any:
+def value_of(node: Node, *, strict: bool = False, log: Fraction | None = _LOG) -> Any:
     """The number that a constant expression is, at DIGITS digits; None for one that has variables or no value, and
-    unless `strict` for one too big to compute."""
+    unless `strict` for one too big to compute. `log` is what `_same_constant` takes: None for common logarithms."""
     from mpmath import mp
 
     if symbols(node):
         return None
     try:
         with mp.workdps(DIGITS):
-            return evaluate(node, {UNBASED: inexact(_LOG)})
+            return evaluate(node, {UNBASED: _log_scale(log)})
     except TooBigError:
         return math.inf if strict else None
     except UndefinedError:

@@ -1,7 +1,7 @@
 """Is a number equal to the gold one within a tolerance? For measured and computed quantities, units aside.
 
-The last box first, then what stands behind "the answer is", then the last sentence. Knows nothing about processes or
-limits: an expression can keep this busy for ever, which is why `verify.pool` runs it in workers that can be killed.
+The last box first, then what stands behind "the answer is", then the last sentence. Knows nothing about how a number is
+written, processes or limits.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import math
 import re
 from dataclasses import replace
 from decimal import Decimal
+from fractions import Fraction
 from typing import Literal
 
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
+from distill.verify.conversions import ratios, reduced, temperature, temperatures
 from distill.verify.final import without_rejected
 from distill.verify.plain import LONGEST, without_latex
+from distill.verify.quantities import RADIANS, UNIT_OF_ANGLE
 from distill.verify.quantity import Quantity, numbers_in, read, value_behind
 from distill.verify.stated import last_sentence, short_box, told
-from distill.verify.units import ratios, unit_of
 
 REL_TOL = 0.01
 """Gold and answer may both be rounded to three significant digits, and each is then off by at most 0.5%. Evaluations
@@ -37,8 +39,6 @@ _NEGATED = re.compile(
     r"(?i)\b(?:not|isn't|never|cannot|neither|nor|at (?:least|most)|out of)\b"
     r"|\b(?:less|more|fewer|greater|smaller|larger) than\b|n't\b|[不非]是"
 )
-_ZERO = Decimal("273.15")
-"""Of Celsius, in kelvins."""
 _DEGREE = Decimal(math.pi) / 180
 _VERB = re.compile(r"\b(?:is|are|be|was|equals|has|have|costs|gets?|becomes|[Aa]nswer:)(?!\w)[: ]*(?:equal to)?")
 _CLAUSE = re.compile(r"[,;，；。]\s|[.!?]\s|\s(?:because|since|which|where|as|when)\s")
@@ -122,7 +122,7 @@ def _sentence(text: str, wanted: Quantity, rel_tol: float, abs_tol: float, *, ma
 
 
 def _judged(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -> Outcome:
-    if found.unit and wanted.unit and found.unit != wanted.unit:
+    if found.unit and wanted.unit and reduced(found.unit) != reduced(wanted.unit):
         return abstaining("different_unit")
     matches = {_match(found, wanted, rel_tol, abs_tol)}
     if found.percent != wanted.percent:  # 50% is written as 50 and as 0.5
@@ -144,15 +144,16 @@ def _judged(found: Quantity, wanted: Quantity, rel_tol: float, abs_tol: float) -
 
 def _converted(measured: Quantity) -> list[Quantity]:
     """The same amount in the other units of its kind: 1.5 hours in minutes, seconds and days."""
-    value, name = measured.value, measured.unit
-    kelvins = {"°C": value + _ZERO, "°F": (value - 32) * 5 / 9 + _ZERO, "kelvin": value}.get(name)
-    if kelvins is not None:
-        values = [kelvins, kelvins - _ZERO, (kelvins - _ZERO) * 9 / 5 + 32]
-    elif name in ("degree", "radian", "rad"):
-        values = [value * _DEGREE if name == "degree" else value / _DEGREE]
+    value, unit = measured.value, measured.unit
+    assert unit is not None
+    degree = temperature(unit)
+    if degree is not None:
+        others = temperatures(*degree, Fraction(value))
+        values = [Decimal(other.numerator) / other.denominator for other in others]
+    elif unit.dimensions in (UNIT_OF_ANGLE, RADIANS):
+        values = [value * _DEGREE if unit.dimensions == UNIT_OF_ANGLE else value / _DEGREE]
     else:
-        unit = unit_of(re.findall(r"[/^]|-?\d|[^\s/^\d-]+", re.sub(r"(?<=\w)(?=-?\d)", "^", name)))
-        values = [value * ratio.denominator / ratio.numerator for ratio in ratios(unit)] if unit is not None else []
+        values = [value * ratio.denominator / ratio.numerator for ratio in ratios(unit)]
     return [replace(measured, value=other, place=None, whole=False) for other in values]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from distill.verify.conversions import ratios, reduced, temperature
 from distill.verify.numbers import could_be_rounded, equal, value_of
-from distill.verify.units import Unit, ratios
+from distill.verify.units import Unit
 from distill.verify.values import Node, Quantity, number, substituted, symbols
 
 Told = bool | None
@@ -46,7 +47,13 @@ def quantities(gold: Quantity, answer: Quantity) -> Told:
         return None if told is False and unit.dimensions and _convertible(left, right, unit, swap=g is None) else told
     if g.dimensions and a.dimensions:
         if g.dimensions != a.dimensions:
-            if {g.dimensions, a.dimensions} == {UNIT_OF_ANGLE, (("radian", 1),)}:
+            plain, other = reduced(g), reduced(a)
+            if plain.dimensions == other.dimensions:  # `1 N m` and `1 J`
+                return same_number(_times(left, plain.factor), _times(right, other.factor))
+            here, there = temperature(g), temperature(a)
+            if here is not None and there is not None:
+                return same_number(_in_kelvins(left, *here), _in_kelvins(right, *there))
+            if {g.dimensions, a.dimensions} == {UNIT_OF_ANGLE, RADIANS}:
                 return same_number(
                     *(("deg", n) if u.dimensions == UNIT_OF_ANGLE else n for n, u in ((left, g), (right, a)))
                 )
@@ -62,6 +69,7 @@ def quantities(gold: Quantity, answer: Quantity) -> Told:
 
 
 UNIT_OF_ANGLE = (("angle", 1),)
+RADIANS = (("radian", 1),)
 
 
 def _is_price(whole: Unit, rate: Unit) -> bool:
@@ -76,6 +84,10 @@ def _scaled(value: Quantity) -> Node:
 
 def _times(node: Node, factor: Fraction) -> Node:
     return node if factor == 1 else ("mul", (node, number(factor)))
+
+
+def _in_kelvins(node: Node, size: Fraction, zero: Fraction) -> Node:
+    return ("add", (_times(node, size), number(zero)))
 
 
 def _with_rounded(left: Node, right: Node, answer: Quantity, gold: Quantity) -> Told:

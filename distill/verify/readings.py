@@ -13,12 +13,10 @@ from distill.verify import spans
 from distill.verify.evaluate import TooBigError, UndefinedError
 from distill.verify.latex import LONGEST, ends_in_a_letter, tokens
 from distill.verify.statements import Statements
-from distill.verify.tidy import Unreadable, tidy
+from distill.verify.tidy import Unreadable, tidy, with_money
 from distill.verify.values import Clock, Listing, Ratio, Real, Relation, Value, number
 
 _COMMA = re.compile(r"\d,\d{3}")
-_DOLLARS = re.compile(r"(?<!\\)\$")
-_AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
 _CLOCK = re.compile(
     r"(\d{1,2})(?:[:.](\d{2})(?::(\d{2}))?)? ?(?:\\(?:text|mathrm) ?\{ ?)?"
     r"(?:([apAP])\.? ?[mM]\.?|(noon|midnight))? ?\}?"
@@ -45,9 +43,7 @@ def readings(text: str) -> tuple[Value, ...]:
     a unit or a variable; none where it is unread."""
     if len(text) > LONGEST:
         return ()
-    count = len(_DOLLARS.findall(text))
-    if count % 2:
-        text = _AMOUNT.sub(r"\\$", text)
+    text = with_money(text)
     found: list[Value] = []
     ways = [(False, True)]
     ways += [(True, True)] * bool(_COMMA.search(text)) + [(False, False)] * ends_in_a_letter(text)

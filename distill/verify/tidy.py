@@ -26,6 +26,8 @@ _SIGNS = str.maketrans(
         "∧": r"\land ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "→": r"\to ",
         "⇒": r"\to ", "∶": ":", "¢": " cents", "\u200b": "", "\u2061": "", "\u2062": r"\cdot ", "\ufeff": "",
         "“": '"', "”": '"', "„": '"', "∠": r"\angle ", "△": r"\triangle ",
+        "℃": r"^\circ C", "℉": r"^\circ F", "Ω": r"\Omega ", "\u2126": r"\Omega ",
+        "万": r"\text{ wan}", "亿": r"\text{ yi}",
     }
     | {sign: f"^{{{digit}}}" for sign, digit in zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True)}
     | {"⁻": "^{-}", "ⁿ": "^{n}", "⁺": "^{+}"}
@@ -36,7 +38,13 @@ _SIGNS = str.maketrans(
         "alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "xi", "rho", "sigma", "tau", "phi",
         "chi", "psi", "omega"), strict=True)}
 )  # fmt: skip
-_SPECIAL = re.compile(r"[\\{}~^_\t\n\r\f\v-]")
+_DOLLARS = re.compile(r"(?<!\\)\$")
+_AMOUNT = re.compile(r"(?<!\\)\$(?=\s*-?[\d.])")
+_ROOT = re.compile(r"√\s?(\d+(?:\.\d+)?)")
+_PERCENT = re.compile(r"\bper cent\b")
+_DOLLAR_NAMED = re.compile(r"\bUSD\s?(?=-?[\d.])")
+_SPECIAL = re.compile(r"[\\{}~^_\t\n\r\f\v]|\.\.\.")
+_HYPHEN = re.compile(r"(?<=[a-z]{3})-(?=[a-z]{3})")
 _JOINED_SCRIPTS = re.compile(r"\}[\^_]\{(?=[0-9+\-n]\})")
 """Between two raised digits of Unicode, which are one number: `10⁻¹²`."""
 
@@ -53,7 +61,6 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\x01\s?\[\s?-?[\d.]{1,5}\s?(?:pt|em|ex|cm|mm|in)\s?\]"), NEW_ROW),
     (re.compile(r"\\(?:text)?color\s?\{[A-Za-z]{1,20}\}|\\underline(?=\s?\{)"), ""),
     (re.compile(r"\^\s?\{?(\d{1,9})\}?\s?/\s?_\s?\{?(\d{1,9})\}?"), r"\\frac{\1}{\2}"),
-    (re.compile(r"(?<=[a-z]{3})-(?=[a-z]{3})"), " "),
     (re.compile(r"\\[dt]?frac\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}\s?\{\s?\\(?:text|mathrm)\s?\{([^{}\\]{1,20})\}\s?\}"),
      r"\\text{\1}/\\text{\2}"),
     (re.compile(r"=\s?(-?\d{1,40}\.\d{1,40})\s?(?:\\(?:l?dots|cdots)(?![A-Za-z])|\.\.\.)"), r"\\approx \1"),
@@ -64,9 +71,9 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:\{\})?[_^]\s?\{?(\d{1,9})\}?\s?C\s?_\s?\{?(\d{1,9})\}?"), r"\\binom{\1}{\2}"),
     (re.compile(r"\{\s?([:=<>+-])\s?\}"), r"\1"),
     (re.compile(r"\\(?:text|mathrm|mathtt|texttt)\s?\{\s?([0-9A-F]{1,40})\s?\}(?=\s?_)"), r"\1"),
-    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*)?C(?![A-Za-z])\s*\}?"),
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*C\s*\}|C(?![A-Za-z]))"),
      " celsius "),
-    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*)?F(?![A-Za-z])\s*\}?"),
+    (re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?:\\(?:text|mathrm)\s*\{\s*F\s*\}|F(?![A-Za-z]))"),
      " fahrenheit "),
     (re.compile(r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))"), r"\\deg "),
     (re.compile(r"\\(?:text)?degrees?(?![A-Za-z])"), r"\\deg "),
@@ -81,10 +88,16 @@ _TIDY: tuple[tuple[re.Pattern[str], str], ...] = (
 def tidy(text: str) -> str:
     """`text` with Unicode's signs as LaTeX, spacing as white space and sizes of brackets left out."""
     if not text.isascii():
+        text = _ROOT.sub(r"\\sqrt{\1}", text)
         text = _JOINED_SCRIPTS.sub("", text.translate(_SIGNS))
         text = unicodedata.normalize("NFKC", text)
         if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
             raise Unreadable("half a surrogate pair")
+    if "USD" in text:
+        text = _DOLLAR_NAMED.sub(r"\\$", text)
+    if "per cent" in text:
+        text = _PERCENT.sub("percent", text)
+    text = _HYPHEN.sub(" ", text) if "-" in text else text
     if _SPECIAL.search(text):
         aligned = "aligned" in text or "{align" in text or "{split" in text or "{gather" in text
         text = text.replace("\\\\", NEW_ROW)
@@ -96,3 +109,8 @@ def tidy(text: str) -> str:
     while len(text) > 2 and text[0] == text[-1] and text[0] in '*`"_':
         text = text[1:-1].strip()
     return text
+
+
+def with_money(text: str) -> str:
+    """`text` with dollar signs before a number escaped where one has no partner: it is money, and no math mode."""
+    return _AMOUNT.sub(r"\\$", text) if len(_DOLLARS.findall(text)) % 2 else text

@@ -34,6 +34,7 @@ def split(words: str) -> frozenset[str]:
 UNITS = _table(
     ("length", "1/1000", "mm millimeter millimeters millimetre millimetres"),
     ("length", "1/100", "cm centimeter centimeters centimetre centimetres"),
+    ("length", "1/10000000000", "angstrom angstroms Å"),
     ("length", "1/10", "dm decimeter decimeters decimetre decimetres"),
     ("length", "1", "m meter meters metre metres"),
     ("length", "1000", "km kilometer kilometers kilometre kilometres"),
@@ -73,7 +74,7 @@ UNITS = _table(
     ("radian", "1", "radian radians rad"),
     ("celsius", "1", "celsius"),
     ("fahrenheit", "1", "fahrenheit"),
-    ("kelvin", "1", "kelvin kelvins"),
+    ("kelvin", "1", "kelvin kelvins K"),
     ("percent", "1", "percent percentage pct %"),
     ("point", "1", "percentagepoint"),
     ("unit", "1", "unit units"),
@@ -82,21 +83,42 @@ UNITS = _table(
     ("joule", "1000", "kJ kilojoule kilojoules"),
     ("watt", "1", "W watt watts"),
     ("watt", "1000", "kW kilowatt kilowatts"),
+    ("joule", "4184/1000", "cal calorie calories"),
+    ("joule", "1.602176634e-19", "eV electronvolt electronvolts"),
     ("ohm", "1", "ohm ohms"),
     ("volt", "1", "V volt volts"),
     ("ampere", "1", "A ampere amperes amp amps"),
     ("hertz", "1", "Hz hertz"),
     ("pascal", "1", "Pa pascal pascals"),
+    ("pascal", "101325", "atm atmosphere atmospheres"),
+    ("pascal", "101325/760", "torr Torr mmHg"),
+    ("pascal", "100000", "bar"),
+    ("coulomb", "1", "C coulomb coulombs"),
+    ("farad", "1", "F farad farads"),
+    ("tesla", "1", "T tesla teslas"),
+    ("henry", "1", "H henry henries"),
+    ("decibel", "1", "dB decibel decibels"),
+    ("molar", "1", "M molar"),
+    ("dalton", "1", "u amu Da dalton daltons"),
+    ("ppm", "1", "ppm"),
     ("mole", "1", "mol mole moles"),
     ("acre", "1", "acre acres"),
     ("bit", "1", "bit bits"),
     ("bit", "8", "byte bytes"),
 )
 """Name → dimension and size in the dimension's base unit. A pound is one of mass or of money: nothing else tells."""
-COMPOUND = {"mph": "miles per hour", "kph": "km per h", "kmph": "km per h", "mpg": "miles per gallon", "sqft": "sq ft"}
-GLUED = split("cm mm km kg mg ml mL lb oz ft")
+COMPOUND = {
+    "mph": "miles per hour", "kph": "km per h", "kmph": "km per h", "mpg": "miles per gallon", "sqft": "sq ft",
+    "kwh": "kW h", "rpm": "revolutions per minute",
+}  # fmt: skip
+_PREFIXES = {"T": 12, "G": 9, "M": 6, "k": 3, "d": -1, "c": -2, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15}
+"""Of the SI, by their power of ten; `u` stands for the Greek letter."""
+_PREFIXED = split("m g s A K mol Hz Pa J W N V C F T H L eV cal ohm")
+GLUED = split("cm mm km kg mg ml mL lb oz ft eV dB")
 """Units of two letters that are units without white space before them as well, and no two variables: `15cm`."""
 SHORT_UNITS = split("m s g h L l d N J W V A")
+SYMBOLS = SHORT_UNITS | split("K C F T H M u")
+"""Units of one letter: those that a formula's text has, and all that a measured number may have."""
 SHORT_WORDS = split(
     "or and yes no not all any odd even none true false one two six ten the is of if it to are for per mod dne"
 )
@@ -108,9 +130,21 @@ _ONES = (
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 NUMBER_WORDS = {word: number for number, word in enumerate(_ONES)}
 NUMBER_WORDS |= {word: 10 * number for number, word in enumerate(_TENS, 2)}
-FRACTIONS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+FRACTIONS = {
+    "half": 2,
+    "halve": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
+FRACTIONS |= {"hundredth": 100, "thousandth": 1_000, "millionth": 10**6, "billionth": 10**9}
 FRACTIONS |= {f"{word}s": parts for word, parts in FRACTIONS.items()}
 SCALES = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+SCALES |= {"wan": 10**4, "yi": 10**8}
 SCALES |= {f"{word}s": size for word, size in SCALES.items()}
 TURNING = split(
     "or and than more less fewer greater least most not never no nor neither over under above below between from "
@@ -169,12 +203,13 @@ def number_of(words: Sequence[str]) -> int | None:
     return total + current if seen else None
 
 
-def ratios(unit: Unit) -> frozenset[Fraction]:
-    """How much of one unit each other of its dimensions is: with 2 hours, 120 minutes may have been asked for."""
-    sizes = {Fraction(1)}
-    for dimension, power in unit.dimensions:
-        sizes = {size * other**power for size in sizes for name, other in UNITS.values() if name == dimension}
-    return frozenset(size / unit.factor for size in sizes) - {Fraction(1)}
+def _unit_named(name: str) -> tuple[str, Fraction] | None:
+    """Dimension and size of one unit, by its name or symbol, with or without a prefix of the SI."""
+    known = UNITS.get(name) or UNITS.get(name.lower())
+    if known is None and name[:1] in _PREFIXES and name[1:] in _PREFIXED:
+        dimension, size = UNITS[name[1:]]
+        return dimension, size * Fraction(10) ** _PREFIXES[name[0]]
+    return known
 
 
 def unit_of(parts: Iterable[str]) -> Unit | None:
@@ -190,7 +225,7 @@ def unit_of(parts: Iterable[str]) -> Unit | None:
         item = items[at]
         at += 1
         lower = item.lower()
-        if lower in ("per", "/", "an", "a", "each", "every"):
+        if lower in ("per", "/", "an", "a", "each", "every") and item != "A":
             if lower in ("per", "/"):
                 sign = -1
             continue
@@ -209,7 +244,7 @@ def unit_of(parts: Iterable[str]) -> Unit | None:
             dimensions[name] = dimensions.get(name, 0) + more
             factor *= size**more
             continue
-        known = UNITS.get(item) or UNITS.get(lower)
+        known = _unit_named({"C": "celsius", "F": "fahrenheit"}.get(item, item) if "angle" in dimensions else item)
         if known is None:
             return None
         name, size = known

@@ -34,7 +34,7 @@ JUDGE = "distill.verify.verifiers:judge"
 """For a VerifierPool: its items are (verifier, prompt, answer), its setup the verifiers to get ready."""
 NEEDS_GOLD: tuple[Kind, ...] = ("math", "numeric", "choice", "exact")
 """Kinds whose verifiers compare with a gold answer; `code` has tests."""
-_LIBRARIES = dict.fromkeys(("math", "numeric", "choice"), ("math-verify", "sympy"))
+_LIBRARIES = {"math": ("math-verify", "sympy", "mpmath"), "numeric": ("mpmath",), "choice": ("mpmath",)}
 
 Chosen: TypeAlias = str | Mapping[Any, str]
 """A recipe's `verify`: one verifier for every prompt, or one for some kinds."""

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from distill.verify import second_opinion
+from distill.verify import PASS, Outcome, abstaining, failing, second_opinion
 from distill.verify.compare import same
 from distill.verify.evaluate import MOST_BITS, TooBigError, UndefinedError, evaluate
 from distill.verify.final import final
 from distill.verify.latex import DEEPEST, LONGEST_NUMBER, tokens
+from distill.verify.math import check_math
 from distill.verify.numbers import equal
 from distill.verify.readings import read
 from distill.verify.spans import as_real
@@ -41,6 +42,7 @@ from distill.verify.values import Group, Listing, Quantity, Real, number
         ("The final answer is\n\n$$\n\\frac{3}{7}\n$$", "\n\\frac{3}{7}\n"),
         ("Thus $x = 3$ or $x = -3$.", "x = 3, x = -3"),
         ("So there are 24 students.", "24"),
+        ("That is 600 at first and 7200/year later.", "7200"),
         ("So it is > 7", "So it is > 7"),
         ("No solution exists.", "No solution exists"),
         ("It costs $5 per pound.", "$5"),
@@ -95,6 +97,40 @@ def test_units_of_one_dimension(a: str, b: str, ratio: Fraction) -> None:
 @pytest.mark.parametrize("parts", ["apples", "cm ^ x", "cubed", "5", ""])
 def test_words_that_are_no_unit(parts: str) -> None:
     assert unit_of(parts.split()) is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "outcome"),
+    [
+        (r"5\text{ J}", r"5\text{ N m}", PASS),
+        (r"5\text{ J}", r"5\text{ kN m}", failing("wrong_answer")),
+        (r"1\text{ kWh}", r"3.6\text{ MJ}", PASS),
+        (r"1\text{ mol/L}", r"1000\text{ mol/m}^3", PASS),
+        (r"2.5\text{ kPa}", r"2500\text{ Pa}", PASS),
+        (r"25\text{ °C}", "25 degrees Celsius", PASS),
+        ("25℃", r"25^\circ\text{C}", PASS),
+        (r"77^\circ\text{F}", r"25^\circ\text{C}", PASS),
+        (r"20^\circ\text{C}", r"20^\circ\text{F}", failing("wrong_answer")),
+        (r"25^\circ\text{C}", r"298.15\text{ kelvins}", PASS),
+        ("0.75 g/mol", r"\frac{3}{4}\text{ g/mol}", PASS),
+        ("0.75 eV", r"\frac{3}{4}eV", PASS),
+        ("5", "5 J/mol", PASS),
+        ("5", "5kJ/mol", abstaining("unparseable_answer")),
+        (r"5\text{ W/(K mol)}", r"5\text{ W/K/mol}", PASS),
+        ("5", r"5\text{ thousandths}", abstaining("ambiguous_answer")),
+        ("0.05", r"\text{five hundredths}", PASS),
+        ("5", r"5\text{ sec}", PASS),
+        (r"2\pi \text{ m}", r"2\pi", PASS),
+        ("-5\\%", "-0.05", PASS),
+        (r"2\sqrt{3}", "√12", PASS),
+        ("40", "USD 40", PASS),
+        ("7%", "7 per cent", PASS),
+        ("50000", "5万", PASS),
+        (r"5 \text{ books/shelf}", r"5 \text{ books per shelf}", PASS),
+    ],
+)
+def test_units_of_science_and_words_behind_a_number(gold: str, answer: str, outcome: Outcome) -> None:
+    assert check_math(rf"\boxed{{{answer}}}", gold, fast=False) == outcome
 
 
 def test_tokens_have_limits() -> None:
