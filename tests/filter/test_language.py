@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from checked_trace import TRACE
+from hypothesis import given
+from hypothesis import strategies as st
 
-from distill.filter.language import LATIN_LANGUAGES, expected_of, foreign, language
+from distill.filter.language import LATIN_LANGUAGES, _ascii_words, expected_of, foreign, language
 from distill.filter_specs import LanguageSettings
 from distill.prompts.function_words import FUNCTION_WORDS, NAMED
 from distill.prompts.language import SCRIPTS
@@ -31,6 +34,11 @@ def judged(reasoning: str | None, answer: str | None = "5", prompt: Prompt = ENG
 def mixed_in(sentence: str, text: str = LONG) -> str:
     first, _, rest = text.partition("\n")
     return f"{first} {sentence}\n{rest}"
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=200))
+def test_words_in_ascii_are_counted_as_a_pattern_does(text: str) -> None:
+    assert _ascii_words(text) == len(re.findall(r"[a-zA-Z]{2,}", text))
 
 
 @pytest.mark.parametrize("trace", MATERIAL["traces"], ids=lambda trace: trace["language"])

@@ -64,6 +64,27 @@ def test_neither_order_nor_company_changes_what_is_found() -> None:
         assert {item[1]["key"]: looking.look(*item) for item in given} == alone
 
 
+def test_traces_read_together_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the second one the problem that it holds is known; few fit in what is read at a time."""
+    exam = "Every sailor sings the old song about a quiet harbour again tonight"
+    given = [
+        (PROMPT, replace(TRACE, key=f"{n:064x}", reasoning=reasoning).to_json(), ("contaminated",), known, {})
+        for n, (reasoning, known) in enumerate(
+            [("a", {}), (exam, {"contaminated": PASS}), (exam, {}), ("b", {}), ("c", {}), (exam, {})]
+        )
+    ]
+    for most in (looking.MOST_READ, 2 * len(TRACE.raw)):
+        monkeypatch.setattr(looking, "MOST_READ", most)
+        looking.prepare(Lens(SETTINGS, {}, (), (("exam", exam),), signatures=True))
+        looking.ahead(given)
+        monkeypatch.setattr(looking, "trace_of", lambda row: pytest.fail("it was read already"))
+        found = [looking.look(*item) for item in given]
+        monkeypatch.undo()
+        outcomes = [looked.outcomes["contaminated"].outcome for looked in found]
+        assert outcomes == ["pass", "pass", "fail", "pass", "pass", "fail"]
+        assert len({looked.signature for looked in found}) == 4
+
+
 def test_a_trace_is_left_as_it_is() -> None:
     looking.prepare(Lens(FilterSettings(), {}, ("math",), signatures=True))
     (item,) = items(["\\boxed{4}"])

@@ -373,6 +373,17 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return Counting.seen
 
 
+def test_workers_get_ready_early_where_there_is_all_to_look_at(
+    tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(Counting, "start", lambda self, size: sizes.append(size))
+    run, _ = filtered(tmp_path / "run", recipe)
+    assert sizes == [run.ledger().text_bytes] and sizes[0] > 0
+    stage.run(recipe, run)
+    assert len(sizes) == 1, "all is known"
+
+
 def test_a_changed_keep_rule_looks_at_nothing_again(
     tmp_path: Path, recipe: specs.Recipe, seen: list[tuple[str, ...]]
 ) -> None:

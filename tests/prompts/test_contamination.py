@@ -158,6 +158,23 @@ def test_a_hit_does_not_depend_on_the_texts_read_with_it() -> None:
     assert Contamination([]).hits(texts) == [None] * len(texts)
 
 
+SONG = "every sailor sings the old song about a quiet harbour again tonight"
+"""Twelve words without a number: five 8-grams, of which three are enough."""
+
+
+def test_just_enough_of_a_short_problem_is_a_hit_wherever_it_stands_among_texts() -> None:
+    contamination = Contamination([("a", SONG)])
+    enough = SONG.removesuffix(" again tonight") + " tomorrow"
+    less = SONG.removesuffix(" harbour again tonight") + " bay tomorrow"
+    hit = Hit("a", 0, 0.6, "every sailor sings the old song about a")
+    assert contamination.hits([LONG, enough, less, enough, "a"]) == [None, hit, None, hit, None]
+
+
+def test_instructions_around_a_problem_without_8_grams_do_not_hide_it() -> None:
+    around = f"Please solve the following problem: {SHORT} Put your final answer in a box and show all of your work."
+    assert Contamination([("aime", SHORT)]).hit(around) is not None
+
+
 def test_nothing_to_find_finds_nothing() -> None:
     assert Contamination([]).hit(CLIPS) is None
     assert Contamination([("a", ""), ("a", "😀")]).hit("😀") is None

@@ -11,7 +11,7 @@ import pytest
 from distill.problems import arithmetic
 from distill.prompts import language as module
 from distill.prompts.function_words import FUNCTION_WORDS
-from distill.prompts.language import language
+from distill.prompts.language import language, without_formulas
 
 OTHERS = Path(__file__).parents[1] / "data/other_languages.json"
 GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k_train_1000.jsonl"
@@ -93,6 +93,11 @@ def test_too_little_prose_to_tell(text: str) -> None:
 def test_the_built_in_problems_are_english() -> None:
     texts = [problem.question for problem in itertools.islice(arithmetic.problems("train", 1), 500)]
     assert {language(text) for text in texts} == {"en"}
+
+
+@pytest.mark.parametrize("part", ["https://a.b/c", "www.beispiel.de/seite", "`eins zwei`", "<b>", "\\alpha", "a@b.de"])
+def test_what_is_no_prose_is_left_out(part: str) -> None:
+    assert without_formulas(f"one {part} two").split() == ["one", "two"]
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="the shared data are not here")
