@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 from checked_trace import TRACE
-from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.filter.language import LATIN_LANGUAGES, _ascii_words, expected_of, foreign, language
@@ -36,7 +36,7 @@ def mixed_in(sentence: str, text: str = LONG) -> str:
     return f"{first} {sentence}\n{rest}"
 
 
-@given(st.text(st.characters(max_codepoint=127), max_size=200))
+@hypothesis.given(st.text(st.characters(max_codepoint=127), max_size=200))
 def test_words_in_ascii_are_counted_as_a_pattern_does(text: str) -> None:
     assert _ascii_words(text) == len(re.findall(r"[a-zA-Z]{2,}", text))
 

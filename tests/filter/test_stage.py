@@ -379,7 +379,8 @@ def test_workers_get_ready_early_where_there_is_all_to_look_at(
     sizes: list[int] = []
     monkeypatch.setattr(Counting, "start", lambda self, size: sizes.append(size))
     run, _ = filtered(tmp_path / "run", recipe)
-    assert sizes == [run.ledger().text_bytes] and sizes[0] > 0
+    assert sizes == [run.ledger().text_bytes]
+    assert sizes[0] > 0
     stage.run(recipe, run)
     assert len(sizes) == 1, "all is known"
 

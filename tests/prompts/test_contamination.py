@@ -171,7 +171,7 @@ def test_just_enough_of_a_short_problem_is_a_hit_wherever_it_stands_among_texts(
 
 
 def test_instructions_around_a_problem_without_8_grams_do_not_hide_it() -> None:
-    around = f"Please solve the following problem: {SHORT} Put your final answer in a box and show all of your work."
+    around = f"Please solve the following problem: {SHORT} Show all of your work."
     assert Contamination([("aime", SHORT)]).hit(around) is not None
 
 
