@@ -134,7 +134,7 @@ def test_what_is_left_out_for_another_reason_is_not_run(
 ) -> None:
     monkeypatch.setattr(validation, "validate", lambda prompt: PASS)
     monkeypatch.setattr(validation, "require", lambda: None)
-    rows = [ROWS[0], {**ROWS[1], "question": "?"}, {**ROWS[3], "tests": []}]
+    rows = [{**ROWS[1], "question": "?"}, {**ROWS[3], "tests": []}, ROWS[0]]
     prepared(tmp_path, rows, validate_tests=True, min_chars=9)
     assert [prompt.question for prompt in here] == [ROWS[0]["question"]]
 
