@@ -124,7 +124,7 @@ teacher: setup
 
 # The long tests (a pretrained student learns; a training killed 20 times), the quickstart undisturbed and killed 20 times,
 # its files on all problems, the controls, the speed of training beside TRL and of sampling: hours.
-rehearse: setup-dev smollm2
+rehearse: setup-dev smollm2 vllm
 	@$(BIN)/python -m pytest -q -s -m rehearse
 	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/distill run quickstart --out runs/rehearsal

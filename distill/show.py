@@ -15,12 +15,12 @@ from typing import Any, get_args
 import yaml
 
 from distill import specs
-from distill.errors import RunError, UsageError, near
-from distill.files import reading
+from distill.errors import UsageError, near
 from distill.records import KEPT
 from distill.rundir import RunDir, StageState
 from distill.show_files import Shown, path_shown, short_count
 from distill.student_specs import StudentSpec, positions_of
+from distill.verdicts import undecided, verdict_rows
 
 
 def show(what: str | None, *, rejected: bool, reason: str | None) -> Shown:
@@ -160,7 +160,7 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
     reasons: Counter[str] = Counter()
     wanted: dict[str, dict[str, Any]] = {}
     decided = True
-    for key, group in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
+    for key, group in groupby(verdict_rows(run, "detail"), lambda row: row["trace_key"]):
         rows = list(group)
         decided = any(row["check"] == KEPT for row in rows)
         if not decided:
@@ -172,8 +172,7 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
             details = {row["check"]: row["detail"] for row in rows if row.get("detail")}
             wanted[key] = {"left_out": left_out, "reasons": against, "details": details}
     if not decided:
-        what = "verdicts.parquet is of an earlier version, which did not say what is kept"
-        raise RunError(what, given=str(run.verdicts), todo=f"make it again: `distill filter {run.path}`")
+        raise undecided(run)
     if reason is not None and not wanted:
         known = ", ".join(name for name, _ in reasons.most_common() if name) or "none"
         meant = near(reason, list(reasons)) if reason not in reasons else ", which only kept ones have"
@@ -183,20 +182,6 @@ def rejected_traces(run: RunDir, reason: str | None) -> Iterator[dict[str, Any]]
         if found is not None:
             place = {"trace_key": trace.key, "prompt_id": trace.prompt_id, "sample": trace.sample}
             yield {**place, **found, "raw": trace.raw}
-
-
-VERDICT_COLUMNS = {"trace_key", "check", "outcome", "reason"}
-
-
-def _verdict_rows(run: RunDir) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowInvalid
-
-    with reading(run.verdicts, f"make it again: `distill filter {run.path}`"), pq.ParquetFile(run.verdicts) as file:
-        if not set(file.schema_arrow.names) >= VERDICT_COLUMNS:
-            raise ArrowInvalid(f"it has no {', '.join(sorted(VERDICT_COLUMNS - set(file.schema_arrow.names)))}")
-        for batch in file.iter_batches(65_536):
-            yield from batch.to_pylist()
 
 
 def rejected_lines(trace: dict[str, Any]) -> Iterator[str]:

@@ -214,6 +214,9 @@ class PrepareSettings(Strict):
     """Leave out questions that repeat an earlier one but for wording, names or layout."""
     decontaminate: tuple[PromptsPart, ...] = ()
     """Evaluation sets, beside those of `evaluate.prompts`, whose questions must not be trained on."""
+    validate_tests: bool = False
+    """Run each programming problem's known solution on its tests, in the sandbox, and leave the problem out where it
+    fails (`failed_tests`): what answers are judged by would be wrong. Problems without a known solution stay."""
     languages: Texts = ()
     """ISO 639-1 codes; other languages are left out. Questions too short to tell are kept."""
     licenses: Texts = ()

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from distill.filter import selection
 from distill.filter.checks import OF_ALL
+from distill.filter.gathered import RIGHT, AboutPrompts, AboutTraces, Numbers, about_prompts, about_traces
 from distill.filter.judged import Judged
-from distill.filter.kept import draw_of
 from distill.filter.near import BANDS, RECORD, NearDuplicates
 from distill.filter.placing import Buckets
 from distill.filter_specs import FilterSettings
-from distill.keep_rule import ALWAYS, Rule
+from distill.keep_rule import Rule
 from distill.prompts.table import PromptTable
 from distill.records import KEPT
 from distill.specs import Recipe
@@ -35,32 +35,6 @@ if TYPE_CHECKING:
 
 MOST_KNOWN = 2**16
 """Different sets of outcomes whose fate is remembered."""
-_PASS, _FAIL = 1, 2
-_CODES = {"pass": _PASS, "fail": _FAIL}
-Numbers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompts:
-    """By row of the prompt: its domain, as a number, and its draw between 0 and 1."""
-
-    domain: NDArray[np.int32]
-    draw: NDArray[np.float64]
-    domains: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Traces:
-    """By place in the run: one entry a trace, in the order of prompts and samples."""
-
-    prompt: Numbers
-    tokens: Numbers
-    key: NDArray[np.uint64]
-    """The first 64 bits of its key."""
-    correct: NDArray[np.uint8]
-    whole: NDArray[np.bool_]
-    starts: dict[int, slice]
-    """Bucket → its places."""
 
 
 @dataclass(slots=True)
@@ -162,10 +136,10 @@ def decide(
 ) -> Decided:
     """Decides about every trace of the run."""
     settings = recipe.filter
-    about = _about_prompts(prompts, recipe.seed)
-    traces = _gather(buckets, judged)
+    about = about_prompts(prompts, recipe.seed)
+    traces = about_traces(buckets, judged)
     repeats = _repeats(traces, judged, settings) if set(OF_ALL) & set(settings.made) else {}
-    right, told = (traces.correct == _PASS) & traces.whole, traces.correct > 0
+    right, told = (traces.correct == RIGHT) & traces.whole, traces.correct > 0
     rates = selection.pass_rates(traces.prompt, right, told, len(about.domain))
     fates, reasons, broken = _apply_rule(traces, judged, repeats, settings.rule, settings)
     lines = _select(traces, about, judged, fates, reasons, rates, settings, recipe.seed)
@@ -191,47 +165,9 @@ def decide(
     )
 
 
-def _about_prompts(prompts: PromptTable, seed: int) -> _Prompts:
-    numbers: dict[str, int] = {}
-    domains = np.zeros(len(prompts), np.int32)
-    draws = np.zeros(len(prompts), np.float64)
-    for row, prompt in enumerate(prompts):
-        domains[row] = numbers.setdefault(prompt.domain or "", len(numbers))
-        draws[row] = draw_of(seed, prompt.question)
-    return _Prompts(domains, draws, tuple(numbers))
-
-
-def _gather(buckets: Buckets, judged: Judged) -> _Traces:
-    found: dict[str, list[Any]] = {name: [] for name in ("prompt", "tokens", "key", "correct", "whole")}
-    starts: dict[int, slice] = {}
-    end = 0
-    told = [name for name in ("correct", *ALWAYS) if name in judged.checks]
-    reason = ("correct.reason",) if "correct" in told else ()
-    for bucket in buckets.filled:
-        table = judged.read(bucket, "row", "tokens", "key", *(f"{name}.outcome" for name in told), *reason)
-        starts[bucket] = slice(end, end + len(table))
-        end += len(table)
-        outcomes = {name: table.column(f"{name}.outcome").to_pylist() for name in told}
-        found["prompt"].append(np.array(table.column("row").to_pylist(), np.int64))
-        found["tokens"].append(np.array([-1 if n is None else n for n in table.column("tokens").to_pylist()], np.int64))
-        found["key"].append(np.array([int(key[:16], 16) for key in table.column("key").to_pylist()], np.uint64))
-        correct = [0] * len(table)
-        if reason:  # an open prompt has no right and wrong
-            reasons = table.column("correct.reason").to_pylist()
-            pairs = zip(outcomes["correct"], reasons, strict=True)
-            correct = [0 if why == "open" else _CODES.get(outcome, 0) for outcome, why in pairs]
-        found["correct"].append(np.array(correct, np.uint8))
-        whole = np.ones(len(table), np.bool_)
-        for name in ALWAYS:
-            if name in outcomes:
-                whole &= np.array([outcome == "pass" for outcome in outcomes[name]], np.bool_)
-        found["whole"].append(whole)
-    return _Traces(**{name: np.concatenate(arrays) for name, arrays in found.items()}, starts=starts)
-
-
-def _repeats(traces: _Traces, judged: Judged, settings: FilterSettings) -> dict[int, tuple[int, bool]]:
+def _repeats(traces: AboutTraces, judged: Judged, settings: FilterSettings) -> dict[int, tuple[int, bool]]:
     """Place → (place that it repeats, exactly); near ones only where the check is made."""
-    worth = np.where(traces.whole, np.where(traces.correct == _PASS, 0, 1), 2)
+    worth = np.where(traces.whole, np.where(traces.correct == RIGHT, 0, 1), 2)
     order = np.argsort(worth, kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
@@ -246,7 +182,7 @@ def _repeats(traces: _Traces, judged: Judged, settings: FilterSettings) -> dict[
 
 
 def _apply_rule(
-    traces: _Traces, judged: Judged, repeats: dict[int, tuple[int, bool]], rule: Rule, settings: FilterSettings
+    traces: AboutTraces, judged: Judged, repeats: dict[int, tuple[int, bool]], rule: Rule, settings: FilterSettings
 ) -> tuple[NDArray[np.int32], list[tuple[str, str]], int]:
     """(fate of each place, reasons, outcomes of a verifier that broke). Traces with the same outcomes share a fate, so
     the rule is asked some hundred times, not once a trace."""
@@ -284,8 +220,8 @@ def _apply_rule(
 
 
 def _select(
-    traces: _Traces,
-    about: _Prompts,
+    traces: AboutTraces,
+    about: AboutPrompts,
     judged: Judged,
     fates: NDArray[np.int32],
     reasons: list[tuple[str, str]],
@@ -306,7 +242,7 @@ def _select(
     return _shortfalls(candidates, codes, select.domains)
 
 
-def _bands(traces: _Traces, judged: Judged) -> NDArray[np.uint32]:
+def _bands(traces: AboutTraces, judged: Judged) -> NDArray[np.uint32]:
     found = np.zeros((len(traces.prompt), BANDS), np.uint32)
     for bucket, places in traces.starts.items():
         signatures = judged.read(bucket, "signature").column("signature").to_pylist()

@@ -159,6 +159,8 @@ class Judged:
         with reading(path, AGAIN):
             table = pq.read_table(path)
         told = _told(table)
+        if told is None:
+            return {}
         valid = {name for name, mark in self.fingerprints.items() if told.get(name) == mark}
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         rows: dict[str, Row] = {}
@@ -186,10 +188,10 @@ def _real(signature: bytes) -> bytes:
     return signature if any(signature) else b""
 
 
-def _told(table: pa.Table) -> dict[str, str]:
-    """The fingerprints that a file's outcomes were reached with; none for a file of another format."""
+def _told(table: pa.Table) -> dict[str, str] | None:
+    """The fingerprints that a file's outcomes were reached with; None for a file of another format."""
     try:
         told = json.loads((table.schema.metadata or {}).get(b"distill", b"{}"))
     except ValueError:
-        return {}
-    return dict(told["checks"]) if told.get("format") == FORMAT else {}
+        return None
+    return dict(told["checks"]) if told.get("format") == FORMAT else None

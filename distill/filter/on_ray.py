@@ -1,7 +1,8 @@
 """The same looking on a Ray cluster: what outgrows one machine is running the programs of code traces.
 
 Each actor has one core and looks as one machine does, in a worker process of its own that can be killed. Chunks go
-round the actors; results come back in the order of the traces, so the files are the same as those of one machine.
+round the actors; results come back in the order of the traces, so the files are the same as those of one machine. An
+actor whose machine cannot verify, for want of a sandbox, looks at nothing: that ends the filter with an error.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Self
 
-from distill.errors import MissingError, RunError
+from distill.errors import DistillError, MissingError, RunError
 from distill.filter.looking import Item, Lens, LocalLooking, Looked
 from distill.verify import verifiers as verifying
 from distill.verify.sandbox import ALLOW_VARIABLE
@@ -30,8 +32,8 @@ RETRIES = 3
 class RayLooking:
     """A Looking on the cluster at `address`; by default a new one on this machine that ends with the filter.
 
-    `workers` is the number of actors, by default one for each core of the cluster. Raises MissingError without Ray,
-    RunError where the cluster cannot be reached.
+    `workers` is the number of actors, by default one for each core of the cluster. Entering it raises MissingError
+    without Ray and where a machine of the cluster cannot verify, RunError where the cluster cannot be reached.
     """
 
     def __init__(self, lens: Lens, workers: int | None, address: str | None) -> None:
@@ -56,6 +58,12 @@ class RayLooking:
         count = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Actor)
         self._actors = [actor.remote(self.lens) for _ in range(count)]
+        try:
+            for answer in [actor.lacks.remote() for actor in self._actors]:
+                _refuse(_got(ray, answer))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,27 +88,56 @@ class RayLooking:
                 number += 1
             if not flying:
                 return
-            try:
-                found = ray.get(flying.popleft())
-            except ray.exceptions.RayError as error:
-                raise RunError(
-                    "the Ray cluster lost traces that were being looked at",
-                    given=str(error).strip().splitlines()[-1][:200],
-                    todo="run `distill filter` again: what was found so far is kept",
-                ) from error
+            found = _got(ray, flying.popleft())
+            _refuse(found)
             yield from found
+
+
+@dataclass(frozen=True, slots=True)
+class _Lack:
+    """Why a machine of the cluster cannot verify."""
+
+    host: str
+    what: str
+    todo: str | None
 
 
 class _Actor:
     """One core of the cluster."""
 
     def __init__(self, lens: Lens) -> None:
-        verifying.require(lens.verifiers)  # this machine may lack what that of the filter has
+        self._lack: _Lack | None = None
+        try:
+            verifying.require(lens.verifiers)  # this machine may lack what that of the filter has
+        except DistillError as error:
+            self._lack = _Lack(socket.gethostname(), error.what, error.todo)
         self._looking = LocalLooking(lens, workers=1)
         self._looking.__enter__()
 
-    def look(self, items: list[Item]) -> list[Looked]:
-        return list(self._looking.look(items))
+    def lacks(self) -> _Lack | None:
+        return self._lack
+
+    def look(self, items: list[Item]) -> list[Looked] | _Lack:
+        """A lack as well where this actor was started anew, on another machine."""
+        return self._lack or list(self._looking.look(items))
+
+
+def _got(ray: Any, answer: Any) -> Any:
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayError as error:
+        raise RunError(
+            "the Ray cluster lost an actor with the traces that it was looking at",
+            given=str(error).strip().splitlines()[-1][:200],
+            todo="run `distill filter` again: what was found so far is kept",
+        ) from error
+
+
+def _refuse(found: object) -> None:
+    """Raises MissingError for a lack."""
+    if isinstance(found, _Lack):
+        todo = f"on that machine: {found.todo}" if found.todo else None
+        raise MissingError(f"a machine of the Ray cluster cannot verify: {found.what}", given=found.host, todo=todo)
 
 
 def _chunk(source: Iterator[Item | None]) -> list[Item]:

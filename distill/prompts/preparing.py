@@ -26,12 +26,12 @@ from distill.prompts.language import language
 from distill.prompts.marks import question_marks
 from distill.prompts.sources import Sourced
 from distill.prompts.spool import Spool
+from distill.prompts.validation import FAILED, Validation
 from distill.records import Kind, Prompt
 from distill.source_specs import PrepareSettings, Selection
 
 READ_BY_MATH = ("math", "numeric")
 """Kinds whose gold answers the math verifier has to be able to read."""
-"""Kinds whose verifier compares with a gold answer."""
 BATCH = 1_000
 KEPT = ""
 FILTERS = {
@@ -40,6 +40,7 @@ FILTERS = {
     "license": "prepare.licenses",
     "language": "prepare.languages",
     "contaminated": "prepare.decontaminate and evaluate.prompts",
+    FAILED: "prepare.validate_tests",
     "duplicate": "exact duplicates",
     "near_duplicate": "prepare.near_duplicates",
     "not_selected": "prepare.select",
@@ -86,12 +87,13 @@ def prepare(
 ) -> Prepared:
     """Fills `spool` with the prompts, language and marks added, and decides which stay.
 
-    Raises InputError for an id that two different questions have.
+    Raises InputError for an id that two different questions have, MissingError where tests are to be validated and no
+    program can be run.
     """
     facts = _Facts(seed)
-    with GoldReader() as reader:
+    with GoldReader() as reader, Validation(wanted=settings.validate_tests) as validation:
         for batch in _batches(items):
-            for item, reason, detail in _looked_at(batch, settings, contamination, reader):
+            for item, reason, detail in validation.over(_looked_at(batch, settings, contamination, reader)):
                 facts.add(item.prompt, reason, detail)
                 spool.add(item)
     spool.close()
@@ -104,7 +106,8 @@ def prepare(
     codes = np.frombuffer(facts.code, dtype=np.int32)[order]
     kinds, times = np.unique(codes, return_counts=True)
     properties = Counter({facts.properties[code]: int(n) for code, n in zip(kinds, times, strict=True)})
-    return Prepared(order, repeats, facts.reasons, facts.details, facts.same_as, properties, (*lines, *more))
+    told = (*validation.lines(), *lines, *more)
+    return Prepared(order, repeats, facts.reasons, facts.details, facts.same_as, properties, told)
 
 
 class _Facts:

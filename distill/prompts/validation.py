@@ -1,97 +1,80 @@
-"""Are the tests of a programming problem passed by the program that its source calls right?
+"""Would the program that a source calls right pass the tests of its problem? Where it does not, no answer could be
+trusted to be judged rightly.
 
-What can be told without running anything is told here; a program runs only through the runner that is given, which is
-the sandbox's part: `sandboxed_runner`. Knows nothing about processes.
+The verifier of code itself is asked, in worker processes, with the program in the place of an answer. Knows nothing
+about where prompts come from or what else speaks against them.
 """
 
 from __future__ import annotations
 
-import ast
-from typing import Protocol, Self
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Self
 
-from distill.prompts.marks import bad_tests
-from distill.prompts.solutions import compiles
-from distill.records import CodeTest, Prompt
-from distill.verify import PASS, Outcome, abstaining, failing
-from distill.verify.comparing import same_output, same_result
-from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, require
+from distill.prompts.sources import Sourced
+from distill.records import Prompt
+from distill.verify import Outcome, abstaining, code
+from distill.verify.final_program import Program
+from distill.verify.pool import VerifierPool
+
+VALIDATE = "distill.prompts.validation:validate"
+"""For a VerifierPool: its items are (prompt,)."""
+FAILED = "failed_tests"
+"""The reason of a prompt whose known solution fails."""
+require, prepare, seconds = code.require, code.prepare, code.seconds
 
 
-class RunProgram(Protocol):
-    """Runs `source` on one test. Never raises for what the program does."""
+def validate(prompt: Prompt) -> Outcome:
+    """What `verify.code` says of the known solution, in Python, of a prompt that has one and tests."""
+    return code.judge_program(Program(prompt.solution or "", "python"), prompt.tests or ())
 
-    def __call__(self, source: str, test: CodeTest, /) -> Ran: ...
 
+class Validation:
+    """Runs known solutions when `wanted`; a context manager that owns the workers, which start at the first program.
 
-class SandboxedRunner:
-    """A RunProgram, and a context manager: programs run in a sandbox, one as long as the program is the same."""
+    Raises MissingError where programs cannot be run.
+    """
 
-    def __init__(self, limits: Limits = DEFAULT) -> None:
-        self._limits = limits
-        self._sandbox: Sandbox | None = None
+    def __init__(self, *, wanted: bool, workers: int | None = None) -> None:
+        if wanted:
+            require()
+        self._pool = VerifierPool(VALIDATE, workers=workers) if wanted else None
+        self.found: Counter[str] = Counter()
+        """`passed`, why a solution failed or could not be run, or `no_solution` → programming problems with tests."""
 
     def __enter__(self) -> Self:
+        if self._pool is not None:
+            self._pool.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *exception: object) -> None:
+        if self._pool is not None:
+            self._pool.__exit__(*exception)
 
-    def __call__(self, source: str, test: CodeTest, /) -> Ran:
-        """Raises BrokenSandboxError where the sandbox itself fails."""
-        if self._sandbox is None or self._sandbox.source != source:
-            self.close()
-            self._sandbox = Sandbox(source, "python", self._limits)
-        return self._sandbox.run(test.input, test.function)
+    def over(self, looked_at: Iterable[tuple[Sourced, str, str]]) -> Iterator[tuple[Sourced, str, str]]:
+        """Items with the reason to leave each out, empty where there is none so far, and a detail: the same in their
+        order, with the reason FAILED and in the detail why."""
+        if self._pool is None:
+            yield from looked_at
+            return
+        items = list(looked_at)
+        concerned = [item.prompt for item, reason, _ in items if not reason and _has_tests(item.prompt)]
+        outcomes = self._pool.map((prompt,) for prompt in concerned if prompt.solution)
+        for item, reason, detail in items:
+            if reason or not _has_tests(item.prompt):
+                yield item, reason, detail
+                continue
+            outcome = next(outcomes) if item.prompt.solution else abstaining("no_solution")
+            self.found[outcome.reason or "passed"] += 1
+            yield (item, FAILED, outcome.reason) if outcome.outcome == "fail" else (item, reason, detail)
 
-    def close(self) -> None:
-        if self._sandbox is not None:
-            self._sandbox.close()
-            self._sandbox = None
-
-
-def sandboxed_runner(limits: Limits = DEFAULT) -> SandboxedRunner:
-    """The runner for `validate`. Raises MissingError with what to do where there is no sandbox."""
-    require()
-    return SandboxedRunner(limits)
-
-
-def validate(prompt: Prompt, run_program: RunProgram | None) -> Outcome:
-    """Pass, when the known solution passes every test; fail with `does_not_compile`, `bad_tests`, `wrong_answer` or the
-    runner's reason; abstain with `no_tests`, `no_solution` or `no_sandbox`. Stops at the first test that is not passed.
-    """
-    bad = statically_bad(prompt)
-    if bad is not None:
-        return abstaining(bad) if bad in ("no_tests", "no_solution") else failing(bad)
-    if run_program is None:
-        return abstaining("no_sandbox")
-    for test in prompt.tests or ():
-        ran = run_program(prompt.solution or "", test)
-        if ran.output is None:
-            return failing(ran.reason or "crash")
-        same = same_output if test.function is None else same_result
-        if not same(ran.output, test.output):
-            return failing("wrong_answer")
-    return PASS
+    def lines(self) -> list[str]:
+        """What the reader of a report should know."""
+        if not self.found:
+            return []
+        told = ", ".join(f"{count} {what}" for what, count in self.found.most_common())
+        return [f"known solutions of {self.found.total()} programming problems on their tests: {told}"]
 
 
-def statically_bad(prompt: Prompt) -> str | None:
-    """What can be told before anything runs: `no_tests`, `bad_tests`, `no_solution`, `does_not_compile`, or None."""
-    if not prompt.tests:
-        return "no_tests"
-    if bad_tests(prompt.tests) or not all(_is_call(test) for test in prompt.tests if test.function is not None):
-        return "bad_tests"
-    if not (prompt.solution or "").strip():
-        return "no_solution"
-    return None if compiles(prompt.solution or "") else "does_not_compile"
-
-
-def _is_call(test: CodeTest) -> bool:
-    """Whether the arguments are a list of literals and the result is one; numbers of any length are."""
-    try:
-        arguments = ast.parse(test.input.strip(), mode="eval").body
-        ast.parse(test.output.strip(), mode="eval")
-    except SyntaxError as error:
-        return "integer string conversion" in str(error)  # over 4,300 digits: a literal that Python will not read
-    except (ValueError, RecursionError, MemoryError):
-        return False
-    return isinstance(arguments, ast.List)
+def _has_tests(prompt: Prompt) -> bool:
+    return prompt.kind == "code" and bool(prompt.tests)

@@ -12,13 +12,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
-from distill.errors import RunError
-from distill.files import reading
 from distill.prompts.stage import read_prompts
 from distill.records import KEPT, Prompt, Trace
 from distill.rundir import RunDir
+from distill.verdicts import undecided, verdict_rows
 
 Fate = Literal["kept", "rejected", "unjudged"]
 SHOWN = 20
@@ -129,7 +128,7 @@ class Verdicts:
         self._marks: dict[str, Mark] = {}
         """Key → what was said. Few different marks exist, and traces share them."""
         known: dict[Mark, Mark] = {}
-        for key, rows in groupby(_verdict_rows(run), lambda row: row["trace_key"]):
+        for key, rows in groupby(verdict_rows(run), lambda row: row["trace_key"]):
             kept, deciding, against = None, "", []
             for row in rows:
                 if row["check"] == KEPT:
@@ -137,8 +136,7 @@ class Verdicts:
                 elif row["outcome"] != "pass":
                     against.append(Objection(row["check"], row["outcome"], row["reason"]))
             if kept is None:
-                what = "verdicts.parquet is of an earlier version, which did not say what is kept"
-                raise RunError(what, given=str(run.verdicts), todo=AGAIN.format(run=run.path))
+                raise undecided(run)
             mark = Mark(kept, deciding, tuple(against))
             self._marks[key] = known.setdefault(mark, mark)
 
@@ -250,13 +248,3 @@ def _prompts(run: RunDir, wanted: set[str]) -> dict[str, Prompt]:
     if not wanted or not run.prompts.is_file():
         return {}
     return {prompt.id: prompt for prompt in read_prompts(run.prompts) if prompt.id in wanted}
-
-
-def _verdict_rows(run: RunDir) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet as pq
-
-    if not run.verdicts.is_file():
-        return
-    with reading(run.verdicts, AGAIN.format(run=run.path)), pq.ParquetFile(run.verdicts) as file:
-        for batch in file.iter_batches(65_536, columns=["trace_key", "check", "outcome", "reason"]):
-            yield from batch.to_pylist()

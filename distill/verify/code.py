@@ -16,7 +16,7 @@ from distill.verify.comparing import same_output, same_result
 from distill.verify.final_program import Program, final_program
 from distill.verify.sandbox import DEFAULT, Limits, Ran, Sandbox, available, mode_here, require
 
-__all__ = ["fingerprint", "judge", "prepare", "require", "seconds", "verify"]
+__all__ = ["fingerprint", "judge", "judge_program", "prepare", "require", "seconds", "verify"]
 
 _MISSING = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 _LIBRARIES = """atcoder bitarray cython gmpy2 matplotlib more_itertools mpmath networkx numba numpy pandas regex scipy
@@ -41,8 +41,13 @@ def judge(prompt: Prompt, answer: str, limits: Limits = DEFAULT, *, all_tests: b
     if not tests:
         return abstaining("no_tests")
     program = final_program(answer, tests[0].function)
-    if program is None:
-        return failing("no_code")
+    return failing("no_code") if program is None else judge_program(program, tests, limits, all_tests=all_tests)
+
+
+def judge_program(
+    program: Program, tests: Sequence[CodeTest], limits: Limits = DEFAULT, *, all_tests: bool = False
+) -> Outcome:
+    """The same of a program by itself, on one test or more."""
     cannot = _cannot_run(program, tests)
     if cannot is not None:
         return abstaining(cannot)

@@ -5,6 +5,9 @@ alone, and little of it, for the sake of its start. It knows nothing about right
 orders from its standard input and writes what became of them to its standard output, each a line with a literal and
 the bytes that this line counts. Outside nothing of that is trusted: the worst that a program could do to this process
 is to make it say what the program can print anyway.
+
+One file, though a long one: it is handed over as one program, compiled beforehand, since there is no folder in the
+sandbox to import a second part from.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from interrupted import (
 )
 
 SMALL = [
-    "prompts.0.limit=60",
+    "prompts.0.limit=24",
     "generate.concurrency=16",
     "train.epochs=1",
     "filter.keep=all",
@@ -39,6 +39,7 @@ SMALL = [
     "evaluate.samples=1",
     "evaluate.max_tokens=64",
     "evaluate.min_pass_at_1=null",
+    "quantize.schemes=[nf4,gguf:q8_0]",
     "quantize.limit=4",
     "quantize.samples=1",
     "quantize.min_difference=null",
@@ -48,12 +49,14 @@ SMALL = [
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -> None:
+    """In each stage that takes a while; 20 kills of the whole quickstart are `make rehearse`'s."""
     base, run = tmp_path / "base", tmp_path / "run"
     subprocess.run(command(base, SMALL), check=True, capture_output=True)
     seconds = {name: state.seconds or 0.0 for name, state in RunDir(base).stages().items()}
-    outcome = disturbed(run, SMALL, planned(8, seconds, seed=3))
+    kills = [kill for kill in planned(7, seconds, seed=3) if kill.stage not in ("prompts", "report")]
+    outcome = disturbed(run, SMALL, kills)
     assert outcome.code == 0, run.with_suffix(".log").read_text()
-    assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 4, outcome.kills
+    assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 3, outcome.kills
     assert outcome.repeated == []
     assert faults(base, run) == []
     assert leftovers(run) == []

@@ -119,16 +119,18 @@ def test_every_fault_in_small_and_each_reply_is_stored_once(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.rehearse)])
-def test_2000_prompts_times_4_with_every_fault_a_dying_server_and_kills(tmp_path: Path, kills: int) -> None:
-    paid, draw = Paid(), random.Random(kills)
-    write_prompts(tmp_path / "prompts.jsonl", 2_000)
+@pytest.mark.parametrize(
+    ("prompts", "kills"), [(500, 4), *(pytest.param(2_000, kills, marks=pytest.mark.rehearse) for kills in (5, 50))]
+)
+def test_every_fault_a_dying_server_and_kills(tmp_path: Path, prompts: int, kills: int) -> None:
+    paid, draw, samples = Paid(), random.Random(kills), 4 * prompts
+    write_prompts(tmp_path / "prompts.jsonl", prompts)
     with HttpTeacher(paid, faults=misbehaving(0.05), latency=(0.002, 0.1)) as teacher:  # type: ignore[arg-type]
-        absence = threading.Thread(target=die_and_return, args=(teacher, paid, 3))
+        absence = threading.Thread(target=die_and_return, args=(teacher, paid, 3, samples))
         absence.start()
         for _ in range(kills):
             process = generate(tmp_path, teacher, 4)
-            until = paid.total + draw.randrange(1, max(2, 6_000 // kills))
+            until = paid.total + draw.randrange(1, max(2, samples * 3 // 4 // kills))
             while process.poll() is None and paid.total < until:
                 time.sleep(0.005)
             process.kill()
@@ -136,18 +138,18 @@ def test_2000_prompts_times_4_with_every_fault_a_dying_server_and_kills(tmp_path
             durable = {trace.key for trace in LedgerReader(tmp_path / "run" / "traces").traces()}
         ended(generate(tmp_path, teacher, 4))
         absence.join()
-    found = complete_and_right(tmp_path, 2_000, 4)
+    found = complete_and_right(tmp_path, prompts, 4)
     assert durable <= {trace.key for trace in found}
     whole = [trace for trace in records(tmp_path) if trace.finish_reason != "error"]
-    assert len(whole) == 8_000
-    again = paid.total - 8_000
+    assert len(whole) == samples
+    again = paid.total - samples
     print(f"{kills} kills and 3 deaths of the server: {again} replies were given out again")
     assert again <= (kills + 3) * IN_FLIGHT
 
 
-def die_and_return(teacher: HttpTeacher, paid: Paid, times: int) -> None:
+def die_and_return(teacher: HttpTeacher, paid: Paid, times: int, samples: int) -> None:
     for number in range(1, times + 1):
-        while paid.total < 8_000 * number / (times + 2):
+        while paid.total < samples * number / (times + 2):
             time.sleep(0.01)
         teacher.die()
         time.sleep(1.0)

@@ -65,7 +65,7 @@ def tell(folder: Path, url: str) -> None:
     beside.replace(folder / "endpoints.json")
 
 
-@pytest.mark.parametrize("name", ["smollm2", "tiny-r1"])
+@pytest.mark.parametrize("name", ["tiny-r1", pytest.param("smollm2", marks=pytest.mark.rehearse)])
 def test_a_server_is_killed_and_another_takes_its_place(tmp_path: Path, name: str) -> None:
     if name == "smollm2" and not SMOLLM2.is_dir():
         pytest.skip("no .cache/smollm2: run benchmarks/smollm2.py first")

@@ -134,7 +134,7 @@ def assert_as_one(run: RunDir, alone: RunDir, names: Sequence[str] = ("loss", "h
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, pytest.param({"method": "lora"}, marks=pytest.mark.slow)], ids=["full", "lora"]
+    "settings", [{}, pytest.param({"method": "lora"}, marks=pytest.mark.rehearse)], ids=["full", "lora"]
 )
 def test_two_processes_train_the_student_of_one(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Samples included, which all ranks draw together and the first one tells."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from distill.filter import looking
 from distill.filter.looking import Item, Lens, Looked
-from distill.verify import Outcome
+from distill.verify import READ_GOLD, Outcome
 from distill.verify.verifiers import JUDGE, judge
 
 
@@ -25,6 +25,24 @@ class InProcess:
 
     def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
         return (judge(*item) for item in items)
+
+
+class GoldsInProcess:
+    """A VerifierPool of `math.read_gold` that reads in this process."""
+
+    def __init__(self, function: str, **_: Any) -> None:
+        assert function == READ_GOLD
+
+    def __enter__(self) -> GoldsInProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def map(self, items: Iterable[tuple[str]]) -> Iterator[Outcome]:
+        from distill.verify.math import read_gold  # math-verify takes a second to load
+
+        return (read_gold(*item) for item in items)
 
 
 class LooksInProcess:
