@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from distill.filter.judging import Judge, judge_spec
@@ -27,7 +28,7 @@ from distill.verify.pool import VerifierPool
 from distill.verify.verifiers import JUDGE
 
 NOT_ASKED = abstaining("not_asked")
-PAIRS = 64
+PAIRS = 1_024
 """Of answers that a worker compares at a time: fewer are not worth the start of another."""
 
 
@@ -51,6 +52,7 @@ class BucketChecks:
         self.settings: FilterSettings = recipe.filter
         self.judge = Judge(self.settings.judge, judge_folder, recipe.seed)
         self._pool: VerifierPool | None = None
+        self._one_at_a_time = Lock()
         self._stack = ExitStack()
         self._scores: Scores | None = None
 
@@ -80,7 +82,8 @@ class BucketChecks:
             self._count(samples)
 
     def suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
-        """The prompts whose samples agree with each other and not with the gold; each needs its `correct` outcomes."""
+        """The prompts whose samples agree with each other and not with the gold; each needs its `correct` outcomes.
+        May be called from another thread than `make`."""
         found: list[tuple[list[Sample], Votes]] = []
         for group in _by_prompt(samples):
             outcomes = [sample.outcomes["correct"] for sample in group]
@@ -132,10 +135,11 @@ class BucketChecks:
         found: list[set[tuple[str, str]]] = [set() for _ in asked]
         if not pairs:
             return found
-        if self._pool is None:
-            pool = VerifierPool(JUDGE, workers=self.settings.workers, chunk=PAIRS, setup=("math",))
-            self._pool = self._stack.enter_context(pool)
-        outcomes = self._pool.map((("math", *comparison(prompt, pair)) for _, prompt, pair in pairs))
+        with self._one_at_a_time:
+            if self._pool is None:
+                pool = VerifierPool(JUDGE, workers=self.settings.workers, chunk=PAIRS, setup=("math",))
+                self._pool = self._stack.enter_context(pool)
+            outcomes = list(self._pool.map((("math", *comparison(prompt, pair)) for _, prompt, pair in pairs)))
         for (place, _, pair), outcome in zip(pairs, outcomes, strict=True):
             if outcome.outcome == "pass":
                 found[place].add(pair)

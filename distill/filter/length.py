@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from distill import specs
 from distill.errors import RunError, SpecError
 from distill.filter_specs import LengthSettings
 from distill.records import Prompt, Trace
-from distill.specs import Recipe
 from distill.verify import Outcome, abstaining
+
+if TYPE_CHECKING:
+    from distill.specs import Recipe
 
 TOKENIZER = "tokenizer.json"
 
@@ -30,6 +32,8 @@ def length(prompt: Prompt, trace: Trace, settings: LengthSettings, tokens: int |
 def tokenizer_file(recipe: Recipe) -> str:
     """The student's tokenizer.json. Raises SpecError when the recipe names no student, RunError when its tokenizer is
     not on this machine."""
+    from distill import specs  # which those who only count do not need
+
     if not recipe.student:
         raise SpecError(
             "filter.length counts the student's tokens, and the recipe names no student", todo="set student"

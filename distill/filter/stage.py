@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,8 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
             buckets = stack.enter_context(Buckets(run.path / ".buckets", ledger, places, len(prompts)))
             if not buckets.traces:
                 raise nothing_to_filter(run, subject)
-            with bar("filter", buckets.traces) as update:
-                looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update)
+            with bar("filter", buckets.traces) as update, ThreadPoolExecutor(1) as beside:
+                looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update, beside)
                 looks.look()
         judged.finish()
         decided = decide(buckets, judged, prompts, recipe, lens.verifiers)
@@ -191,9 +192,12 @@ class _Looks:
     looking: Looking
     later: BucketChecks
     update: Any
+    beside: ThreadPoolExecutor
+    """Where suspects are looked for: their comparisons take seconds, in which workers would wait for traces."""
     wanted: tuple[str, ...] = ()
     done: int = 0
     suspects: list[Suspect] = field(default_factory=list)
+    looked_for: list[Future[list[Suspect]]] = field(default_factory=list)
     expected: deque[tuple[_Bucket, int, Looked | None]] = field(default_factory=deque)
     """Traces in their order; those of which all is known come with it."""
 
@@ -205,6 +209,7 @@ class _Looks:
             self._take(bucket, place, looked)
             self._drain()
         self._drain()
+        self.suspects = [suspect for found in self.looked_for for suspect in found.result()]
 
     def _items(self) -> Iterator[Item | None]:
         for number, table in each(self.buckets):
@@ -280,7 +285,9 @@ class _Looks:
         ]
         self.later.make(samples)
         if "correct" in self.recipe.filter.made:
-            self.suspects += self.later.suspects(samples)
+            if self.looked_for:
+                self.looked_for[-1].result()  # else buckets would pile up where comparing takes longer than looking
+            self.looked_for.append(self.beside.submit(self.later.suspects, samples))
         found = [replace(row, outcomes=sample.outcomes) for row, sample in zip(found, samples, strict=True)]
         self.judged.write(bucket.number, found)
         self.done += len(found)
