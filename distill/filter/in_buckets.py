@@ -7,6 +7,7 @@ buckets come about or where outcomes are kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -53,6 +54,10 @@ class BucketChecks:
         self.judge = Judge(self.settings.judge, judge_folder, recipe.seed)
         self._pool: VerifierPool | None = None
         self._one_at_a_time = Lock()
+        self._beside = ThreadPoolExecutor(1)
+        """Where suspects are looked for: their comparisons take seconds, in which workers would wait for traces."""
+        self._looked_for: list[Future[list[Suspect]]] = []
+        self._stopped = False
         self._stack = ExitStack()
         self._scores: Scores | None = None
 
@@ -64,7 +69,12 @@ class BucketChecks:
             self._scores = read_scores(self.settings.score)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        """After an error nobody waits for what is still being compared."""
+        self._stopped = failed is not None
+        if self._stopped and self._pool is not None:
+            self._pool.stop()
+        self._beside.shutdown(cancel_futures=True)
         self._stack.close()
 
     def make(self, samples: Sequence[Sample]) -> None:
@@ -81,9 +91,18 @@ class BucketChecks:
         if "majority" in checks:
             self._count(samples)
 
-    def suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
-        """The prompts whose samples agree with each other and not with the gold; each needs its `correct` outcomes.
-        May be called from another thread than `make`."""
+    def look_for_suspects(self, samples: Sequence[Sample]) -> None:
+        """Begins to look, beside all else, for prompts whose samples agree with each other and not with the gold; each
+        needs its `correct` outcomes."""
+        if self._looked_for:
+            self._looked_for[-1].result()  # else buckets would pile up where comparing takes longer than looking
+        self._looked_for.append(self._beside.submit(self._suspects, samples))
+
+    def suspects(self) -> list[Suspect]:
+        """Those that were looked for, in the order of their prompts."""
+        return [suspect for found in self._looked_for for suspect in found.result()]
+
+    def _suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
         found: list[tuple[list[Sample], Votes]] = []
         for group in _by_prompt(samples):
             outcomes = [sample.outcomes["correct"] for sample in group]
@@ -139,6 +158,8 @@ class BucketChecks:
             if self._pool is None:
                 pool = VerifierPool(JUDGE, workers=self.settings.workers, chunk=PAIRS, setup=("math",))
                 self._pool = self._stack.enter_context(pool)
+            if self._stopped:
+                self._pool.stop()
             outcomes = list(self._pool.map((("math", *comparison(prompt, pair)) for _, prompt, pair in pairs)))
         for (place, _, pair), outcome in zip(pairs, outcomes, strict=True):
             if outcome.outcome == "pass":

@@ -101,18 +101,22 @@ def prepare(lens: Lens) -> None:
 def ahead(items: Sequence[Item]) -> None:
     """Reads the traces of a chunk, which takes less time together than one by one; `look` reads what is missing."""
     _read.clear()
+    _read.update(_read_all(items))
+
+
+def _read_all(items: Sequence[Item]) -> Iterator[tuple[str, _Read]]:
     read: list[tuple[Trace, bool]] = []
     size = 0
     for _, row, wanted, known, _ in items:
         read.append((trace_of(row), "contaminated" in wanted and "contaminated" not in known))
         size += len(read[-1][0].raw)
         if size > MOST_READ:
-            _read_together(read)
+            yield from _read_together(read)
             read, size = [], 0
-    _read_together(read)
+    yield from _read_together(read)
 
 
-def _read_together(traces: Sequence[tuple[Trace, bool]]) -> None:
+def _read_together(traces: Sequence[tuple[Trace, bool]]) -> Iterator[tuple[str, _Read]]:
     """`traces`: each with whether it is to be compared with problems of evaluations."""
     assert _lens is not None
     texts = [compared(trace) for trace, _ in traces]
@@ -122,7 +126,7 @@ def _read_together(traces: Sequence[tuple[Trace, bool]]) -> None:
     asked = [text for text, (_, compare) in zip(texts, traces, strict=True) if compare]
     hits = iter(_contamination.hits(asked) if _contamination is not None else [None] * len(asked))
     for (trace, compare), mark in zip(traces, marks, strict=True):
-        _read[trace.key] = _Read(trace, mark, next(hits) if compare else None)
+        yield trace.key, _Read(trace, mark, next(hits) if compare else None)
 
 
 def look(
@@ -134,9 +138,7 @@ def look(
 ) -> Looked:
     """The outcomes of `wanted` checks on the trace in `row`."""
     assert _lens is not None
-    if row["key"] not in _read:
-        ahead([(prompt, row, wanted, known, shown)])
-    read = _read.pop(row["key"])
+    read = _read.pop(row["key"], None) or dict(_read_all([(prompt, row, wanted, known, shown)]))[row["key"]]
     trace, settings = read.trace, _lens.settings
     outcomes: dict[str, Outcome] = {}
     evidence = dict(shown)

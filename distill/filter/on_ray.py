@@ -25,6 +25,8 @@ CHUNK = 256
 AHEAD = 2
 """Chunks that wait at each actor."""
 CONNECT_SECONDS = 10.0
+ACTOR_SECONDS = 120.0
+"""How long an actor may take to start; those that find no core free by then are done without."""
 RETRIES = 3
 """How often an actor that died with its node is started anew, and its chunk looked at again."""
 
@@ -59,12 +61,26 @@ class RayLooking:
         actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Actor)
         self._actors = [actor.remote(self.lens) for _ in range(count)]
         try:
-            for answer in [actor.lacks.remote() for actor in self._actors]:
-                _refuse(_got(ray, answer))
+            self._keep_those_that_answer(ray)
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _keep_those_that_answer(self, ray: Any) -> None:
+        """Raises MissingError for a machine that cannot verify, RunError where the cluster has no core free."""
+        asked = {actor.lacks.remote(): actor for actor in self._actors}
+        answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ACTOR_SECONDS)
+        for answer in silent:
+            ray.kill(asked[answer])
+        self._actors = [asked[answer] for answer in answered]
+        for answer in answered:
+            _refuse(_got(ray, answer))
+        if not answered:
+            raise RunError(
+                f"the Ray cluster started none of {len(silent)} actors within {ACTOR_SECONDS:.0f} s",
+                todo="wait until it has cores free, or give it more",
+            )
 
     def __exit__(self, *_: object) -> None:
         ray = _ray()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from distill.filter.length import tokenizer_file
 from distill.filter.looking import Item, Lens, LocalLooking, Looked, Looking, trace_of
 from distill.filter.near import version as signature_version
 from distill.filter.placing import ROW, Buckets, Places, each
-from distill.filter.suspects import Suspect, write_suspects
+from distill.filter.suspects import write_suspects
 from distill.filter_specs import FilterSettings
 from distill.progress import bar
 from distill.prompts.stage import benchmark_texts
@@ -72,14 +71,14 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
             buckets = stack.enter_context(Buckets(run.path / ".buckets", ledger, places, len(prompts)))
             if not buckets.traces:
                 raise nothing_to_filter(run, subject)
-            with bar("filter", buckets.traces) as update, ThreadPoolExecutor(1) as beside:
-                looks = _Looks(recipe, lens, prompts, buckets, judged, looking, later, update, beside)
-                looks.look()
+            with bar("filter", buckets.traces) as update:
+                _Looks(recipe, lens, prompts, buckets, judged, looking, later, update).look()
+            suspects = later.suspects()
         judged.finish()
         decided = decide(buckets, judged, prompts, recipe, lens.verifiers)
         report = _write(recipe, run, prompts, buckets, judged, decided)
-    write_suspects(run.suspects, looks.suspects)
-    told = [f"{len(looks.suspects)} prompts whose gold answer is suspect: {run.suspects}"] if looks.suspects else []
+    write_suspects(run.suspects, suspects)
+    told = [f"{len(suspects)} prompts whose gold answer is suspect: {run.suspects}"] if suspects else []
     lines = (*report.lines, *told, *later.judge.lines())
     complete = report.complete and later.judge.complete
     return replace(report, lines=lines, outputs=(*report.outputs, run.suspects), complete=complete)
@@ -192,12 +191,8 @@ class _Looks:
     looking: Looking
     later: BucketChecks
     update: Any
-    beside: ThreadPoolExecutor
-    """Where suspects are looked for: their comparisons take seconds, in which workers would wait for traces."""
     wanted: tuple[str, ...] = ()
     done: int = 0
-    suspects: list[Suspect] = field(default_factory=list)
-    looked_for: list[Future[list[Suspect]]] = field(default_factory=list)
     expected: deque[tuple[_Bucket, int, Looked | None]] = field(default_factory=deque)
     """Traces in their order; those of which all is known come with it."""
 
@@ -209,7 +204,6 @@ class _Looks:
             self._take(bucket, place, looked)
             self._drain()
         self._drain()
-        self.suspects = [suspect for found in self.looked_for for suspect in found.result()]
 
     def _items(self) -> Iterator[Item | None]:
         for number, table in each(self.buckets):
@@ -285,9 +279,7 @@ class _Looks:
         ]
         self.later.make(samples)
         if "correct" in self.recipe.filter.made:
-            if self.looked_for:
-                self.looked_for[-1].result()  # else buckets would pile up where comparing takes longer than looking
-            self.looked_for.append(self.beside.submit(self.later.suspects, samples))
+            self.later.look_for_suspects(samples)
         found = [replace(row, outcomes=sample.outcomes) for row, sample in zip(found, samples, strict=True)]
         self.judged.write(bucket.number, found)
         self.done += len(found)

@@ -1,6 +1,6 @@
 r"""The mathematical answer in what a reply states: the box, or of a sentence the formula or the number it says.
 
-Linear in the length of the text. Knows nothing about what a formula means.
+Linear in the length of the text. Of what a formula means it knows no more than whether it can be read.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections import deque
 from dataclasses import dataclass
 
 from distill.verify import stated
-from distill.verify.latex import LONGEST
-from distill.verify.units import FRACTIONS, NUMBER_WORDS, SCALES
+from distill.verify.latex import FUNCTIONS
+from distill.verify.readings import readings
+from distill.verify.units import COUNTED, FRACTIONS, NUMBER_WORDS, SCALES, UNITS, split
 
 _FORMULA = re.compile(
     r"\$\$([^$]{1,600})\$\$|\\\[((?:[^\\]|\\(?!\])){1,600})\\\]|\\\(((?:[^\\]|\\(?!\))){1,600})\\\)"
@@ -19,7 +20,7 @@ _FORMULA = re.compile(
 )
 _NUMBER = re.compile(
     r"(?<![\w.,/\\^{])[-−]?(?:\\?\$|€|£)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,400})(?:\.\d{1,400})?(?:\s?/\s?\d{1,400})?"
-    r"(?:\s?\\?%)?(?!\w|/(?![A-Za-z]{3})|[.,]\d)"
+    r"(?:\s?\\?%)?" + rf"(?!\w|/(?!(?:{'|'.join(COUNTED)})s?\b)|[.,]\d)"
 )
 _UNSURE = re.compile(
     r"\b(?:of (?:the|these|those|his|her|their|all)|out of"
@@ -49,6 +50,14 @@ _DENIED = re.compile(
 )
 _NUMBER_WORD = re.compile(rf"\d|\\[a-z]|\b(?:{'|'.join((*NUMBER_WORDS, *FRACTIONS, *SCALES))})\b", re.IGNORECASE)
 _COMPARED = ("<", ">", "≤", "≥", "≠", "±", "~", "\\pm")
+LONGEST_LINE = 200
+"""Characters of a last line that may be mathematics without a mark."""
+_WORD = re.compile(r"[^\W\d_²³¹\u2070-\u209f]{2,}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_MATHEMATICAL = frozenset((*FUNCTIONS, *NUMBER_WORDS, *SCALES, *UNITS)) | split(
+    "or and pi am pm noon midnight infinity mod base per square cubic squared cubed"
+)
+"""Words that stand in mathematics as well as in a sentence."""
 _FEW_WORDS = 12
 """Words of a last sentence that may be the answer itself, such as `There is no solution.`"""
 
@@ -81,12 +90,24 @@ def final(answer: str) -> Final | None:
         found = _introduced(stated.first_sentence(told.line))
         if found is not None:
             return found
-    text = answer[-LONGEST:]
+    text = stated.without_courtesy(answer)
+    line = stated.last_line(text)
+    if _is_bare(line) and readings(line):
+        numbers = tuple(number[0] for number in _NUMBER.finditer(line))
+        return Final(line, False, others=numbers if len(numbers) > 1 else ())
     sentence = stated.last_sentence(text)
     formula = None if _FORMULA.search(sentence) else deque(_FORMULA.finditer(text), maxlen=1)
     if formula and formula[0].end() >= len(text.rstrip().rstrip(".*")) - 1:
         return Final(_inside(formula[0]), False)
     return _of_sentence(sentence) if sentence else None
+
+
+def _is_bare(line: str) -> bool:
+    """Whether a line is mathematics alone, without a mark that says so: `x = 3, y = 4`, `2 hours 30 minutes`."""
+    if not 0 < len(line) <= LONGEST_LINE or "$" in line or "\\(" in line or line.endswith("!"):
+        return False
+    words = _WORD.findall(_COMMAND.sub(" ", line))
+    return any(map(str.isalnum, line)) and all(word.lower() in _MATHEMATICAL or word in UNITS for word in words)
 
 
 def _inside(formula: re.Match[str]) -> str:

@@ -19,7 +19,7 @@ from distill.verify.latex import LONGEST, tokens
 from distill.verify.literal import literal, same_digits
 from distill.verify.numbers import value_of
 from distill.verify.quantities import Told
-from distill.verify.readings import readings
+from distill.verify.readings import readings, undressed
 from distill.verify.stated import last_boxed
 from distill.verify.tidy import Unreadable, tidy
 from distill.verify.units import NUMBER_WORDS, SCALES, UNITS
@@ -164,7 +164,10 @@ def _is_stated(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:
     """Whether a text outside a box is an answer: words only where the gold is words."""
     if not answers:
         return False
-    return not isinstance(answers[0], Words) or any(isinstance(gold, Words) for gold in golds)
+    said = answers[0]
+    if not isinstance(said, Words) or not isinstance(wording.meaning(said), Words):
+        return True
+    return any(isinstance(gold, Words) or gold == Listing((), braces=True) for gold in golds)
 
 
 def _holds(answers: tuple[Value, ...], golds: tuple[Value, ...]) -> bool:
@@ -197,7 +200,7 @@ def _is_constant(value: Value) -> bool:
 def _chosen(gold: str, text: str) -> bool | None:
     """For a letter, yes or no as gold: whether an answer that begins with one, and goes on, begins with that one."""
     for asked, said in ((_LETTER, _CHOICE), (_YES_NO, _YES_NO_FIRST)):
-        wanted, given = asked.fullmatch(_UNWRAPPED.sub(r"\1", gold.strip())), said.match(text)
+        wanted, given = asked.fullmatch(_UNWRAPPED.sub(r"\1", undressed(gold))), said.match(text)
         if wanted is not None and given is not None and not _SEVERAL.search(text, given.end()):
             return wanted[1].lower() == given[1].lower()
     return None

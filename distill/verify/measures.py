@@ -13,6 +13,7 @@ from distill.verify.reading import MONEY, Expressions
 from distill.verify.tidy import Unreadable
 from distill.verify.units import (
     AMOUNTS,
+    COUNTED,
     FILLING,
     FRACTIONS,
     NUMBER_WORDS,
@@ -22,11 +23,14 @@ from distill.verify.units import (
     UNITS,
     Unit,
     number_of,
+    split,
     stem,
     unit_of,
 )
 from distill.verify.values import Clock, Node, Quantity, Ratio, Value, Words, number, symbols
 
+_ANOTHER = split("per each every square cube cubic ago before off debt")
+"""Words beside a unit that make another quantity of it: a rate, an area, a point in time."""
 RELATIONS = frozenset(("=", "<", ">", "leq", "geq", "neq", "approx", "in", "notin", "equiv", "rightarrow"))
 IS = frozenset(("is", "equals", "are"))
 _NOON = {"noon": Clock(12, 0, 0, "pm"), "midnight": Clock(12, 0, 0, "am")}
@@ -191,6 +195,8 @@ class Measures(Expressions):
             parts = parts[1:]  # `3 more apples`
         if parts and parts[0].lower() in FRACTIONS and parts[1:2] in ([], ["of"]):
             raise Unreadable("parts of one")  # `5 thousandths`
+        if parts[:1] == ["/"] and stem(parts[1]) not in COUNTED:
+            raise Unreadable("a division")
         words = [*before, *("per" if word == "/" else word for word in parts)]
         if any(word.lower() in TURNING for word in parts) or any(
             not re.fullmatch(r"[^\W\d_]+|/", word) for word in parts
@@ -198,7 +204,7 @@ class Measures(Expressions):
             raise Unreadable("words that turn the meaning")
         told = tuple(sorted({stem(word) for word in words if word.lower() not in FILLING}))
         measures = [word for word in parts if word.lower() in UNITS and len(word) > 2]
-        if len(measures) == 1:  # `5 hours later`
+        if len(measures) == 1 and _ANOTHER.isdisjoint(told):  # `5 hours later`
             return unit_of(measures)
         return Unit(words=told) if told else None
 

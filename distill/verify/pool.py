@@ -156,13 +156,13 @@ class WorkerPool(Generic[Result]):
                 chunk.append(following)
             self._give(worker, chunk)
 
-    def _give(self, worker: _Worker | None, chunk: Sequence[tuple[Any, Item]]) -> None:
+    def _give(self, worker: _Worker | None, chunk: Sequence[tuple[Any, Item]], *, ahead: bool = True) -> None:
         if not chunk:
             return
         if worker is None:
             worker = _Worker(self.function, self.seconds, self.setup)
             self._workers.append(worker)
-        worker.give(chunk)
+        worker.give(chunk, ahead=ahead)
 
     def _collect(self, busy: Sequence[_Worker]) -> list[tuple[Any, Result]]:
         """Waits until there is something to look at; with none at work only `nudge` ends that."""
@@ -202,9 +202,9 @@ class WorkerPool(Generic[Result]):
                     todo="what they said stands above; mend that and start the same command again",
                 )
             return found + [(tag, self.failed(reason)) for tag, _ in left]
-        if worker.at < len(left):
+        if not worker.clock.ahead and worker.at < len(left):
             found.append((left.pop(worker.at)[0], self.failed(reason)))
-        self._give(None, left)
+        self._give(None, left, ahead=not worker.clock.ahead)  # one by one, the item that is to blame shows
         return found
 
 
@@ -238,9 +238,9 @@ class _Failed:
 
 class _Clock(ctypes.Structure):
     """What a worker lets its parent see while it is busy: items begun since its start, and until when the present one
-    may take, by the clock that all processes share; 0 between items."""
+    may take, by the clock that all processes share; 0 between items. `ahead` is 1 while it looks at a whole chunk."""
 
-    _fields_ = (("begun", ctypes.c_int64), ("until", ctypes.c_double))
+    _fields_ = (("begun", ctypes.c_int64), ("until", ctypes.c_double), ("ahead", ctypes.c_int64))
 
 
 class _Worker:
@@ -262,10 +262,11 @@ class _Worker:
         self.ready = False
         self.since = time.monotonic()
 
-    def give(self, chunk: Sequence[tuple[Any, Item]]) -> None:
+    def give(self, chunk: Sequence[tuple[Any, Item]], *, ahead: bool = True) -> None:
+        """Without `ahead` the worker looks at no more than an item at a time."""
         self.pending += chunk
         with contextlib.suppress(BrokenPipeError):  # it died before: the next look at it says so
-            self.connection.send([item for _, item in chunk])
+            self.connection.send(([item for _, item in chunk], ahead))
 
     def take(self) -> list[tuple[Any, Any]]:
         """What it has told, with the tags. Raises EOFError when the process died."""
@@ -311,13 +312,14 @@ def _work(connection: Connection, function: str, seconds: float, setup: Item, cl
     connection.send(None)
     while True:
         try:
-            items = connection.recv()
+            items, together = connection.recv()
         except EOFError:
             return
-        if ahead is not None:
-            clock.until = time.monotonic() + STARTUP_SECONDS
+        if ahead is not None and together:
+            clock.ahead, clock.until = 1, time.monotonic() + STARTUP_SECONDS
             with contextlib.suppress(Exception):  # the function, under each item's own clock, does without
                 ahead(items)
+            clock.ahead, clock.until = 0, 0.0
         told: list[Any] = []
         flushed = time.monotonic()
         for item in items:

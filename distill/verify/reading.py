@@ -112,6 +112,8 @@ class Expressions(Numerals):
             elif token.kind == "op" and token.text == "!":
                 self.at += 1
                 node = ("fact", node)
+                if self.is_sign("!"):
+                    raise Unreadable("a double factorial, or two")
             elif token.kind == "cmd" and token.text == "deg":
                 self.at += 1
                 node = ("deg", node)

@@ -16,6 +16,8 @@ from distill.verify.statements import Statements
 from distill.verify.tidy import Unreadable, tidy, with_money
 from distill.verify.values import Clock, Listing, Ratio, Real, Relation, Value, number
 
+_WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mbox) ?\{([^{}]*)\}")
+_HALF = re.compile(r"[ap]\.? ?m\.$", re.IGNORECASE)
 _COMMA = re.compile(r"\d,\d{3}")
 _CLOCK = re.compile(
     r"(\d{1,2})(?:[:.](\d{2})(?::(\d{2}))?)? ?(?:\\(?:text|mathrm) ?\{ ?)?"
@@ -43,7 +45,7 @@ def readings(text: str) -> tuple[Value, ...]:
     a unit or a variable; none where it is unread."""
     if len(text) > LONGEST:
         return ()
-    text = with_money(text)
+    text = with_money(undressed(text))
     found: list[Value] = []
     ways = [(False, True)]
     ways += [(True, True)] * bool(_COMMA.search(text)) + [(False, False)] * ends_in_a_letter(text)
@@ -57,22 +59,36 @@ def readings(text: str) -> tuple[Value, ...]:
     return tuple(found)
 
 
+def undressed(text: str) -> str:
+    """`text` without a full stop at its end and without the mark of mathematics around all of it."""
+    text = text.strip()
+    if text.endswith(".") and not text.endswith("..") and _HALF.search(text) is None:
+        text = text[:-1].rstrip()
+    for left, right in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
+        inside = text[len(left) : -len(right)]
+        if len(text) > len(left + right) and text == left + inside + right and left not in inside:
+            return inside.strip()
+    return text
+
+
 def read(text: str, *, separate: bool = False, units: bool = True) -> Value:
     """The value that a text says; `separate` and `units` as in `latex.tokens`. Raises Unreadable."""
     text = tidy(text)
-    clock = _CLOCK.fullmatch(text)
+    wrapped = _WRAPPED.fullmatch(text)
+    plain = wrapped[1].strip() if wrapped is not None else text
+    clock = _CLOCK.fullmatch(plain)
     if clock is not None and int(clock[1]) < 25 and int(clock[2] or 0) < 60:
         half = {"a": "am", "p": "pm", "n": "pm", "m": "am"}.get((clock[4] or clock[5] or "")[:1].lower(), "")
-        if half or (clock[2] and ":" in text):
+        if half or (clock[2] and ":" in plain):
             return Clock(int(clock[1]), int(clock[2] or 0), int(clock[3] or 0), half)
-    based = _BASE_SAID.fullmatch(text)
+    based = _BASE_SAID.fullmatch(plain)
     if based is not None:
         text = f"{based[1]}_{{{based[2]}}}"
-    hours = _HOURS.fullmatch(text)
+    hours = _HOURS.fullmatch(plain)
     if hours is not None:
         text = f"{hours[1]} hours {hours[2]} minutes"
     text = _ARTICLE.sub(r"\1", text)
-    ratio = _RATIO_WORDS.fullmatch(text)
+    ratio = _RATIO_WORDS.fullmatch(plain)
     if ratio is not None:
         return Ratio((number(int(ratio[1])), number(int(ratio[2]))))
     if text.startswith("]") or text.endswith("["):  # as intervals are written in France

@@ -21,7 +21,7 @@ _BETWEEN = 60
 _NOTHING = re.compile(r"\\[,;:()\[\]! ]|\\q?quad|\\(?:text|mathrm|mbox)\s*\{|\*\*|[\s$}]")
 _JOINTS = frozenset((",", ";", "or", "and", ",or", ",and"))
 _AFTER = re.compile(
-    r"(?:\s|\\[,; !]|~){0,9}(?:(?P<sign>\\?%|\^\s?\{?\\circ\s?\}?|°)|\\(?:text|mathrm|mbox|textrm)\s?\{\s{0,9}"
+    r"(?:\s|\\[,; !]|~|\*\*){0,9}(?:(?P<sign>\\?%|\^\s?\{?\\circ\s?\}?|°)|\\(?:text|mathrm|mbox|textrm)\s?\{\s{0,9}"
     r"(?P<text>[^{}]{1,40})\}(?P<power>\^\{?[23]\}?)?|(?:\\\)|\$)?\s{0,9}(?P<word>(?:square |cubic |sq )?[A-Za-z]{2,12}"
     r"(?:\s(?:per|an?)\s[A-Za-z]{1,12}|\s?/\s?[a-z]{1,6})?)(?![A-Za-z]))"
 )
@@ -45,6 +45,20 @@ _RETRACTED = re.compile(
     r"|(?:that|this|it|which)(?:'s| is| was) (?:wrong|incorrect))\b",
     re.IGNORECASE,
 )
+_COURTESY = re.compile(
+    r"(?:(?m:^)|(?<=[.!?:。！？]))[\s*_>#-]{0,9}+(?:"
+    r"(?:(?:i|we) )?(?:(?:really|do) )?hope (?:this|that|it|these)[^.!?\n\d]{0,80}"
+    r"|(?:please )?(?:let me know|feel free|don't hesitate|do not hesitate)[^.!?\n\d]{0,120}"
+    r"|if you (?:have|need) (?:any|more|further|another|other|additional)[^.!?\n\d]{0,120}"
+    r"|(?:is there anything else|would you like|does (?:this|that) (?:help|make sense))[^.!?\n\d]{0,120}"
+    r"|(?:i'm )?(?:always )?(?:happy|glad) to help[^.!?\n\d]{0,60}|good luck[^.!?\n\d]{0,60}"
+    r"|(?:thanks|thank you)[^.!?\n\d]{0,60}|you're welcome[^.!?\n\d]{0,40}"
+    r"|希望[^。\n\d]{0,20}(?:帮助|有用)[^。\n\d]{0,10}|(?:如果|如有)[^。\n\d]{0,30}(?:问题|疑问)[^。\n\d]{0,30}"
+    r")[\W_]*\Z",
+    re.IGNORECASE,
+)
+"""With which a reply may end behind its answer."""
+MOST_COURTESIES = 3
 _SENTENCE_END = re.compile(r"(?<=[^\s\d][.!?])\s+(?=\S)|(?<=\d[.!?])\s+(?=[A-Z$\\*])|(?<=[。！？])\s*(?=\S)")
 
 
@@ -170,7 +184,7 @@ def _changes(after: str) -> bool:
 
 def told(answer: str) -> Told | None:
     """What stands behind the last "answer is", "Answer:" or `####` that something follows, unless it is taken back."""
-    text = without_markdown(answer[-LONGEST:])
+    text = without_markdown(without_courtesy(answer))
     lower, ends = text.translate(_LOWER), len(text)
     last = len(text.rstrip()[: text.rstrip().rfind("\n") + 1])
     while ends > 0:
@@ -188,9 +202,20 @@ def told(answer: str) -> Told | None:
     return None
 
 
+def without_courtesy(answer: str) -> str:
+    """The end of an answer, up to where it hopes to have helped."""
+    text = answer[-LONGEST:]
+    for _ in range(MOST_COURTESIES):
+        found = _COURTESY.search(text)
+        if found is None or not text[: found.start()].strip():
+            break
+        text = text[: found.start()]
+    return text
+
+
 def last_line(answer: str) -> str:
-    """The last line that is not empty, without Markdown; empty for a blank answer."""
-    return without_markdown(answer[-LONGEST:]).strip().rsplit("\n", 1)[-1].strip()
+    """The last line that is not empty, without Markdown and courtesies; empty for a blank answer."""
+    return without_markdown(without_courtesy(answer)).strip().rsplit("\n", 1)[-1].strip()
 
 
 def first_sentence(line: str) -> str:

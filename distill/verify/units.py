@@ -164,6 +164,8 @@ FILLING = split(
     "final value result be will he she they we so thus therefore hence in all altogether get gets has have"
 )
 """Words beside a number that say nothing about what it counts."""
+COUNTED = split("year month week day hour minute second person ticket item unit mile gallon pound student child night")
+"""Of these, written behind a stroke, there is a rate: `$7200/year`. Behind any other word it may be a division."""
 _IRREGULAR = {"feet": "foot", "people": "person", "children": "child", "men": "man", "women": "woman", "inches": "inch"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 

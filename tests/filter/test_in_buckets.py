@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -92,8 +94,33 @@ def test_samples_that_agree_against_the_gold_make_it_suspect(folder: Path) -> No
     right = samples(replace(PROMPT, id="c"), ["\\boxed{4}"] * 4, correct=PASS)
     recipe = Recipe(name="r")
     with BucketChecks(recipe, folder) as later:
-        found = later.suspects([*agreeing, *scattered, *right])
+        later.look_for_suspects([*agreeing, *scattered, *right])
+        found = later.suspects()
     assert [(one.prompt_id, one.gold, one.agreeing, one.samples) for one in found] == [(PROMPT.id, "4", 3, 4)]
+
+
+class Endless(InProcess):
+    """Compares until it is stopped."""
+
+    began, stopped = Event(), Event()
+
+    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+        Endless.began.set()
+        assert Endless.stopped.wait(60)
+        return iter(())
+
+    def stop(self) -> None:
+        Endless.stopped.set()
+
+
+def test_after_an_error_nobody_waits_for_suspects(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_buckets, "VerifierPool", Endless)
+    given = samples(PROMPT, ["\\boxed{1/2}", "\\boxed{0.5}", "\\boxed{.5}", "\\boxed{9}"], correct=WRONG)
+    with pytest.raises(KeyboardInterrupt), BucketChecks(Recipe(name="r"), folder) as later:  # noqa: PT012
+        later.look_for_suspects(given)
+        assert Endless.began.wait(60)
+        raise KeyboardInterrupt
+    assert Endless.stopped.is_set()
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------

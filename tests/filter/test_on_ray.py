@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,39 @@ def test_an_actor_on_a_machine_without_a_sandbox_looks_at_nothing(monkeypatch: p
         on_ray._refuse(on_ray._Actor(Lens(FilterSettings(), {}, ("math",))).look([]))
     finally:
         available.cache_clear()
+
+
+class Crowded:
+    """A Ray whose cluster has a core for some of the actors only."""
+
+    def __init__(self, free: int) -> None:
+        self.free, self.killed = free, list[str]()
+
+    def wait(self, answers: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        assert num_returns == len(answers)
+        assert timeout == on_ray.ACTOR_SECONDS
+        return answers[: self.free], answers[self.free :]
+
+    def get(self, answer: str) -> None:
+        return None
+
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor.name)
+
+
+def actor(name: str) -> Any:
+    return SimpleNamespace(name=name, lacks=SimpleNamespace(remote=lambda: f"answer of {name}"))
+
+
+def test_actors_that_find_no_free_core_are_done_without() -> None:
+    looking = on_ray.RayLooking(Lens(FilterSettings(), {}, ()), 3, None)
+    looking._actors = [actor("a"), actor("b"), actor("c")]
+    ray = Crowded(free=2)
+    looking._keep_those_that_answer(ray)
+    assert [one.name for one in looking._actors] == ["a", "b"]
+    assert ray.killed == ["c"]
+    with pytest.raises(RunError, match="started none of 2 actors"):
+        looking._keep_those_that_answer(Crowded(free=0))
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,26 @@ def test_a_verifier_sees_a_chunk_ahead_and_does_without_where_that_fails() -> No
     assert found == [3.0, 3.0, 3.0, 0.0, 0.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 8])
+def test_a_worker_that_dies_ahead_costs_the_item_that_kills_it(chunk: int) -> None:
+    with VerifierPool("verify.foresighted:count", workers=2, chunk=chunk) as pool:
+        found = [outcome.reason for outcome in pool.map((number,) for number in range(8, 20))]
+    assert found == ["verifier_crash" if number == 13 else "" for number in range(8, 20)]
+
+
+def test_a_worker_that_hangs_ahead_costs_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    with VerifierPool("verify.foresighted:count", workers=1, chunk=3) as pool:
+        outcomes = pool.map((number,) for number in (1, 2, 3, 98, 99, 100))
+        found = [next(outcomes) for _ in range(3)]
+        worker = pool._workers[0]
+        while not worker.clock.ahead:
+            time.sleep(0.01)
+        worker.clock.until = time.monotonic()  # rather than two minutes later
+        found += outcomes
+    assert [outcome.reason for outcome in found] == [""] * 6
+    assert pool.killed == 1
+
+
 def test_workers_may_be_started_before_there_is_an_item() -> None:
     with VerifierPool("verify.foresighted:count", workers=2) as pool:
         pool.start(5)
