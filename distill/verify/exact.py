@@ -11,7 +11,7 @@ import unicodedata
 from distill.records import Prompt
 from distill.verify import PASS, Outcome, abstaining, failing
 from distill.verify.plain import unquoted, without_latex, without_markdown
-from distill.verify.stated import last_sentence, short_box, told
+from distill.verify.stated import last_sentence, short_box, told, without_courtesy
 
 SHORT = 200
 """Characters of an answer that may as a whole be the text that was asked for, where it neither boxes nor names one."""
@@ -58,7 +58,7 @@ def statement(answer: str) -> str | None:
     marked = told(answer)
     if marked is not None:
         return marked.line
-    text = answer.strip()
+    text = without_courtesy(answer).strip()
     return text if len(text) <= SHORT and "\n" not in text else None
 
 

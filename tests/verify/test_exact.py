@@ -29,6 +29,7 @@ RIGHT = [
     ("Paris", "Answer:\n\nParis\n"),
     ("Paris", "Answer: Paris\nIt lies on the Seine."),
     ("Paris", "First London.\n\n#### Paris"),
+    ("Paris", "Paris\n\nI hope this helps! Let me know if you have any questions."),
     ("New York", r"\boxed{New~York}"),
     ("New York", "new \n york"),
     ("don't", "don’t"),
