@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_counts(tmp_path: Path) -
     base, run = tmp_path / "base", tmp_path / "run"
     subprocess.run(command(base, SMALL), check=True, capture_output=True)
     seconds = {name: state.seconds or 0.0 for name, state in RunDir(base).stages().items()}
-    kills = [kill for kill in planned(7, seconds, seed=3) if kill.stage not in ("prompts", "report")]
+    early = [replace(kill, after=kill.after / 3) for kill in planned(7, seconds, seed=3)]  # `run` may be the faster one
+    kills = [kill for kill in early if kill.stage not in ("prompts", "report")]
     outcome = disturbed(run, SMALL, kills)
     assert outcome.code == 0, run.with_suffix(".log").read_text()
     assert len({kill.stage for kill in outcome.kills} - {BETWEEN}) >= 3, outcome.kills
