@@ -256,6 +256,8 @@ def unit_of(parts: Iterable[str]) -> Unit | None:
         dimensions[name] = dimensions.get(name, 0) + sign * power
         factor *= size ** (sign * power)
         power = 1
+    if power != 1:
+        return None  # `60 miles square` is no length
     found = tuple(sorted((name, exponent) for name, exponent in dimensions.items() if exponent))
     if len(found) == 1 and found[0][0] == "length" and found[0][1] == 3:
         found, factor = (("volume", 1),), factor * 1000

@@ -101,6 +101,7 @@ def test_dress_turns_no_verdict(kind: str, judged: list[tuple[dict[str, Any], st
         ("Therefore the probability is 7/thirty.", "7", abstaining("unparseable_answer")),
         ("so f(x) is 2/xyz", "2", abstaining("ambiguous_answer")),
         ("So there are 12/two ways.", "12", abstaining("unparseable_answer")),
+        ("\\boxed{60 \\text{ miles square}}", "60 miles", abstaining("ambiguous_answer")),
         ("It pays \\$7200/year", "7200", PASS),
         ("\\boxed{4!!}", "8", abstaining("unparseable_answer")),
         ("希望这对你有帮助！", "42", failing("no_answer")),
