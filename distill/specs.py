@@ -18,6 +18,7 @@ from distill.errors import SpecError, near
 from distill.files import sha256_of, sha256_once
 from distill.filter_specs import FilterSettings
 from distill.records import Kind
+from distill.serve_specs import ServeSettings
 from distill.source_specs import PrepareSettings, PromptsPart, SourceSpec
 from distill.strict import Strict
 from distill.student_specs import StudentSpec, context_length_of
@@ -95,6 +96,7 @@ class Recipe(Strict):
     prompts: tuple[PromptsPart, ...] = ()
     prepare: PrepareSettings = PrepareSettings()
     generate: GenerateSettings = GenerateSettings()
+    serve: ServeSettings = ServeSettings()
     verify: str | dict[Kind, str] = {}
     """Who judges answers, where it is not the verifier of the prompt's kind: kind → a verifier's name, an entry point,
     or `module:function` of your own; a single name judges every prompt."""
@@ -127,7 +129,10 @@ class Recipe(Strict):
         if stage in ("train", "evaluate", "quantize") and self.student:
             named["student"] = load("students", self.student, self.student_overrides)
         left_out = _DESCRIPTIONS if stage == "quantize" else _DESCRIPTIONS | _ONLY_FOR_FILES
-        contents = {kind: spec.model_dump(mode="json", exclude=left_out) for kind, spec in named.items()}
+        contents = {
+            kind: spec.model_dump(mode="json", exclude=left_out | (_ONLY_FOR_SERVING if kind == "teacher" else set()))
+            for kind, spec in named.items()
+        }
         return {**self.section(stage), "specs": contents}
 
     def parts(self, stage: str) -> tuple[PromptsPart, ...]:
@@ -178,7 +183,8 @@ class Recipe(Strict):
 
     def section(self, stage: str) -> dict[str, Any]:
         """The settings that decide one stage's work, as plain JSON: what is compared when a run goes on."""
-        teacher = {"teacher": self.teacher, "teacher_overrides": self.teacher_overrides}
+        asked = {k: v for k, v in self.teacher_overrides.items() if k.partition(".")[0] not in _ONLY_FOR_SERVING}
+        teacher = {"teacher": self.teacher, "teacher_overrides": asked}
         changes = {k: v for k, v in self.student_overrides.items() if stage == "quantize" or k not in _ONLY_FOR_FILES}
         student = {"student": self.student, "student_overrides": changes}
         settings = self.model_dump(mode="json")
@@ -228,6 +234,9 @@ class Recipe(Strict):
 _DESCRIPTIONS = {"description", "license", "distillation_terms", "source"}
 _ONLY_FOR_FILES = {"gguf_pre"}
 """Fields of a student spec that decide its quantized files and nothing before: correcting one repeats no training."""
+_ONLY_FOR_SERVING = {"architecture", "weights", "reasoning_parser", "trust_remote_code", "variant_of"}
+"""Fields of a teacher spec by which `distill serve` plans and starts it; who it is and how it is asked, they do not
+say."""
 _DECIDES_TRACES = ("samples", "sampling", "max_tokens")
 _DECIDES_WANTED = ("until_correct", "shard", "continue_truncated")
 """Settings that leave some of those traces out, or go on with some: they decide when sampling is done, no identity."""

@@ -15,6 +15,7 @@ from distill.contract import ReasoningFormat
 from distill.errors import near
 from distill.records import Kind, Sampling
 from distill.strict import Strict
+from distill.teacher_architecture import TeacherArchitecture, Weights
 
 HIDDEN = "hidden"
 """Type of a validation error whose input must not be shown."""
@@ -85,6 +86,16 @@ class TeacherSpec(Strict):
     api_key_env: str | None = None
     """Name of the environment variable that holds the provider's key; a recipe's own stands above it."""
     price: Price | None = None
+    architecture: TeacherArchitecture | None = None
+    """Its sizes, so that a layout can be planned before anything is downloaded."""
+    weights: Weights | None = None
+    """How its published weights are kept."""
+    reasoning_parser: str | None = None
+    """vLLM's name for what parts reasoning and answer of this model's replies (`--reasoning-parser`)."""
+    trust_remote_code: bool = False
+    """Let vLLM run the Python files that lie beside the weights."""
+    variant_of: str | None = None
+    """Name of the spec whose weights these are, in another precision."""
     source: str | None = None
     """Where the figures above come from."""
 
@@ -96,6 +107,20 @@ class TeacherSpec(Strict):
             if name not in known:
                 raise ValueError(f"unknown sampling setting '{name}'{near(name, known)}; known: {', '.join(known)}")
         return value
+
+    @model_validator(mode="after")
+    def _weights_of_this_architecture(self) -> Self:
+        if self.weights is not None and self.architecture is None:
+            raise ValueError("weights say how an architecture is kept: give it as well")
+        for field in ("experts", "nextn"):
+            if self.weights is None or self.architecture is None or getattr(self.weights, field) is None:
+                continue
+            there = self.architecture.experts if field == "experts" else self.architecture.num_nextn_predict_layers
+            if not there:
+                raise ValueError(f"weights.{field} names a format of what the architecture has not")
+        if self.variant_of == self.name:
+            raise ValueError("variant_of names another spec than this one")
+        return self
 
     @property
     def is_folder(self) -> bool:
@@ -119,8 +144,9 @@ def without_login(value: Urls, key_setting: str) -> Urls:
 class GenerateSettings(Strict):
     """How the teacher is sampled."""
 
-    engine: Literal["local", "openai", "batch", "imported"] = "local"
-    """`local` runs the model in this process; `openai` asks the OpenAI-compatible servers at `url`; `batch` hands the
+    engine: Literal["local", "openai", "vllm", "batch", "imported"] = "local"
+    """`local` runs the model in this process; `openai` asks the OpenAI-compatible servers at `url`; `vllm` starts the
+    teacher's own servers by the section `serve`, asks those, and ends them; `batch` hands the
     requests to a provider's batch API there; `imported` samples nothing: the run's traces were imported, and every one
     of a question counts for it, whoever wrote it."""
     url: str | tuple[str, ...] | None = None
