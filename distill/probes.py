@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+OWN_PATHS = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+"""Variables that say where this interpreter's libraries are, and not another's."""
 IMPORT_SECONDS = 120.0
 """For one library: from a cold disk torch alone takes half a minute."""
 
@@ -38,13 +40,15 @@ class Told:
     error: str | None = None
 
 
-def ask(command: Sequence[str], seconds: float) -> Told:
+def ask(command: Sequence[str], seconds: float, *, ours: bool = True) -> Told:
     """Runs a program to its end. Its last words stand in `error` when it failed, did not end in time, or is not there.
 
-    distill itself can be imported there, also from a checkout that is not installed.
+    distill itself can be imported there, also from a checkout that is not installed. With `ours` False, for the
+    interpreter of another environment, nothing of this one's path is: an installed distill would bring its libraries.
     """
     package = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(part for part in (os.environ.get("PYTHONPATH"), package) if part)
+    theirs = {name: value for name, value in os.environ.items() if name not in OWN_PATHS}
     try:
         done = subprocess.run(  # noqa: S603  # the callers' own commands, no shell
             command,
@@ -54,7 +58,7 @@ def ask(command: Sequence[str], seconds: float) -> Told:
             timeout=seconds,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path} if ours else theirs,
         )
     except subprocess.TimeoutExpired as expired:
         said = expired.stdout.decode(errors="replace") if isinstance(expired.stdout, bytes) else expired.stdout

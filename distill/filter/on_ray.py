@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Self
 
+from distill.clusters import ray_for, require_answer, unreachable
 from distill.errors import DistillError, MissingError, RunError
 from distill.filter.looking import Item, Lens, LocalLooking, Looked
 from distill.verify import verifiers as verifying
@@ -24,7 +25,7 @@ CHUNK = 256
 """Traces that an actor is given at a time: some tenths of a second of work, against milliseconds on the way."""
 AHEAD = 2
 """Chunks that wait at each actor."""
-CONNECT_SECONDS = 10.0
+SETTING = "--set filter.ray_address="
 ACTOR_SECONDS = 120.0
 """How long an actor may take to start; those that find no core free by then are done without."""
 RETRIES = 3
@@ -46,7 +47,7 @@ class RayLooking:
     def __enter__(self) -> Self:
         ray = _ray()
         if not ray.is_initialized():
-            _require_answer(self.address)
+            require_answer(self.address, SETTING)
             try:
                 ray.init(
                     address=self.address,
@@ -55,7 +56,7 @@ class RayLooking:
                     runtime_env={"env_vars": _variables()},
                 )
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise _unreachable(self.address, error) from error
+                raise unreachable(self.address or "a new one on this machine", error, SETTING) from error
             self._own = True
         count = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Actor)
@@ -161,32 +162,10 @@ def _chunk(source: Iterator[Item | None]) -> list[Item]:
     return list(takewhile(lambda item: item is not None, islice(source, CHUNK)))  # type: ignore[arg-type]
 
 
-def _require_answer(address: str | None) -> None:
-    """Raises RunError where nobody listens at HOST:PORT: Ray itself tries for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str | None, error: Exception) -> RunError:
-    return RunError(
-        "the Ray cluster cannot be reached",
-        given=f"{address or 'a new one on this machine'}: {str(error)[:200]}",
-        todo="give its address: --set filter.ray_address=auto on one of its machines, or ray://HEAD:10001",
-    )
-
-
 def _variables() -> dict[str, str]:
     """What the user allowed here holds there as well."""
     return {ALLOW_VARIABLE: os.environ[ALLOW_VARIABLE]} if ALLOW_VARIABLE in os.environ else {}
 
 
 def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingError("filter.engine: ray needs Ray", todo="pip install 'distill[ray]'") from error
-    return ray
+    return ray_for("filter.engine: ray")
