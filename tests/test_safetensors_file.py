@@ -9,7 +9,7 @@ import pytest
 
 from distill import safetensors_file
 from distill.errors import InputError
-from distill.safetensors_file import Tensor, tensors
+from distill.safetensors_file import Tensor, expected_bytes, tensors
 
 
 def test_what_safetensors_wrote_is_read(tmp_path: Path) -> None:
@@ -22,6 +22,10 @@ def test_what_safetensors_wrote_is_read(tmp_path: Path) -> None:
     assert sorted(tensors(file), key=lambda tensor: tensor.name) == [
         Tensor("a", "BF16", 12), Tensor("b", "F32", 1), Tensor("c", "F32", 0),
     ]  # fmt: skip
+    assert expected_bytes(file) == file.stat().st_size
+    with file.open("rb+") as opened:
+        opened.truncate(file.stat().st_size - 1)
+    assert expected_bytes(file) == file.stat().st_size + 1, "the header tells, not the file"
 
 
 def written(path: Path, header: bytes, length: int | None = None) -> Path:
@@ -57,3 +61,12 @@ def test_neither_a_torn_file_nor_an_absurd_length_is_believed(tmp_path: Path, mo
     monkeypatch.setattr(safetensors_file, "LONGEST_HEADER", 20)
     with pytest.raises(InputError, match="long"):
         tensors(written(tmp_path / "long", header, 2**63))
+
+
+def test_a_file_without_weights_or_places_of_them(tmp_path: Path) -> None:
+    assert expected_bytes(written(tmp_path / "none", b"{}")) == 10
+    odd: list[object] = [{"a": {}}, {"a": {"data_offsets": []}}, {"a": {"data_offsets": [0, "x"]}}, {"a": None}]
+    for header in odd:
+        file = written(tmp_path / "odd", json.dumps(header).encode())
+        with pytest.raises(InputError, match="odd is no safetensors file"):
+            expected_bytes(file)
