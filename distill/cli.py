@@ -545,6 +545,89 @@ def chat(
 
 
 @app.command()
+def serve(
+    teacher: Annotated[
+        str, typer.Argument(metavar="TEACHER|RUN|FOLDER", help="A teacher spec, a run (its teacher), a model's folder.")
+    ],
+    hardware: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="8xH200", help="GPUs to lay it out on: 8xH200, 2x8xH100, cpu, auto (default: auto)."),
+    ] = None,
+    replicas: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Servers, each whole by itself (default: as many as fit)."),
+    ] = None,
+    launcher: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="local|ray", help="On this machine, or on a Ray cluster (default: local)."),
+    ] = None,
+    ray_address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="HOST:PORT", help="Of the Ray cluster (default: the one that this machine belongs to)."),
+    ] = None,
+    python: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="PATH", help="Interpreter of vLLM's environment."),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FOLDER", help="Where the weights lie (default: the spec's folder, the Hub's cache)."),
+    ] = None,
+    host: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Address to listen at; any but loopback makes a key that clients need."),
+    ] = None,
+    port: Annotated[Optional[int], typer.Option(help="Of the first replica (default: free ones).")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="DIR", help="endpoints.json, logs and metrics (default: services/TEACHER)."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only look whether this machine is ready; start nothing.")
+    ] = False,
+    slurm: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Write a Slurm job file that serves on a Ray cluster; start nothing."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the layout and every node's command.")] = False,
+    skip: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="CHECK", help="Leave a check out, such as hashes; may be given several times."),
+    ] = None,
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a teacher with vLLM and keep it alive; `generate --endpoints DIR/endpoints.json` follows its replicas.
+
+    Settings: --set serve.KEY=VALUE (docs/serve.md). Example: distill serve deepseek-r1 --hardware 8xH200 --dry-run
+    """
+    from distill.serve import starting
+
+    options = {
+        "hardware": hardware,
+        "replicas": replicas,
+        "launcher": launcher,
+        "ray_address": ray_address,
+        "python": python,
+        "model": model,
+        "host": host,
+        "port": port,
+        "skip": skip,
+    }
+    asked = starting.asked(teacher, settings or [], options, out)
+    if slurm is not None:
+        words = starting.job_words(teacher, settings or [], options, out)
+        _print({"job": str(slurm)}, starting.write_job(asked, slurm, words), as_json)
+    elif dry_run:
+        chosen = starting.planned(asked)
+        _print(chosen.values(), [*chosen.lines(), "", *chosen.command_lines()], as_json)
+    elif check:
+        _print(*starting.check(asked), as_json)
+    else:
+        starting.serve(asked)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine can do, what is missing, the exact command that mends it. Exit code 1: the main job cannot run.
 

@@ -16,6 +16,8 @@ from distill.files import write_text
 from distill.pipeline import recipe_of
 from distill.progress import say
 from distill.rundir import RunDir
+from distill.sampling.endpoints import is_current, serves
+from distill.serve_specs import ServeSettings
 from distill.train_specs import MASTER, NODE_RANK
 
 LATER = ("student", "student_overrides", "filter", "train", "evaluate", "quantize")
@@ -65,12 +67,44 @@ def generate_recipe(
             text["teacher_overrides"] = {"model": model}
         if urls:
             text["generate"]["url"] = _one_or_several(urls)
-        elif not (spec.is_folder or spec.url or "endpoints" in text["generate"] or place.endpoints.is_file()):
-            text["generate"]["url"] = "http://localhost:8000/v1"
+        elif not (spec.is_folder or spec.url or "endpoints" in text["generate"]):
+            _say_where(text["generate"], teacher, text.get("teacher_overrides", {}), place, settings)
         if spec.is_folder and not urls and "endpoints" not in text["generate"]:
             return _over_earlier(place, text, settings)
     text["generate"] = {"engine": "openai", **text["generate"]}
     return _over_earlier(place, text, settings)
+
+
+def _say_where(
+    generate: dict[str, Any],
+    teacher: str,
+    overrides: Mapping[str, Any],
+    place: RunDir,
+    settings: Sequence[str],
+) -> None:
+    """Where a teacher answers of which the command line says nothing: its service in this run or in services/NAME, one
+    that this machine can start by itself, else the usual address."""
+    from distill.serve.hosting import can_host
+    from distill.serve.starting import service_of
+
+    spec = specs.teacher(teacher, overrides)
+
+    said = {"generate.engine", "generate.url", "generate.endpoints"} & specs.overrides(settings).keys()
+    if said or is_current(place.endpoints):
+        return
+    running = service_of(teacher).resolve()
+    if is_current(running) and serves(running, spec):
+        say(f"{teacher} is asked where its service says: {running}")
+        generate["endpoints"] = str(running)
+    elif can_host(teacher, overrides, _serving(settings)):
+        generate["engine"] = "vllm"
+    else:
+        generate["url"] = "http://localhost:8000/v1"
+
+
+def _serving(settings: Sequence[str]) -> ServeSettings:
+    """The settings of `serve` among those of the command line."""
+    return _parsed({"name": "serve"}, [each for each in settings if each.startswith("serve.")]).serve
 
 
 def _one_or_several(urls: Sequence[str]) -> str | list[str]:

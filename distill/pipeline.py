@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,13 +43,24 @@ def stages() -> dict[str, Stage]:
 
     return {
         "prompts": Stage(prompts.run, lambda recipe, run: ()),
-        "generate": Stage(generate.run, lambda recipe, run: (run.prompts,)),
+        "generate": Stage(
+            lambda recipe, run: generate.run(recipe, run, _hosting(recipe, run)), lambda recipe, run: (run.prompts,)
+        ),
         "filter": Stage(filtering.run, lambda recipe, run: (run.prompts, run.traces)),
         "train": Stage(_train, lambda recipe, run: (run.kept,)),
-        "evaluate": Stage(evaluate.run, evaluate.reads),
+        "evaluate": Stage(lambda recipe, run: evaluate.run(recipe, run, _hosting(recipe, run)), evaluate.reads),
         "quantize": Stage(quantize.run, quantize.reads),
         "report": Stage(report.run, report.reads, about_the_run=True),
     }
+
+
+def _hosting(recipe: Recipe, run: RunDir) -> Callable[[], AbstractContextManager[None]]:
+    """What has the teacher answer while a stage asks it: its own service, where the recipe wants that."""
+    if recipe.generate.engine != "vllm":
+        return nullcontext
+    from distill.serve.hosting import hosted
+
+    return lambda: hosted(recipe, run)
 
 
 def _train(recipe: Recipe, run: RunDir) -> StageReport:

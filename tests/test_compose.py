@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from distill import compose, specs
 from distill.compose import changed_recipe, evaluation_recipe, quantize_recipe
+from distill.hardware import Gpu
 from distill.rundir import RunDir, StageState
+from distill.serve.command import Vllm
 from distill.show import run_lines
 
 
@@ -80,6 +83,35 @@ def test_servers_of_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "endpoints.json").write_text("{}")
     assert asked("deepseek-r1", tmp_path).generate.urls == (), "the run says where its teacher answers"
+
+
+def test_a_teacher_of_which_nothing_is_said_is_asked_at_its_service_or_served_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distill.hardware.gpus", lambda: [Gpu("NVIDIA H200", 150 * 10**9, "580.1")] * 8)
+    monkeypatch.setattr("distill.serve.planning.find_vllm", lambda settings: Vllm("/opt/python", cpu_build=False))
+    assert asked("deepseek-r1", tmp_path).generate.engine == "vllm", "eight H200 hold it"
+    assert asked("deepseek-r1", tmp_path).generate.urls == ()
+    assert asked("deepseek-r1", tmp_path, ["http://b/v1"]).generate.engine == "openai"
+    assert asked("tiny-r1", tmp_path).generate.engine == "local"
+    monkeypatch.setattr("distill.serve.planning.find_vllm", lambda settings: None)
+    assert asked("deepseek-r1", tmp_path).generate.engine == "openai", "nothing to serve it with"
+    monkeypatch.setattr("distill.hardware.gpus", lambda: [Gpu("NVIDIA H100 80GB HBM3", 85 * 10**9, "580.1")] * 8)
+    monkeypatch.setattr("distill.serve.planning.find_vllm", lambda settings: Vllm("/opt/python", cpu_build=False))
+    assert asked("deepseek-r1", tmp_path).generate.urls == ("http://localhost:8000/v1",), "eight H100 do not"
+    service = tmp_path / "services" / "deepseek-r1"
+    service.mkdir(parents=True)
+    file = service / "endpoints.json"
+    file.write_text('{"endpoints": [], "service": {"pid": 1, "starting": 1}}')
+    assert asked("deepseek-r1", tmp_path).generate.endpoints == str(file), "whole, for other working directories"
+    file.write_text('{"endpoints": [{"url": "http://a/v1", "model": "another"}], "service": {"pid": 1}}')
+    assert asked("deepseek-r1", tmp_path).generate.endpoints is None, "another's service"
+    file.write_text('{"endpoints": [{"url": "http://a/v1"}], "service": {"pid": 1}}')
+    os.utime(file, (1, 1))
+    assert asked("deepseek-r1", tmp_path).generate.endpoints is None, "left behind by a service that is gone"
+    file.write_text('{"endpoints": [], "service": {"ended": "given up"}}')
+    assert asked("deepseek-r1", tmp_path).generate.endpoints is None
 
 
 def test_options_that_are_not_given_stay_as_the_recipe_has_them(tmp_path: Path) -> None:

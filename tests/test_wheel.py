@@ -31,6 +31,7 @@ def test_holds_every_spec_and_nothing_generic(wheel: Path) -> None:
             assert f"distill/specs/{kind}/{name}.yaml" in names
     assert "distill/specs/teachers/tiny-r1/model.safetensors" in names
     assert {f"distill/report/{name}" for name in ("page.html.j2", "traces.html.j2", "style.css")} <= set(names)
+    assert {"distill/serve/page.html.j2", "distill/serve/vllm_cpu.py", "distill/serve/guard.py"} <= set(names)
 
 
 def test_runs_from_an_empty_folder_in_a_clean_environment(wheel: Path, tmp_path: Path) -> None:

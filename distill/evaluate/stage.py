@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from distill import specs
+from distill.engines import Engine
 from distill.engines.openai import is_url, required_model
 from distill.errors import InputError, RunError, UsageError
 from distill.examine.examination import Examinee, examine
@@ -14,22 +17,30 @@ from distill.examine.scores import table
 from distill.files import sha256_of
 from distill.prompts.stage import evaluation_problems, read_prompts
 from distill.rundir import RunDir, StageReport
-from distill.sampling.subjects import engine_for, teacher_subject
+from distill.sampling.fleet import Fleet
+from distill.sampling.subjects import engine_for, fleet_for, teacher_subject
 from distill.teacher_specs import TeacherSpec
 
+Hosting = Callable[[], AbstractContextManager[None]]
+"""Has the teacher answer, at RUN/endpoints.json, for as long as it lasts."""
 
-def run(recipe: specs.Recipe, run: RunDir) -> StageReport:
-    """Writes evaluations/NAME.json and its samples for every model the recipe names; a gate may fail at the end."""
+
+def run(recipe: specs.Recipe, run: RunDir, hosting: Hosting = nullcontext) -> StageReport:
+    """Writes evaluations/NAME.json and its samples for every model the recipe names; a gate may fail at the end.
+
+    `hosting` is entered while the teacher is examined.
+    """
     settings = recipe.evaluate
     if not settings.prompts:
         raise InputError("the recipe names no problems to evaluate on", todo="add evaluate.prompts to it")
     problems = evaluation_problems(recipe, read_prompts(run.prompts) if run.prompts.is_file() else ())
     scores: dict[str, dict[str, Any]] = {}
     for name in settings.models:
-        examinee = _examinee(name, recipe, run)
-        scores[name] = examine(
-            examinee, problems, settings.samples, run.evaluations, benchmark=recipe.benchmark, chosen=recipe.verify
-        )
+        with hosting() if name == "teacher" else nullcontext():
+            examinee = _examinee(name, recipe, run)
+            scores[name] = examine(
+                examinee, problems, settings.samples, run.evaluations, benchmark=recipe.benchmark, chosen=recipe.verify
+            )
     counts: dict[str, Any] = {name: {key: result[key] for key in _SHOWN} for name, result in scores.items()}
     gates = []
     bar = settings.min_pass_at_1
@@ -83,17 +94,22 @@ def _served(url: str, model: str, recipe: specs.Recipe) -> Examinee:
     return _as_teacher(model.replace("/", "--"), teacher, served)
 
 
-def _as_teacher(name: str, teacher: TeacherSpec, recipe: specs.Recipe) -> Examinee:
+def _as_teacher(name: str, teacher: TeacherSpec, recipe: specs.Recipe, run: RunDir | None = None) -> Examinee:
     settings = recipe.evaluate
     subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
-    engine = engine_for(teacher, recipe.generate.model_copy(update={"concurrency": settings.concurrency}))
+    sampled = recipe.generate.model_copy(update={"concurrency": settings.concurrency})
+    engine: Engine | Fleet
+    if recipe.generate.engine == "vllm" and run is not None:
+        engine = fleet_for(teacher, sampled, run, ())
+    else:
+        engine = engine_for(teacher, sampled)
     told = sha256_of([teacher.system, teacher.instruction, teacher.forced_prefix, teacher.reasoning_format])[:16]
     return Examinee(name, subject, engine, settings.concurrency, told)
 
 
 def _examinee(name: str, recipe: specs.Recipe, run: RunDir) -> Examinee:
     if name == "teacher":
-        return _as_teacher(name, specs.teacher(recipe.teacher, recipe.teacher_overrides), recipe)
+        return _as_teacher(name, specs.teacher(recipe.teacher, recipe.teacher_overrides), recipe, run)
     folder = run.untrained if name == "untrained" else run.student
     if not folder.is_dir():
         raise RunError(f"there is no {name} student in this run", given=str(folder), todo="run `distill train` first")

@@ -19,6 +19,7 @@ from distill.ledger import Ledger, LedgerReader
 from distill.progress import bar, say
 from distill.prompts.stage import require_gold
 from distill.records import Prompt, Trace
+from distill.sampling.fleet import Fleet
 from distill.sampling.requests import Subject, tasks_by_key, wanted
 from distill.sampling.scheduler import Limits, Progress, sample
 from distill.sampling.subjects import in_flight
@@ -35,7 +36,7 @@ class Examinee:
 
     name: str
     subject: Subject
-    engine: Engine
+    engine: Engine | Fleet
     concurrency: int
     contract: str
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,15 @@ LONG_REPLY_BYTES = 128 * 1_024
 Round = AbstractContextManager[Source]
 
 
-def run(recipe: Recipe, run: RunDir) -> StageReport:
-    """Fills `traces/`. Raises what `sampling.scheduler.sample` raises; everything answered until then is saved."""
+Hosting = Callable[[], AbstractContextManager[None]]
+"""Has the teacher answer, at RUN/endpoints.json, for as long as it lasts."""
+
+
+def run(recipe: Recipe, run: RunDir, hosting: Hosting = nullcontext) -> StageReport:
+    """Fills `traces/`; `hosting` is entered only where something is to be asked.
+
+    Raises what `sampling.scheduler.sample` raises; everything answered until then is saved.
+    """
     teacher = specs.teacher(recipe.teacher, recipe.teacher_overrides)
     settings = recipe.generate
     subject = teacher_subject(teacher, settings.sampling, settings.max_tokens, recipe.seed)
@@ -54,7 +61,7 @@ def run(recipe: Recipe, run: RunDir) -> StageReport:
     if "correct" in recipe.filter.made and "code" in prompts.kinds():
         _tell_of_sandbox()
     with open_ledger(run, in_flight=settings.max_concurrency) as ledger:
-        job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard))
+        job = _Job(recipe, teacher, run, ledger, Wanted(prompts, subject, settings.samples, settings.shard), hosting)
         return job.done()
 
 
@@ -87,6 +94,7 @@ class _Job:
     run: RunDir
     ledger: Ledger
     wanted: Wanted
+    hosting: Hosting
     budget: Budget = field(init=False)
 
     def done(self) -> StageReport:
@@ -105,13 +113,14 @@ class _Job:
         told: dict[str, Any] = {}
         lines: list[str] = []
         broken = spared = 0
-        for following in self._rounds(index, going_on) if left else ():
-            with following as source:
-                self._sample(source, progress)
-                told, lines = {**told, **source.counts()}, [*lines, *source.lines()]
-                broken, spared = source.broken, source.spared
-            if progress.stopped_by is not None:
-                break
+        with self.hosting() if left else nullcontext():
+            for following in self._rounds(index, going_on) if left else ():
+                with following as source:
+                    self._sample(source, progress)
+                    told, lines = {**told, **source.counts()}, [*lines, *source.lines()]
+                    broken, spared = source.broken, source.spared
+                if progress.stopped_by is not None:
+                    break
         index = self.ledger.index()
         unfinished = len(self.wanted.cut(index, lambda entry: entry.unfinished))
         found = self.wanted.tally(index)

@@ -91,6 +91,12 @@ class Roster(Protocol):
     def changes(self, known: Sequence[str]) -> tuple[list[Engine], list[str]] | None:
         """Engines of those that came, not started, and names of those that went; None while nothing changed."""
 
+    def coming(self) -> bool:
+        """Whether servers are being started, so that it is worth waiting for them however long it takes."""
+
+    def ended(self) -> EndpointError | None:
+        """Why there will be no server any more, None while there may be."""
+
 
 class Fleet:
     """The servers that sampling may use. `notify` is called in the event loop whenever there may be room again."""
@@ -110,7 +116,7 @@ class Fleet:
     async def start(self) -> None:
         """Makes every server ready. Those that do not answer are put aside; raises EndpointError when none does."""
         failures = await asyncio.gather(*(self._started(endpoint) for endpoint in self.endpoints))
-        if None not in failures:
+        if failures and None not in failures:  # there may be none yet: a service starts them
             await self._close_engines()
             raise next(failure for failure in failures if failure is not None)
         for endpoint, failure in zip(self.endpoints, failures, strict=True):
@@ -261,7 +267,10 @@ class Fleet:
         """Probes who was put aside, ends calls where nothing comes, follows the roster, until it is cancelled."""
         while True:
             now = time.monotonic()
-            await self._follow_roster()
+            try:
+                await self._follow_roster()
+            except DistillError as error:  # nobody would watch any more
+                self.fatal = error
             for endpoint in self.endpoints:
                 due = endpoint.state == "aside" and now >= endpoint.not_before
                 quiet = endpoint.in_flight > 0 and now - endpoint.last_sign > self.limits.stall / 2
@@ -274,6 +283,10 @@ class Fleet:
     def _lose_patience(self, now: float) -> None:
         """Sampling stops when nothing is in flight anywhere, for nobody takes anything, and that for too long."""
         waiting = [endpoint for endpoint in self.endpoints if endpoint.state in ("ok", "aside")]
+        if self.roster is not None and self.roster.coming():
+            self._last_answer = now
+        if self.fatal is None and not waiting and self.roster is not None:
+            self.fatal = self.roster.ended()
         if self.fatal or self.in_flight or any(endpoint.room(now) for endpoint in waiting):
             return
         if now - self._last_answer > self.limits.patience:

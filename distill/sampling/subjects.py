@@ -81,7 +81,7 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answer
     """
     if settings.engine == "batch":
         return _alone(batch_engine(spec, settings, run, answered), settings)
-    if settings.engine != "openai":
+    if settings.engine not in ("openai", "vllm"):
         return _alone(engine_for(spec, settings), settings)
     limits = FleetLimits(
         settings.concurrency,
@@ -94,12 +94,15 @@ def fleet_for(spec: TeacherSpec, settings: GenerateSettings, run: RunDir, answer
     def build(place: Place) -> Engine:
         return server(spec, settings, place)
 
-    file = Path(settings.endpoints) if settings.endpoints else run.endpoints
-    if settings.endpoints or (file.is_file() and not settings.urls):
+    hosted = settings.engine == "vllm"  # then the run's own service writes where it answers, and nothing else is asked
+    file = Path(settings.endpoints) if settings.endpoints and not hosted else run.endpoints
+    if hosted or settings.endpoints or (file.is_file() and not settings.urls):
         roster = LiveFile(file, build)
-        if not roster.places:
-            raise UsageError(f"{file} names no endpoint", todo="start the servers that write it, or give a url")
-        beside = [place for place in named(settings.urls) if place.name not in roster.places]
+        if not roster.places and not roster.coming():
+            raise roster.ended() or UsageError(
+                f"{file} names no endpoint", todo="start the servers that write it, or give a url"
+            )
+        beside = [] if hosted else [place for place in named(settings.urls) if place.name not in roster.places]
         return Fleet([build(place) for place in (*beside, *roster.places.values())], limits, roster)
     return Fleet([build(place) for place in named(urls_of(spec, settings))], limits)
 
@@ -167,7 +170,7 @@ def server(spec: TeacherSpec, settings: GenerateSettings, place: Place) -> Engin
         url=place.url,
         model=served,
         name=place.name,
-        api_key=key_of(spec, settings),
+        api_key=key_of(spec, settings) if place.key_file is None else place.key(),
         timeout=settings.request_timeout,
         connections=max(settings.concurrency, settings.max_concurrency),
         stream=settings.stream,
@@ -190,7 +193,7 @@ def engine_for(spec: TeacherSpec, settings: GenerateSettings) -> Engine:
     return server(spec, settings, named(urls_of(spec, settings)[:1])[0])
 
 
-def in_flight(engine: Engine, concurrency: int) -> int:
+def in_flight(engine: Engine | Fleet, concurrency: int) -> int:
     """Requests to keep in flight: an engine in this process sorts several batches' worth, a server gets what was
     asked."""
     capacity: int = getattr(engine, "capacity", concurrency)

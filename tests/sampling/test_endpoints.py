@@ -42,6 +42,21 @@ def test_a_file_names_servers(tmp_path: Path) -> None:
     assert read_places(path) == [Place("r0", "http://a/v1", "m"), Place("endpoint-1", "http://b/v1")]
 
 
+def test_the_key_of_a_server_lies_in_a_file_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path / "e.json", {"name": "r0", "url": "http://a/v1", "key_file": "serve/key"})
+    (place,) = read_places(path)
+    with pytest.raises(SpecError, match="the key of r0 cannot be read: No such file"):
+        place.key()
+    for outside in ("/etc/passwd", "../key"):
+        with pytest.raises(SpecError, match="key_file lies outside the folder of this file"):
+            read_places(write(tmp_path / "other.json", {"url": "http://a/v1", "key_file": outside}))
+    (tmp_path / "serve").mkdir()
+    (tmp_path / "serve" / "key").write_text("secret\n")
+    assert place.key() == "secret"
+    assert Place("r1", "http://b/v1").key() is None
+    assert "secret" not in repr(place)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

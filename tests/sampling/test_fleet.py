@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -290,6 +292,59 @@ def test_a_live_file_brings_servers_and_takes_them_away(tmp_path: Path, capsys: 
     told = capsys.readouterr().err
     assert "b joins" in told
     assert "a leaves" in told
+
+
+def followed(folder: Path, **words: Any) -> tuple[LiveFile, dict[str, Server]]:
+    """A file that a service writes, without a server in it, and the servers that are made of it."""
+    path = folder / "endpoints.json"
+    path.write_text(json.dumps({"endpoints": [], "service": words}))
+    made: dict[str, Server] = {}
+    return LiveFile(path, lambda place: made.setdefault(place.name, Server(place.name))), made
+
+
+def tell(path: Path, entries: list[dict[str, str]], **words: Any) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps({"endpoints": entries, "service": words}))
+    beside.replace(path)
+
+
+def test_servers_that_a_service_is_starting_are_waited_for_beyond_all_patience(tmp_path: Path) -> None:
+    roster, made = followed(tmp_path, pid=1, starting=1)
+    begun = time.monotonic()
+
+    def ready() -> None:
+        time.sleep(1.0)
+        tell(roster.path, [{"name": "a", "url": "http://a"}], pid=1, starting=0)
+
+    starting = threading.Thread(target=ready)
+    starting.start()
+    progress = draw(tmp_path / "traces", [], 20, roster=roster, patience=0.2)
+    starting.join()
+    assert progress.answered == 20
+    assert time.monotonic() - begun > 1.0
+    assert set(made) == {"a"}
+
+
+def test_a_service_that_is_gone_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roster, _ = followed(tmp_path, pid=1, starting=1)
+    monkeypatch.setattr("distill.sampling.endpoints.STALE_SECONDS", 0.3)
+    with pytest.raises(EndpointError, match="no server answered"):
+        draw(tmp_path / "traces", [], 20, roster=roster, patience=0.5)
+
+
+def test_a_service_that_gave_up_ends_the_waiting_with_its_reason(tmp_path: Path) -> None:
+    roster, _ = followed(tmp_path, pid=1, starting=1)
+
+    def gives_up() -> None:
+        time.sleep(0.5)
+        tell(roster.path, [], pid=1, starting=0, ended="every replica was given up", todo="lower serve.max_model_len")
+
+    starting = threading.Thread(target=gives_up)
+    starting.start()
+    with pytest.raises(EndpointError, match="every replica was given up") as ended:
+        draw(tmp_path / "traces", [], 20, roster=roster)
+    starting.join()
+    assert ended.value.todo == "lower serve.max_model_len"
 
 
 def test_many_servers_grow_each_by_itself(tmp_path: Path) -> None:
