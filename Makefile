@@ -54,6 +54,7 @@ check: setup-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy distill benchmarks cli.py
 	@$(BIN)/python benchmarks/status.py --check
+	@$(BIN)/python benchmarks/layouts.py --check
 
 setup: .venv/installed
 setup-dev: .venv/installed-dev bubblewrap

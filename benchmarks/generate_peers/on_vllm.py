@@ -13,6 +13,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -80,25 +81,33 @@ def compare(model: Path, pairs: int, prompts: int, in_flight: int, max_tokens: i
         write_questions(file, prompts)
         with vllm_server(model, NAME, folder / "vllm.log", *options) as url, Relay(urlsplit(url).port or 0) as relay:
             settings = Settings(f"http://127.0.0.1:{relay.port}/v1", file, in_flight, max_tokens, NAME)
-            ready, warm = folder / "ready" / "out", folder / "warm" / "out"
-            run(PREPARING, settings, ready)
-            shutil.copytree(ready, warm)
-            run(CONTESTANTS[DISTILL], settings, warm)
-            run(SEEDS, settings, warm)
-            seeded = replace(settings, prompts=warm / "asked.jsonl")
-            found = []
-            for pair in range(pairs):
-                rates, tokens = {}, {}
-                for name in turns(pair):
-                    out = folder / f"pair-{pair}-{name.partition(' ')[0]}" / "out"
-                    if name == DISTILL:
-                        shutil.copytree(ready, out)
-                    relay.noted = Noted()
-                    told = run(CONTESTANTS[name], settings if name == DISTILL else seeded, out)
-                    if not told["stored"] == relay.noted.requests == prompts:
-                        raise RuntimeError(f"{name}: {prompts} wanted, {told['stored']} stored, {relay.noted}")
-                    tokens[name] = told["completion_tokens"]
-                    rates[name] = tokens[name] / relay.noted.seconds
-                    print(f"pair {pair + 1}, {name}: {rates[name]:.1f} tokens/s", flush=True)
-                found.append(Pair(rates[DISTILL], rates[BARE], tokens[DISTILL], tokens[BARE]))
+            return take_turns(folder, settings, {DISTILL: relay, BARE: relay}, pairs)
+
+
+def take_turns(folder: Path, settings: Settings, relays: Mapping[str, Relay], pairs: int) -> list[Pair]:
+    """`pairs` pairs of what `settings` ask, each contestant behind the relay of its name."""
+    prompts = len(settings.prompts.read_text(encoding="utf-8").splitlines())
+    ready, warm = folder / "ready" / "out", folder / "warm" / "out"
+    run(PREPARING, settings, ready)
+    shutil.copytree(ready, warm)
+    run(CONTESTANTS[DISTILL], settings, warm)
+    run(SEEDS, settings, warm)
+    bare = replace(settings, prompts=warm / "asked.jsonl", url=f"http://127.0.0.1:{relays[BARE].port}/v1")
+    if relays[BARE] is not relays[DISTILL]:
+        run(CONTESTANTS[BARE], bare, folder / "warm-bare" / "out")
+    found = []
+    for pair in range(pairs):
+        rates, tokens = {}, {}
+        for name in turns(pair):
+            relay, out = relays[name], folder / f"pair-{pair}-{name.partition(' ')[0]}" / "out"
+            if name == DISTILL:
+                shutil.copytree(ready, out)
+            relay.noted = Noted()
+            told = run(CONTESTANTS[name], settings if name == DISTILL else bare, out)
+            if not told["stored"] == relay.noted.requests == prompts:
+                raise RuntimeError(f"{name}: {prompts} wanted, {told['stored']} stored, {relay.noted}")
+            tokens[name] = told["completion_tokens"]
+            rates[name] = tokens[name] / relay.noted.seconds
+            print(f"pair {pair + 1}, {name}: {rates[name]:.1f} tokens/s", flush=True)
+        found.append(Pair(rates[DISTILL], rates[BARE], tokens[DISTILL], tokens[BARE]))
     return found
