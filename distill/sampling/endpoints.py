@@ -105,8 +105,8 @@ class ServiceWords:
 
 
 STALE_SECONDS = 120.0
-"""A service writes its file every 5 s: one that has not for so long is gone. Clocks of shared file systems may differ a
-little."""
+"""A service writes its file every 10 s: one that has not for so long is gone. Clocks of shared file systems may differ
+a little."""
 
 
 def read_service(path: Path) -> ServiceWords | None:

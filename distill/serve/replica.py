@@ -23,7 +23,9 @@ from distill.serve.node import NodeCommand
 from distill.serve.state import ReplicaState, State
 
 LOOK_SECONDS = 2.0
-"""Between two looks at a replica's processes and metrics."""
+"""Between two looks at a replica's processes."""
+LOOKS_PER_READING = 5
+"""Its metrics are read at one look of so many: they are a long text, which the server writes while it serves."""
 PROBE_LIMIT = 60.0
 """Seconds that an idle replica may take for one token."""
 LONGEST_LOOK = 60.0
@@ -197,7 +199,7 @@ class Replica:
         plan = self._plan
         pulse = Pulse(plan.stall_timeout, min(plan.probe_seconds, plan.stall_timeout / 3), time.monotonic())
         probe: asyncio.Task[str | None] | None = None
-        looked = time.monotonic()
+        looked, looks = time.monotonic(), 0
         try:
             while True:
                 looked, before = time.monotonic(), looked
@@ -205,13 +207,10 @@ class Replica:
                     pulse.slept(looked - before)
                 if (ended := await running.ended()) is not None:
                     return ended
-                reading = await self._looked(root)
+                if looks % LOOKS_PER_READING == 0:
+                    await self._read(pulse, root)
+                looks += 1
                 now = time.monotonic()
-                if reading is None:
-                    pulse.silent("it does not answer")
-                else:
-                    tokens = (reading.generation_tokens or 0) + (reading.prompt_tokens or 0)
-                    pulse.told(tokens, (reading.running or 0) + (reading.waiting or 0), now)
                 probe = self._probed(pulse, probe, root)
                 if (stuck := pulse.stuck(now)) is not None:
                     self._become("stuck", url=None)
@@ -220,6 +219,14 @@ class Replica:
         finally:
             if probe is not None:
                 probe.cancel()
+
+    async def _read(self, pulse: Pulse, root: str) -> None:
+        reading = await self._looked(root)
+        if reading is None:
+            pulse.silent("it does not answer")
+            return
+        tokens = (reading.generation_tokens or 0) + (reading.prompt_tokens or 0)
+        pulse.told(tokens, (reading.running or 0) + (reading.waiting or 0), time.monotonic())
 
     def _probed(
         self, pulse: Pulse, probe: asyncio.Task[str | None] | None, root: str

@@ -27,7 +27,7 @@ from distill.serve.page import Pages, serving
 from distill.serve.replica import Plan, Replica
 from distill.serve.state import ServiceState, own_metrics
 
-FILES_SECONDS = 5.0
+FILES_SECONDS = 10.0
 """Between two writings of the files."""
 KEY = "key"
 

@@ -396,7 +396,7 @@ def test_what_followers_read_tells_that_servers_come_and_why_none_will(tmp_path:
 def test_the_number_of_replicas_follows_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill.serve.scaling.SCALE_UP_SECONDS", 0.5)
     monkeypatch.setattr("distill.serve.scaling.SCALE_DOWN_SECONDS", 0.5)
-    subject = service(tmp_path)
+    subject = service(tmp_path, stall_timeout=60.0)
     subject.terms = replace(subject.terms, least=1, most=2)
     real = replicas.read
     queue = [9]
