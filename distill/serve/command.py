@@ -7,7 +7,7 @@ envs.py.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,12 +144,7 @@ def _threads(cores: Sequence[str], layout: Layout) -> str:
     return "|".join(",".join(cores[n * each : (n + 1) * each]) for n in range(workers))
 
 
-def shown(command: NodeCommand, *, with_python: bool = True) -> str:
+def shown(command: NodeCommand) -> str:
     """A command as it can be typed: environment first. Never has a key in it."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in sorted(command.environment.items())]
     return " ".join([*variables, shlex.join(command.arguments)])
-
-
-def variables_of(commands: Sequence[NodeCommand]) -> Mapping[str, str]:
-    """All environment variables of some commands, the last one's value for each."""
-    return {name: value for command in commands for name, value in command.environment.items()}

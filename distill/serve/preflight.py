@@ -141,12 +141,3 @@ def require(findings: Sequence[Finding]) -> None:
         given=indent.join(f"{finding.topic}: {finding.what}" for finding in missing),
         todo=indent.join([*mends, skips]),
     )
-
-
-def lines(findings: Sequence[Finding]) -> list[str]:
-    """The findings for a reader."""
-    shown = []
-    for finding in findings:
-        shown.append(f"{finding.state:<8} {finding.topic:<11} {finding.what}")
-        shown += [f"{'':<8} {'':<11}   mend: {command}" for command in finding.mend]
-    return shown

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from distill.doctor import finding_lines
 from distill.environment import Finding
 from distill.errors import MissingError, UsageError
 from distill.serve import preflight
-from distill.serve.preflight import CHECKS, Need, lines, look, require
+from distill.serve.preflight import CHECKS, Need, look, require
 from serve.interpreters import with_modules
 from serve.model_folders import FILES, downloaded
 
@@ -39,7 +40,7 @@ def test_a_machine_in_order(need: Need) -> None:
     assert states(findings)["hashes"] == "ok"
     assert (need.out / "serve/model_files.json").is_file(), "for the next start"
     require(findings)
-    assert lines(findings)[0].startswith("ok       disk")
+    assert next(finding_lines(findings[0])).startswith("ok       disk")
 
 
 def cut(need: Need) -> Need:
@@ -159,5 +160,5 @@ def test_everything_missing_is_told_at_once_with_its_remedies(need: Need) -> Non
     assert f"listens at port {port}\n         model: someone/none is not downloaded\n  to do: ports: ps -o" in told
     assert "hf download someone/none\n         or, where you know better: --skip ports --skip model" in told
     require([Finding("a", "note", "no reason to stop"), Finding("b", "ok", "fine")])
-    shown = lines(findings)
+    shown = [line for finding in findings for line in finding_lines(finding)]
     assert any(line.endswith("hf download someone/none") and line.strip().startswith("mend:") for line in shown)
