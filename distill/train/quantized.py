@@ -127,6 +127,9 @@ def layers_without_gradient(model: Any) -> list[str]:
 
     found = []
     for name, layer in _layers(model).items():
+        if getattr(layer.weight.quant_state, "packing_format_for_cpu", False):
+            found.append(name)  # not even run: its kernel, where the CPU has one, fails at the bias of a leaf
+            continue
         with torch.enable_grad():
             x = torch.ones(1, layer.in_features, dtype=layer.compute_dtype, device=layer.weight.device)
             x = (x * torch.linspace(-1, 1, layer.in_features, device=x.device)).to(x.dtype).requires_grad_()
@@ -134,7 +137,6 @@ def layers_without_gradient(model: Any) -> list[str]:
             gradient = torch.autograd.grad(y, x, y.detach(), allow_unused=True)[0] if y.requires_grad else None
         square = float(y.detach().float().square().sum())
         given = 0.0 if gradient is None else float((gradient.float() * x.detach().float()).sum())
-        repacked = getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
-        if repacked or abs(given - square) > ADJOINT_ERROR * square:
+        if abs(given - square) > ADJOINT_ERROR * square:
             found.append(name)
     return found

@@ -39,6 +39,7 @@ def recipe(tmp_path: Path) -> specs.Recipe:
 def test_a_cluster_writes_the_same_bytes(tmp_path: Path, recipe: specs.Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setattr(on_ray, "CHUNK", 7)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of another cluster, which nobody asked the filter to use
     here, _ = filtered(tmp_path / "here", recipe)
     there, report = filtered(tmp_path / "there", recipe, engine="ray", workers=2)
     assert report.complete
