@@ -823,6 +823,7 @@ def test_the_scripted_batch_and_file_are_those_of_openais_package(provider: Batc
     assert set(json.loads(ran.stdout)) == going_on | {"completed", "expired", "cancelled", "failed"}
 
 
+@pytest.mark.rehearse  # minutes; the scripted provider is held against it there
 @NO_VLLM
 @pytest.mark.vllm
 @pytest.mark.timeout(600)

@@ -97,7 +97,7 @@ def test_a_rank_that_dies_on_another_node_is_named_by_rank_0(tmp_path: Path, mon
     assert what.endswith("rank 1 gave no sign of life"), what
 
 
-@pytest.mark.slow
+@pytest.mark.rehearse  # minutes in all; the other tests here show most of it
 def test_two_nodes_meet_and_one_alone_says_which_is_not_there() -> None:
     port = interconnect.free_port()
     pair = [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vllm_server import PYTHON_VARIABLE, vllm_python
 
-from distill import specs
+from distill import serve, specs
 from distill.errors import UsageError
 from distill.serve.command import Vllm, shown
 from distill.serve.planning import ServicePlan, plan, shown_addresses
@@ -194,3 +196,23 @@ def test_vllm_downloads_nothing_unless_nobody_looked_for_the_files() -> None:
 
     assert offline() == "1"
     assert offline(skip=["model"]) is None
+
+
+ALLOWED = """
+import ctypes, runpy, sys
+runpy.run_path(sys.argv[1], run_name="imported")
+bits = ctypes.c_ulong()
+ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(bits))  # ARCH_GET_XCOMP_PERM
+print(bits.value >> 18 & 1)
+"""
+
+
+@pytest.mark.skipif((sys.platform, platform.machine()) != ("linux", "x86_64"), reason="AMX is of x86-64")
+def test_processes_of_the_cpu_build_may_use_amx_where_there_is_one() -> None:
+    """vLLM's kernels do, and its workers end in SIGILL without leave."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
+    wrapper = Path(serve.__file__).parent / "vllm_cpu.py"
+    ended = subprocess.run([sys.executable, "-c", ALLOWED, str(wrapper)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() == ("1" if "amx_tile" in flags else "0")

@@ -55,6 +55,7 @@ def has_replica(node: Any) -> bool:
     return False
 
 
+@pytest.mark.rehearse  # minutes; the other tests here show most of it
 def test_a_replica_spans_two_machines(tmp_path: Path) -> None:
     with cluster(1, 1) as nodes:
         arguments = ("tiny-r1", "--launcher", "ray", "--ray-address", nodes.address, "--hardware", "2xcpu")

@@ -243,7 +243,7 @@ def test_a_job_serves_on_all_its_nodes_and_drains(folder: Path) -> None:
     assert left_of(folder) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.rehearse  # minutes in all; the other tests here show most of it
 @pytest.mark.timeout(300)
 def test_a_node_that_never_joins_ends_the_job_with_its_reason(folder: Path) -> None:
     pytest.importorskip("ray")

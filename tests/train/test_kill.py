@@ -154,7 +154,7 @@ def test_two_processes_train_the_student_of_one(tmp_path: Path, settings: dict[s
     assert not run.checkpoints.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.rehearse  # minutes; the other tests here show most of it
 def test_two_processes_stopped_by_sigterm_go_on_on_two_and_on_one(tmp_path: Path) -> None:
     recipe = recipe_in(tmp_path, epochs=60, learning_rate=1e-3)
     alone, run = a_run(tmp_path / "one", recipe), a_run(tmp_path / "two", changed(recipe, gpus=2))

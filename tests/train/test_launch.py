@@ -71,7 +71,9 @@ FAILURES = {
 """What rank 1 does → what is told of it, and what rank 0 does meanwhile: torchrun gives one that hangs 30 seconds."""
 
 
-@pytest.mark.parametrize("how", ["fail", *(pytest.param(how, marks=pytest.mark.slow) for how in ("die", "crash"))])
+@pytest.mark.parametrize(
+    "how", ["fail", pytest.param("die", marks=pytest.mark.rehearse), pytest.param("crash", marks=pytest.mark.slow)]
+)
 def test_the_first_rank_that_failed_is_told(tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The other one hangs, as in a collective whose partner is gone, and is ended, without mercy if it has to be."""
     expected, meanwhile = FAILURES[how]
@@ -116,7 +118,7 @@ def test_ranks_save_when_the_cluster_stops_them(tmp_path: Path, number: signal.S
     assert "the ranks save and end" in said
 
 
-@pytest.mark.slow
+@pytest.mark.rehearse  # the tests above and below show most of it
 def test_ranks_save_when_every_process_gets_the_signal(tmp_path: Path) -> None:
     """As a cluster does that sends it to all of a job."""
     run = asked(tmp_path / "run", rank0="wait", rank1="wait")

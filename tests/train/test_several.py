@@ -26,9 +26,9 @@ def trained(folder: Path, recipe: Any) -> RunDir:
 @pytest.mark.parametrize(
     ("tied", "settings"),
     [
-        pytest.param(False, {"method": "lora", "average_checkpoints": 2}, marks=pytest.mark.slow),
+        pytest.param(False, {"method": "lora", "average_checkpoints": 2}, marks=pytest.mark.rehearse),
         pytest.param(True, {"context_parallel": 2}, marks=pytest.mark.slow),
-        pytest.param(True, {"method": "lora"}, marks=pytest.mark.slow),
+        pytest.param(True, {"method": "lora"}, marks=pytest.mark.rehearse),
     ],
 )
 def test_two_processes_make_the_student_of_one(tmp_path: Path, tied: bool, settings: dict[str, Any]) -> None:
