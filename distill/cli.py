@@ -421,6 +421,75 @@ def quantize(
 
 
 @app.command()
+def publish(
+    run: Run,
+    repo: Annotated[str, typer.Option(metavar="ORG/NAME", help="The student's repository; the others' begin with it.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see them (default: private).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show every file, size and card; send nothing.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also with a gate that did not pass or a licence in the way.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace another run's publication; its tag keeps the old files.")
+    ] = False,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="PART", help="student, gguf, nf4, int8, adapter, traces; repeatable (default: all)."),
+    ] = None,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="PART", help="Leave this part out; repeatable."),
+    ] = None,
+    license: Annotated[  # noqa: A002  # the option's name
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ID", help="Licence of the student (default: its base's)."),
+    ] = None,
+    license_file: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Text of the base's licence, to lie beside the weights."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring a run to the Hugging Face Hub: student, quantized files, adapter, traces; started again it goes on.
+
+    Example: distill publish runs/mine --repo me/my-student --dry-run
+    """
+    from distill import pipeline
+    from distill.publish import publishing
+    from distill.rundir import RunDir
+
+    place = RunDir(run)
+    chosen = pipeline.recipe_of(place)
+    parts = (tuple(only or ()), tuple(without or ()))
+    asked = publishing.Asked(repo, public, anyway, replace, *parts, license, license_file)
+    if dry_run:
+        plan = publishing.planned(chosen, place, asked)
+        _print(plan.values(), list(plan.lines()), as_json)
+        return
+    published = publishing.publish(chosen, place, asked)
+    _print(*publishing.told(published, public=public), as_json)
+
+
+@app.command()
+def lineage(
+    place: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="A run, something inside one, a published folder.")],
+    as_json: Json = False,
+) -> None:
+    """Walk from a weight file back to traces, verdicts, teacher, recipe and code, and look at every hash again.
+
+    Exit code 3: a hash does not hold. Example: distill lineage runs/mine/quantized/gguf-q4_k_m
+    """
+    from distill.publish.lineage import lineage as walked
+
+    found = walked(place)
+    _print(found.to_json(), list(found.lines()), as_json)
+    if found.broken:
+        raise errors.GateError(
+            "the lineage does not hold: " + "; ".join(found.broken[:5]), todo="see the lines marked ✗"
+        )
+
+
+@app.command()
 def report(run: Run, as_json: Json = False) -> None:
     """Write the page about a run, whatever it has come to: RUN/report.html.
 

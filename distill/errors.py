@@ -67,6 +67,10 @@ class EndpointError(DistillError, ConnectionError):
     """A teacher endpoint that does not answer, does not know the model, or refuses the key."""
 
 
+class PublishError(DistillError, ConnectionError):
+    """An upload that could not go on, or that must not begin: a token, a name, another's files, a Hub that fails."""
+
+
 class TrainingError(DistillError, ArithmeticError):
     """Training cannot go on: a loss that is not a number, or nothing to train on."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import __version__
+from distill.code_version import code_version
 from distill.errors import RunError
 from distill.files import FileLock, now, sha256_tree, write_json
 from distill.ledger import LedgerReader
@@ -170,8 +171,8 @@ class RunDir:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides results: distill, Python and the libraries that are installed."""
-    found = {"distill": __version__, "python": platform.python_version()}
+    """Versions of what decides results: distill, the commit of its code, Python and the installed libraries."""
+    found = {"distill": __version__, "code": code_version(), "python": platform.python_version()}
     for name in ("torch", "transformers", "tokenizers", "math-verify", "pyarrow", "bitsandbytes", "llama-cpp-python"):
         try:
             found[name] = metadata.version(name)

@@ -231,7 +231,7 @@ class Recipe(Strict):
         return {"seed": self.seed, **parts[stage]}
 
 
-_DESCRIPTIONS = {"description", "license", "distillation_terms", "source"}
+_DESCRIPTIONS = {"description", "license", "distillation_terms", "source", "published_as"}
 _ONLY_FOR_FILES = {"gguf_pre"}
 """Fields of a student spec that decide its quantized files and nothing before: correcting one repeats no training."""
 _ONLY_FOR_SERVING = {"architecture", "weights", "reasoning_parser", "trust_remote_code", "variant_of"}

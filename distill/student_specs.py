@@ -94,6 +94,8 @@ class StudentSpec(Strict):
     base: str | None = None
     """A Hugging Face id or a folder; a relative one lies beside the spec, in the checkout or the working directory."""
     revision: str | None = None
+    published_as: str | None = None
+    """The base's name on the Hub where `base` is a folder: what a published student's card says it was made from."""
     architecture: Architecture | None = None
     tokenizer: str | None = None
     """Folder or id of the tokenizer; by default the base's own."""

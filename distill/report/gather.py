@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import specs
+from distill import measures, specs
 from distill.files import reading
 from distill.prompts import table
-from distill.report import measures
 from distill.report.traces import AGAIN, Ledgered, read_ledger
 from distill.report.wording import count, without_folders
 from distill.rundir import QUANTIZATION, RunDir, StageState

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.measures import Score
 from distill.report import charts, wording
 from distill.report.gather import Report, StageFacts
-from distill.report.measures import Score
 from distill.report.traces import Fate, Ledgered, quantile
 from distill.report.wording import displayable
 

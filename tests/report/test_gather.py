@@ -14,10 +14,10 @@ import pytest
 from filtered import rejection
 from ledger_material import write_all
 
+from distill import measures
 from distill.errors import RunError
 from distill.ledger import LedgerReader
 from distill.records import Trace
-from distill.report import measures
 from distill.report.gather import Report, Step, gather, reads, stage_facts
 from distill.report.traces import SHOWN, Sample, read_ledger
 from distill.rundir import RunDir

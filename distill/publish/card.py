@@ -1,0 +1,273 @@
+"""The cards: a README with the Hub's metadata for a student, its quantized files, its adapter, its traces.
+
+Pure: facts in, text out, the same bytes for the same facts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distill import measures
+from distill.contract import OPEN
+from distill.fitting import GIB, GPU_SHARE
+from distill.publish.facts import Facts, Source, teacher_revision
+from distill.publish.licences import BUILT_WITH, LICENCES, Terms, card_license
+from distill.publish.traces_set import TraceSet
+
+if TYPE_CHECKING:
+    import jinja2
+
+GPUS = (4, 6, 8, 10, 12, 16, 24, 32, 48, 80, 96, 141)
+"""GB of memory that GPUs come with."""
+OVERHEAD = 1e9
+"""Bytes that a runtime takes besides weights and cache; an assumption, as in distill/sizes.py."""
+CONTEXTS = (4_096, 16_384, 32_768)
+"""Tokens of cache in the memory table: a short trace of R1, one of its longer, R1's evaluation length."""
+R1_SAMPLING = "temperature 0.6 (0.5 to 0.7), top-p 0.95"
+"""DeepSeek-R1's model card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repos:
+    """Which repositories there are: part → ORG/NAME. Cards link to those of the others that are published."""
+
+    of: dict[str, str]
+
+    def get(self, part: str) -> str | None:
+        return self.of.get(part)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file or folder of weights, for a table: `part` it lies in, `score` and `status` where it was examined."""
+
+    name: str
+    file: str
+    scheme: str
+    bytes: float
+    bits: float | None
+    part: str
+    score: measures.Score | None
+    status: str
+
+
+def model_card(part: str, facts: Facts, terms: Terms, repos: Repos, files: Sequence[WeightFile]) -> str:
+    """The card of one model repository; `part` is student, gguf, adapter or a scheme of one file."""
+    own = [file for file in files if file.part == part]
+    values = {
+        **_common(facts, terms, repos),
+        "part": part,
+        "repo": repos.of[part],
+        "own": own,
+        "files": files,
+        "memory": list(_memory(facts, own)),
+        "contexts": [context for context in CONTEXTS if context <= facts.positions] or [facts.positions],
+    }
+    return _card(_model_data(part, facts, terms, repos), "model_card.md.j2", values)
+
+
+def dataset_card(facts: Facts, terms: Terms, repos: Repos, traces: TraceSet) -> str:
+    values = {**_common(facts, terms, repos), "repo": repos.of["traces"], "configs": traces.configs}
+    return _card(_dataset_data(facts, terms, traces), "dataset_card.md.j2", values)
+
+
+def _card(data: Any, template: str, values: dict[str, Any]) -> str:
+    text = _environment().get_template(template).render(values)
+    return f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{text}"
+
+
+def _common(facts: Facts, terms: Terms, repos: Repos) -> dict[str, Any]:
+    return {
+        "facts": facts,
+        "revision": teacher_revision(facts),
+        "terms": terms,
+        "repos": repos,
+        "licences": LICENCES,
+        "built_with": BUILT_WITH if terms.llama else "",
+        "funnel": list(funnel(facts)),
+        "opens": OPEN,
+        "title": repos.of.get("student", next(iter(repos.of.values()))).partition("/")[2],
+        "r1_sampling": R1_SAMPLING,
+        "instruction": _instruction(facts),
+    }
+
+
+def _instruction(facts: Facts) -> str:
+    """What the student's prompts end with, for problems of some kind."""
+    told = facts.contract.instruction if facts.contract is not None else None
+    return next((text for text in (told or {}).values() if text), "")
+
+
+# --- metadata ------------------------------------------------------------------------------------------------------
+
+
+def _model_data(part: str, facts: Facts, terms: Terms, repos: Repos) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    bases, relation = _base_of(part, facts, repos)
+    datasets = [*([repos.of["traces"]] if "traces" in repos.of else []), *(s.hub for s in facts.sources if s.hub)]
+    found = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=source.hub or source.name,
+            dataset_name=source.name,
+            dataset_revision=source.revision,
+            metric_type="pass@1",
+            metric_name=f"pass@1 ({score.samples} samples of {score.problems} problems; "
+            f"95% {score.low:.1%} to {score.high:.1%})",
+            metric_value=round(100 * score.pass_at_1, 2),
+        )
+        for score in _scores_of(part, facts)
+        for source in facts.problems[:1]
+    ]
+    licence: Any = card_license(terms.student)
+    return ModelCardData(
+        base_model=bases or None,
+        base_model_relation=relation if bases else None,
+        datasets=list(dict.fromkeys(datasets)) or None,
+        license=licence,
+        license_name=terms.student[0] if licence == "other" else None,
+        license_link=_link(terms) if licence == "other" else None,
+        language=facts.languages,
+        library_name={"gguf": "llama.cpp", "adapter": "peft"}.get(part, "transformers"),
+        pipeline_tag="text-generation",
+        tags=["distill", "reasoning", "distillation", *(["gguf"] if part == "gguf" else [])],
+        model_name=repos.of[part].partition("/")[2] if found else None,
+        eval_results=found or None,
+    )
+
+
+def _base_of(part: str, facts: Facts, repos: Repos) -> tuple[list[str], str]:
+    """The model that this one was made from, and how, in the Hub's words."""
+    if part in ("student", "adapter"):
+        return ([facts.base] if facts.base else []), "finetune" if part == "student" else "adapter"
+    student = repos.get("student")
+    return ([student] if student else [facts.base] if facts.base else []), "quantized"
+
+
+def _scores_of(part: str, facts: Facts) -> list[measures.Score]:
+    if part == "student":
+        return [score for score in facts.scores if score.name == "student"]
+    if part in ("gguf", "adapter"):
+        return []  # several files: their scores stand in the table, each beside its own
+    return [score for score in facts.scores if score.name == f"student-{part}"]
+
+
+def _link(terms: Terms) -> str | None:
+    known = LICENCES.get(terms.student[0])
+    return known.link if known else None
+
+
+def _dataset_data(facts: Facts, terms: Terms, traces: TraceSet) -> Any:
+    from huggingface_hub import DatasetCardData
+
+    rows = sum(traces.configs[0].rows.values()) if traces.configs else 0
+    configs = [
+        {
+            "config_name": config.name,
+            **({"default": True} if number == 0 else {}),
+            "data_files": [{"split": split, "path": path} for split, path in config.splits.items()],
+        }
+        for number, config in enumerate(traces.configs)
+    ]
+    return DatasetCardData(
+        license=card_license(terms.traces),
+        language=facts.languages,
+        task_categories=["text-generation"],
+        size_categories=_size(rows),
+        source_datasets=[source.hub for source in facts.sources if source.hub] or None,
+        pretty_name=f"Traces of {facts.run}",
+        tags=["distill", "reasoning", "distillation", "synthetic"],
+        configs=configs,
+    )
+
+
+def _size(rows: int) -> str:
+    """The Hub's own steps."""
+    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+        if rows < limit:
+            return name
+    return "1M<n<10M"
+
+
+# --- what tables show ----------------------------------------------------------------------------------------------
+
+
+def funnel(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    """(step, number, what left it and why) from prompts to trained tokens, as the stages counted them."""
+
+    def reasons(counts: Any) -> str:
+        return ", ".join(f"{number:,} {reason}" for reason, number in (counts or {}).items())
+
+    if "prompts" in facts.states:
+        yield "Prompts", _number(facts.count("prompts", "prompts")), reasons(facts.count("prompts", "left_out"))
+    if "generate" in facts.states:
+        lost = {
+            "cut at the token limit": facts.count("generate", "cut"),
+            "looped": facts.count("generate", "looped"),
+            "failed": facts.count("generate", "failed"),
+        }
+        yield "Samples asked", _number(facts.count("generate", "samples")), ""
+        yield "Traces", _number(facts.count("generate", "answered")), reasons({k: v for k, v in lost.items() if v})
+    if "filter" in facts.states:
+        yield "Kept", _number(facts.count("filter", "kept")), reasons(facts.count("filter", "rejected"))
+    if "train" in facts.states:
+        left = {
+            "held out to measure the loss": facts.count("filter", "heldout"),
+            "longer than the context": facts.count("train", "too_long"),
+            "with a special token in the reply": facts.count("train", "special_token"),
+        }
+        yield "Trained on", _number(facts.count("train", "traces")), reasons({k: v for k, v in left.items() if v})
+        yield "Tokens an epoch", _number(facts.count("train", "tokens")), "prompts included"
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """GB of one file's weights, and for each context the GB in all and the smallest GPU that holds them."""
+
+    name: str
+    weights: float
+    cells: tuple[str, ...]
+
+
+def _memory(facts: Facts, own: Sequence[WeightFile]) -> Iterator[MemoryRow]:
+    contexts = [context for context in CONTEXTS if context <= facts.positions] or [facts.positions]
+    for file in own:
+        cells = []
+        for context in contexts:
+            needed = file.bytes + facts.kv_bytes * context + OVERHEAD
+            gpu = next((size for size in GPUS if size * GIB * GPU_SHARE >= needed), None)
+            cells.append(f"{needed / 1e9:.1f} GB" + (f" ({gpu} GB GPU)" if gpu else " (several GPUs)"))
+        yield MemoryRow(file.name, file.bytes / 1e9, tuple(cells))
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  # Markdown, of values that distill itself recorded
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["percent"] = lambda value: f"{value:.1%}"
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["source"] = _told_source
+    return environment
+
+
+def _told_source(source: Source) -> str:
+    link = f"[{source.name}](https://huggingface.co/datasets/{source.hub})" if source.hub else source.name
+    count = f", {source.prompts:,} prompts" if source.prompts is not None else ""
+    return f"{link} ({source.license or 'licence unknown'}{count})"

@@ -1,0 +1,208 @@
+"""What has to be right before the first byte is sent: stages, gates, licences, names, the token and its rights, what
+lies in the repositories already, and nothing private in any file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from distill.errors import GateError, PublishError, RunError, UsageError
+from distill.publish.asking import asked
+from distill.publish.facts import Facts
+from distill.publish.licences import Terms
+from distill.publish.publication import Part, Publication
+from distill.publish.scan import leaks, needles
+from distill.publish.transaction import There, Transaction, amount, taken
+from distill.rundir import RunDir
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+NEEDED = {
+    "student": ("prompts", "generate", "filter", "train"),
+    "adapter": ("prompts", "generate", "filter", "train"),
+    "traces": ("prompts", "generate", "filter"),
+}
+"""Part → the stages that have to be done; a quantized one needs `quantize` as well."""
+LARGEST = 200 * 1000**3
+"""Bytes of one file. The Hub's documentation (storage-limits) advises 50 GB and takes up to 200 GB."""
+TOKENS = "https://huggingface.co/settings/tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who publishes: the token's account, and whether it may write to a namespace."""
+
+    name: str
+    role: str
+
+
+def stages_done(run: RunDir, parts: Sequence[str]) -> None:
+    """Raises RunError for a stage that is missing, unfinished, or whose files are not what it wrote."""
+    states = run.stages()
+    for part in parts:
+        for name in NEEDED.get(part, (*NEEDED["student"], "quantize")):
+            state = states.get(name)
+            if state is None or state.state != "done":
+                told = "was not run" if state is None else f"is {state.state}"
+                raise RunError(f"{name} {told}, and {part} comes of it", given=str(run.path), todo=_again(name, run))
+    for name in ("filter", "train", "quantize"):
+        state = states.get(name)
+        wrote = {
+            path: digest
+            for path, digest in (state.outputs if state is not None else {}).items()
+            if _published(path, parts)
+        }
+        now = run.hashes(*(run.path / path for path in wrote))
+        changed = [path for path, digest in wrote.items() if now.get(path) != digest]
+        if changed:
+            raise RunError(
+                f"{changed[0]} is not what {name} wrote: it was changed or lost since",
+                given=str(run.path),
+                todo=f"{_again(name, run)}, or bring the file back",
+            )
+
+
+def _published(path: str, parts: Sequence[str]) -> bool:
+    first = path.partition("/")[0]
+    if first == "quantized":
+        folder = path.partition("/")[2]
+        return folder in parts or (folder.startswith("gguf-") and "gguf" in parts)
+    return {"student": "student" in parts, "adapter": "adapter" in parts, "kept": "traces" in parts,
+            "verdicts.parquet": "traces" in parts}.get(first, False)  # fmt: skip
+
+
+def _again(name: str, run: RunDir) -> str:
+    verb = {"prompts": "generate", "report": "report"}.get(name, name)
+    return (
+        f"run `distill {verb} {run.path}`"
+        if verb != "generate"
+        else "run `distill run RECIPE --out RUN` or `distill generate`"
+    )
+
+
+def gates(facts: Facts, parts: Sequence[str], files: Sequence[Any]) -> list[str]:
+    """Quality gates that did not pass, of what is to be published."""
+    found: list[str] = []
+    if "student" in parts or "adapter" in parts:
+        for stage in ("filter", "train", "evaluate"):
+            found += map(str, facts.count(stage, "_failed_gates") or ())
+    for file in files:
+        if file.part in parts and file.status == "not passed":
+            folder = file.scheme.replace(":", "-")
+            reasons = facts.comparisons[folder].gates if folder in facts.comparisons else ()
+            found.append(f"{file.scheme}: {'; '.join(reasons) or 'it did not pass'}")
+    return found
+
+
+def refuse(failed_gates: Sequence[str], terms: Terms, parts: Sequence[str], *, anyway: bool) -> None:
+    """Raises GateError for gates and licences that stand in the way; `anyway` lets all of them pass."""
+    about_student = any(part != "traces" for part in parts)
+    conflicts = [c for c in terms.conflicts if ("traces" in parts if c.about == "traces" else about_student)]
+    if anyway or not (failed_gates or conflicts):
+        return
+    told = [f"gate: {gate}" for gate in failed_gates] + [f"licence: {conflict}" for conflict in conflicts]
+    raise GateError(
+        "not published: " + "; ".join(told),
+        todo="mend it, or publish all the same with --anyway: the card then says what did not pass",
+    )
+
+
+def names(publication: Publication) -> None:
+    """Raises UsageError for names that the Hub does not take, and files that are too large for it."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    for part in publication.parts:
+        if part.repo.count("/") != 1:
+            raise UsageError(
+                f"--repo {part.repo}: not ORG/NAME", todo="give the namespace too, such as --repo me/my-student"
+            )
+        try:
+            validate_repo_id(part.repo)
+        except HFValidationError as error:
+            raise UsageError(
+                f"{part.repo} is no name that the Hub takes", given=str(error), todo="choose another --repo"
+            ) from error
+        for file in part.files:
+            if file.size > LARGEST:
+                what = f"{file.path} has {amount(file.size)}, the Hub takes {amount(LARGEST)} a file"
+                raise PublishError(what, todo="save it in shards")
+
+
+def private(publication: Publication, token: str | None, run: RunDir) -> None:
+    """Raises PublishError naming the files that hold something of this machine or a key, never what it is."""
+    looked_for = needles(token, run.path)
+    found = [leak for part in publication.parts for leak in leaks(part, looked_for)]
+    if found:
+        listed = "\n         ".join(str(leak) for leak in found[:10])
+        raise PublishError(
+            "not published: something that must not leave this machine is in "
+            + _some(len({leak.file for leak in found}), "file"),
+            given=listed,
+            todo="take it out of the run (another recipe, `filter.keep` with secrets), or leave it out: --without",
+        )
+
+
+def _some(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def owner(api: HfApi, publication: Publication, pause: Callable[[float], None]) -> Owner:
+    """Whose token it is. Raises PublishError without one, with one that may not write, and for a foreign namespace."""
+    if not api.token:
+        raise PublishError(
+            "there is no token of the Hub", todo=f"log in with `hf auth login`, or set HF_TOKEN ({TOKENS})"
+        )
+    who = asked("asking the Hub who you are", api.whoami, pause)
+    name = str(who.get("name"))
+    token = who.get("auth", {}).get("accessToken", {})
+    role = str(token.get("role", "unknown"))
+    for part in publication.parts:
+        _may_write(part, name, who, token, role)
+    return Owner(name, role)
+
+
+def _may_write(part: Part, name: str, who: Mapping[str, Any], token: Mapping[str, Any], role: str) -> None:
+    namespace = part.repo.partition("/")[0]
+    roles = {str(org.get("name")): str(org.get("roleInOrg", "unknown")) for org in who.get("orgs", [])}
+    if namespace != name and namespace not in roles:
+        known = ", ".join([name, *sorted(roles)])
+        raise PublishError(
+            f"you may not publish as {namespace}", given=f"your token is {name}'s", todo=f"--repo with one of: {known}"
+        )
+    if role == "read" or roles.get(namespace) == "read":
+        what = "your token only reads" if role == "read" else f"you only read in {namespace}"
+        raise PublishError(f"{what}: nothing can be published with it", todo=f"make one that writes: {TOKENS}")
+    if role == "fineGrained" and not _scoped(token, namespace, part.repo):
+        what = f"your token has no right repo.write on {namespace}"
+        raise PublishError(what, todo=f"give it `Write access to contents/settings of repos` there: {TOKENS}")
+
+
+def _scoped(token: Mapping[str, Any], namespace: str, repo: str) -> bool:
+    scopes = token.get("fineGrained", {}).get("scoped", [])
+    return any(
+        scope.get("entity", {}).get("name") in (namespace, repo) and "repo.write" in scope.get("permissions", [])
+        for scope in scopes
+    )
+
+
+def there(transaction: Transaction, *, public: bool, replace: bool) -> dict[str, There]:
+    """What lies in each repository. Raises PublishError for files that are not ours and, without `replace`,
+    another run's, UsageError for a public repository that nobody asked to publish to."""
+    found = {}
+    for part in transaction.publication.parts:
+        seen = found[part.repo] = transaction.look(part)
+        if seen.foreign and not seen.holds(part):
+            raise taken(part, seen)
+        if seen.run not in (None, transaction.publication.run) and not replace:
+            raise PublishError(
+                f"{part.repo} holds another run's publication",
+                given=f"{seen.run}, and this is {transaction.publication.run}",
+                todo="choose another name with --repo, or replace it with --replace: its tag keeps what it was",
+            )
+        if seen.exists and not seen.private and not public:
+            raise UsageError(f"{part.repo} is public already", todo="say --public to publish there")
+    return found

@@ -1,0 +1,180 @@
+"""`distill publish`: from a run to its repositories. Joins content, preflight and the transaction, and tells of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError
+from distill.progress import say
+from distill.publish import content, preflight
+from distill.publish.content import Wanted
+from distill.publish.facts import Facts, gathered
+from distill.publish.licences import Terms, terms
+from distill.publish.publication import Publication
+from distill.publish.transaction import Published, Transaction, amount
+from distill.rundir import RunDir
+from distill.specs import Recipe
+
+WORK = "publishing"
+"""Folder of a run with what was written for the Hub alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`license` is what to offer the student under, by default its base's; `license_file` goes beside the weights."""
+
+    repo: str
+    public: bool = False
+    anyway: bool = False
+    replace: bool = False
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    license: str | None = None
+    license_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What would be published: all files, and what speaks against it."""
+
+    publication: Publication
+    terms: Terms
+    failed_gates: tuple[str, ...]
+    public: bool
+    cards: dict[str, str] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        repositories = {
+            part.repo: {
+                "kind": part.kind,
+                "bytes": part.size,
+                "files": {file.path: {"bytes": file.size, "sha256": file.sha256} for file in part.files},
+                "card": self.cards[part.repo],
+            }
+            for part in self.publication.parts
+        }
+        against = [*self.failed_gates, *map(str, self.terms.conflicts)]
+        return {"public": self.public, "repositories": repositories, "against": against}
+
+    def lines(self) -> Iterator[str]:
+        for part in self.publication.parts:
+            seen = "public" if self.public else "private"
+            yield f"{part.url} ({part.what}, {seen}): {len(part.files)} files, {amount(part.size)}"
+            yield from (f"  {amount(file.size):>10}  {file.path}" for file in part.files)
+        for part in self.publication.parts:
+            yield f"--- README.md of {part.url}"
+            yield self.cards[part.repo]
+        for gate in self.failed_gates:
+            yield f"stands in the way: gate: {gate}"
+        for conflict in self.terms.conflicts:
+            yield f"stands in the way: licence: {conflict}"
+
+
+def planned(recipe: Recipe, run: RunDir, asked: Asked) -> Planned:
+    """Everything but the Hub itself: no token is needed, nothing is sent.
+
+    Raises RunError for a stage that is not done, UsageError for parts and names that cannot be, PublishError for
+    something private in a file.
+    """
+    parts = content.chosen_parts(run, _wanted(asked, None))
+    preflight.stages_done(run, parts)
+    facts = gathered(recipe, run)
+    text = _licence_text(asked, run, facts)
+    conditions = _terms(facts, asked, text is not None)
+    publication = content.publication(facts, run, parts, _wanted(asked, text), conditions, run.path / WORK)
+    preflight.names(publication)
+    preflight.private(publication, _token(), run)
+    cards = {
+        part.repo: next(f for f in part.files if f.path == "README.md").read().decode() for part in publication.parts
+    }
+    failed = preflight.gates(facts, parts, content.weight_files(run, facts))
+    about = {"traces"} if parts == ["traces"] else {"student", *(["traces"] if "traces" in parts else [])}
+    shown = tuple(conflict for conflict in conditions.conflicts if conflict.about in about)
+    return Planned(
+        publication,
+        Terms(conditions.student, conditions.traces, shown, conditions.llama),
+        tuple(failed),
+        asked.public,
+        cards,
+    )
+
+
+def publish(recipe: Recipe, run: RunDir, asked: Asked, pause: Callable[[float], None] = time.sleep) -> list[Published]:
+    """Raises as `planned` does, GateError for a gate or licence that stands in the way, PublishError where the Hub
+    refuses or fails; the same command goes on."""
+    from huggingface_hub import HfApi
+
+    with run.lock():
+        plan = planned(recipe, run, asked)
+        parts = content.chosen_parts(run, _wanted(asked, None))
+        preflight.refuse(plan.failed_gates, plan.terms, parts, anyway=asked.anyway)
+        api = HfApi(token=_token())
+        transaction = Transaction(api, plan.publication, pause)
+        who = preflight.owner(api, plan.publication, pause)
+        preflight.there(transaction, public=asked.public, replace=asked.replace)
+        say(f"publish: {amount(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who.name}")
+        return transaction.run(public=asked.public)
+
+
+def told(published: list[Published], *, public: bool) -> tuple[dict[str, Any], list[str]]:
+    """What was published, as values and as lines."""
+    from huggingface_hub import constants
+
+    values = {
+        one.part.repo: {
+            "url": f"{constants.ENDPOINT}/{one.part.url}",
+            "tag": one.tag,
+            "commit": one.commit,
+            "public": public,
+            "files_sent": one.sent_files,
+            "bytes_sent": one.sent_bytes,
+        }
+        for one in published
+    }
+    lines = []
+    for one in published:
+        sent = (
+            f"{one.sent_files} files, {amount(one.sent_bytes)} sent" if one.sent_files else "nothing sent: it was there"
+        )
+        seen = "public" if public else "private"
+        lines.append(f"{values[one.part.repo]['url']} at {one.tag} ({seen}): {sent}")
+    return {"published": values}, lines
+
+
+def _wanted(asked: Asked, text: bytes | None) -> Wanted:
+    return Wanted(asked.repo, asked.only, asked.without, text)
+
+
+def _terms(facts: Facts, asked: Asked, has_text: bool) -> Terms:
+    licences = {source.name: source.license for source in facts.sources}
+    return terms(
+        teacher=facts.teacher.license,
+        base=facts.student.license if facts.student is not None else "mit",  # nothing is said of a student
+        prompts=licences,
+        name=asked.repo.partition("/")[2],
+        licence_text=has_text,
+        chosen=asked.license,
+    )
+
+
+def _licence_text(asked: Asked, run: RunDir, facts: Facts) -> bytes | None:
+    """Of the base, from the file that was named or the base's folder. Raises InputError for one that is not there."""
+    if asked.license_file is not None:
+        try:
+            return asked.license_file.read_bytes()
+        except OSError as error:
+            raise InputError(f"--license-file {asked.license_file}: {error.strerror}", todo="check the path") from error
+    base = Path(facts.student.base) if facts.student is not None and facts.student.base else None
+    places = [base / name for name in ("LICENSE", "LICENSE.txt", "LICENSE.md")] if base is not None else []
+    return next((place.read_bytes() for place in places if place.is_file()), None)
+
+
+def _token() -> str | None:
+    from huggingface_hub import get_token
+
+    return os.environ.get("HF_TOKEN") or get_token()

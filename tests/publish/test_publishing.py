@@ -1,0 +1,454 @@
+"""A whole run published to a Hub on loopback and pulled back, what stands in its way, and what must not go out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from upload_hub import HEAD, UploadHub
+
+from distill.errors import DistillError, GateError, PublishError, RunError, UsageError
+from distill.pipeline import recipe_of
+from distill.publish import publishing
+from distill.publish.content import parts_of
+from distill.publish.lineage import lineage
+from distill.publish.publishing import Asked
+from distill.rundir import RunDir
+from publish.conftest import NARROW, READER, TOKEN
+
+REPO = "org/tiny"
+MODELS = (REPO, f"{REPO}-GGUF", f"{REPO}-bnb-4bit")
+TRACES = f"{REPO}-traces"
+
+
+def publish(run: RunDir, **asked: Any) -> Any:
+    return publishing.publish(recipe_of(run), run, Asked(**{"repo": REPO, **asked}), lambda seconds: None)
+
+
+def planned(run: RunDir, **asked: Any) -> publishing.Planned:
+    return publishing.planned(recipe_of(run), run, Asked(**{"repo": REPO, **asked}))
+
+
+def environment(hub: UploadHub, home: Path, **more: str) -> dict[str, str]:
+    """Of a process that talks to the Hub on loopback, with nothing downloaded before."""
+    return {
+        **os.environ,
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(home),
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+
+
+PULL = """
+import json, sys
+from pathlib import Path
+import torch
+from datasets import load_dataset
+from huggingface_hub import hf_hub_download, snapshot_download
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+repo, folder, gguf = sys.argv[1:]
+def greedy(place):
+    tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+    said = []
+    for question in ("What is 17 + 25?", "Tom has 3 apples and buys 4."):
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True,
+                                            return_dict=True, return_tensors="pt")
+        out = model.generate(**ids, max_new_tokens=24, do_sample=False)
+        said.append(out[0].tolist())
+    return said
+assert greedy(repo) == greedy(folder), "another model came back"
+rows = {name: {split: part.num_rows for split, part in load_dataset(f"{repo}-traces", name).items()}
+        for name in ("kept", "traces", "verdicts", "prompts")}
+default = load_dataset(f"{repo}-traces")
+kept = default["train"]
+traces = load_dataset(f"{repo}-traces", "traces", split="train")
+assert set(kept["trace_id"]) <= set(traces["key"])
+file = hf_hub_download(f"{repo}-GGUF", gguf)
+print(json.dumps({"rows": rows, "message": kept[0]["messages"][0]["role"], "columns": traces.column_names, "gguf": file,
+                  "snapshot": snapshot_download(repo)}))
+"""
+
+
+def test_a_run_comes_back_as_it_was(finished: RunDir, run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    publish(run)
+    assert set(hub.repos) == {*(("model", name) for name in MODELS), ("dataset", TRACES)}
+    command = [sys.executable, "-c", PULL, REPO, str(finished.student), "tiny-Q4_K_M.gguf"]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=environment(hub, tmp_path / "home"), check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    told = json.loads(ended.stdout.splitlines()[-1])
+    counts = finished.stages()["filter"].counts
+    assert told["rows"]["kept"] == {"train": counts["train"], "heldout": counts["heldout"]}
+    assert told["rows"]["traces"] == {"train": 24}
+    assert told["rows"]["prompts"] == {"train": 24}
+    assert told["message"] == "user"
+    assert not {"endpoint", "error", "attempts"} & set(told["columns"])
+    (local,) = (finished.quantized / "gguf-q4_k_m").glob("*.gguf")
+    assert Path(told["gguf"]).read_bytes() == local.read_bytes()
+    found = lineage(Path(told["snapshot"]))
+    assert found.broken == []
+    assert [link.name for link in found.links][-1] == "prompts"
+    assert lineage(Path(told["snapshot"]) / "model.safetensors").broken == []
+
+
+def test_a_pulled_file_that_was_changed_is_noticed(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    publish(run, only=("student",))
+    for path, content in hub.files(REPO).items():
+        place = tmp_path / "pulled" / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content + (b" " if path == "config.json" else b""))
+    assert [line for line in lineage(tmp_path / "pulled").broken if "config.json" in line]
+
+
+def test_a_second_publication_uploads_nothing(run: RunDir, hub: UploadHub) -> None:
+    first = publish(run)
+    before, asked = hub.uploaded_bytes, len(hub.requests)
+    again = publish(run)
+    assert [(one.tag, one.commit) for one in again] == [(one.tag, one.commit) for one in first]
+    assert all(one.sent_files == 0 for one in again)
+    assert hub.uploaded_bytes == before
+    assert not [r for r in hub.requests[asked:] if not r.startswith(("GET", "HEAD"))]
+
+
+def test_another_machine_publishes_the_same(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    there = RunDir(shutil.copytree(run.path, tmp_path / "elsewhere" / "run"))
+    publish(run)
+    assert all(one.sent_files == 0 for one in publish(there))
+
+
+# --- cards -----------------------------------------------------------------------------------------------------------
+
+
+def head(card: str) -> dict[str, Any]:
+    found = HEAD.match(card)
+    assert found is not None
+    return dict(yaml.safe_load(found[1]))
+
+
+def test_cards_pass_the_clients_own_checks_and_say_what_they_must(run: RunDir, hub: UploadHub) -> None:
+    from huggingface_hub import DatasetCard, ModelCard
+
+    cards = planned(run).cards
+    publish(run)
+    assert set(hub.validated) == set(cards.values())
+    for repo, text in cards.items():
+        card = (DatasetCard if repo == TRACES else ModelCard)(text, ignore_metadata_errors=False)
+        assert card.data.to_dict()["license"] == "mit"
+        for word in ("tiny-r1", "arithmetic-sums", "recipe.yaml", "lineage.json", "24", "temperature 0.6"):
+            assert word in text, (repo, word)
+    student = head(cards[REPO])
+    assert student["library_name"] == "transformers"
+    assert student["pipeline_tag"] == "text-generation"
+    assert student["datasets"] == [TRACES]
+    result = student["model-index"][0]["results"][0]
+    score = json.loads((run.evaluations / "student.json").read_text())
+    assert result["metrics"][0]["value"] == round(100 * score["pass_at_1"], 2)
+    quantized = head(cards[f"{REPO}-GGUF"])
+    assert (quantized["base_model"], quantized["base_model_relation"]) == ([REPO], "quantized")
+    assert [config["config_name"] for config in head(cards[TRACES])["configs"]] == [
+        "kept",
+        "traces",
+        "verdicts",
+        "prompts",
+    ]
+    for told in ("system prompt", "repeats itself", "language", "ollama run", "llama-cli", "vllm serve", "GPU)"):
+        assert told in cards[REPO], told
+
+
+def test_the_metadata_check_of_the_hub_on_loopback_can_fail(hub: UploadHub) -> None:
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=hub.url, token=TOKEN)
+    for wrong in ("license: nobodys", "base_model_relation: cousin", "license: other", "a: [b"):
+        with pytest.raises(ValueError, match="Invalid metadata"):
+            api._validate_yaml(f"---\n{wrong}\n---\n# x\n", repo_type="model")
+
+
+def test_the_commands_of_a_card_work_as_written(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    """Its Python, from the Hub; every link of its own leads to a file or a repository of the publication."""
+    import re
+
+    publish(run)
+    for repo, kind in ((REPO, "model"), (TRACES, "dataset")):
+        card = hub.files(repo, kind)["README.md"].decode()
+        (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+        ended = subprocess.run(
+            [sys.executable, "-c", code.replace("max_new_tokens=512", "max_new_tokens=8")],
+            capture_output=True, text=True, env=environment(hub, tmp_path / "home"), check=False,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr[-1500:]
+        own = {f"https://huggingface.co/{'datasets/' if k == 'dataset' else ''}{name}" for k, name in hub.repos}
+        for link in re.findall(r"\]\(([^)]+)\)", card):
+            assert link in own or link in hub.files(repo, kind) or link.startswith("https://opensource.org"), link
+
+
+# --- what stands in the way ------------------------------------------------------------------------------------------
+
+
+def nothing_shown(hub: UploadHub) -> bool:
+    return not hub.repos
+
+
+@pytest.mark.parametrize(
+    ("token", "asked", "told"),
+    [
+        (None, {}, "there is no token of the Hub"),
+        ("hf_" + "z" * 34, {}, "the Hub answered 401"),
+        (READER, {"repo": "someone/tiny"}, "your token only reads"),
+        (TOKEN, {"repo": "club/tiny"}, "you only read in club"),
+        (TOKEN, {"repo": "strangers/tiny"}, "you may not publish as strangers"),
+        (NARROW, {}, "your token has no right repo.write on org"),
+    ],
+)
+def test_a_token_that_will_not_do_is_told_before_anything_is_made(
+    run: RunDir,
+    hub: UploadHub,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    token: str | None,
+    asked: Any,
+    told: str,
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(PublishError, match=told) as caught:
+        publish(run, **asked)
+    assert caught.value.todo
+    assert nothing_shown(hub)
+
+
+def test_a_fine_grained_token_publishes_where_it_may(
+    run: RunDir, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", NARROW)
+    publish(run, repo="someone/tiny", only=("traces",))
+    assert hub.repo("someone/tiny-traces", "dataset").tags
+
+
+def test_a_repository_with_other_content_is_left_alone(run: RunDir, hub: UploadHub) -> None:
+    hub.put(f"{REPO}-GGUF", {"theirs.gguf": b"x"})
+    before = dict(hub.repos)
+    with pytest.raises(PublishError, match="holds files that no publication put there") as caught:
+        publish(run)
+    assert caught.value.given == "theirs.gguf"
+    assert hub.repos == before
+    assert list(hub.repo(f"{REPO}-GGUF").branches) == ["main"]
+
+
+def test_another_runs_publication_is_left_alone(run: RunDir, hub: UploadHub) -> None:
+    hub.put(REPO, {"lineage.json": json.dumps({"run": "another"}).encode()})
+    with pytest.raises(PublishError, match="another run's publication"):
+        publish(run)
+    assert set(hub.repos) == {("model", REPO)}
+    publish(run, replace=True, only=("student",))
+    assert json.loads(hub.files(REPO)["lineage.json"])["run"].startswith("quickstart-")
+
+
+def test_traces_alone_need_no_student(run: RunDir, hub: UploadHub) -> None:
+    content = json.loads(run.manifest.read_text())
+    for name in ("train", "evaluate", "quantize", "report"):
+        del content["stages"][name]
+    run.manifest.write_text(json.dumps(content))
+    for folder in (run.student, run.untrained, run.quantized, run.evaluations):
+        shutil.rmtree(folder)
+    run.metrics.unlink()
+    publish(run)
+    assert set(hub.repos) == {("dataset", TRACES)}
+    assert "Trained on" not in hub.files(TRACES, "dataset")["README.md"].decode()
+
+
+def test_a_public_repository_needs_the_word(run: RunDir, hub: UploadHub) -> None:
+    publish(run, public=True)
+    assert not hub.repo(REPO).private
+    assert not hub.repo(TRACES, "dataset").private
+    with pytest.raises(UsageError, match="is public already"):
+        publish(run)
+
+
+def failing(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["quantize"]["counts"]["nf4"] |= {"gates": ["it may lose 30.0%"], "status": "not passed"}
+    run.manifest.write_text(json.dumps(content))
+
+
+def test_a_gate_that_did_not_pass_needs_the_word_and_is_told_in_the_card(run: RunDir, hub: UploadHub) -> None:
+    failing(run)
+    with pytest.raises(GateError, match=r"gate: nf4: it may lose 30\.0%"):
+        publish(run)
+    assert nothing_shown(hub)
+    publish(run, without=("nf4",), only=("gguf",))
+    publish(run, anyway=True, only=("nf4",))
+    assert "not passed: it may lose 30.0%" in hub.files(f"{REPO}-bnb-4bit")["README.md"].decode()
+
+
+def test_a_licence_in_the_way_is_a_gate(run: RunDir, hub: UploadHub) -> None:
+    text = run.recipe.read_text().replace("student_overrides: {}", "student_overrides: {license: llama3.1}")
+    run.recipe.write_text(text)
+    with pytest.raises(GateError, match="asks for a name that begins with Llama"):
+        publish(run)
+    assert nothing_shown(hub)
+
+
+def test_a_llama_goes_out_by_its_name_with_notice_and_licence(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    run.recipe.write_text(
+        run.recipe.read_text().replace("student_overrides: {}", "student_overrides: {license: llama3.1}")
+    )
+    text = tmp_path / "LICENSE"
+    text.write_text("the terms")
+    publish(run, repo="org/Llama-tiny", license_file=text, only=("student",))
+    files = hub.files("org/Llama-tiny")
+    assert files["LICENSE"] == b"the terms"
+    assert b"Llama 3.1 Community License, Copyright" in files["NOTICE"]
+    card = files["README.md"].decode()
+    assert "**Built with Llama**" in card
+    assert head(card)["license"] == "llama3.1"
+
+
+def unfinished(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["train"]["state"] = "failed"
+    run.manifest.write_text(json.dumps(content))
+
+
+def without_student(run: RunDir) -> None:
+    shutil.rmtree(run.student)
+
+
+def touched(run: RunDir) -> None:
+    (run.student / "config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "asked", "kind", "told"),
+    [
+        (unfinished, {}, RunError, "train is failed, and student comes of it"),
+        (without_student, {"only": ("student",)}, UsageError, "this run has no part 'student'"),
+        (touched, {}, RunError, "student is not what train wrote"),
+        (lambda run: None, {"repo": "tiny"}, UsageError, "not ORG/NAME"),
+        (lambda run: None, {"repo": "org/ti--ny"}, UsageError, "no name that the Hub takes"),
+        (lambda run: None, {"only": ("ggfu",)}, UsageError, "did you mean 'gguf'"),
+        (lambda run: None, {"license_file": Path("nowhere")}, DistillError, "--license-file nowhere"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told_and_nothing_is_sent(
+    run: RunDir, hub: UploadHub, breaks: Callable[[RunDir], None], asked: Any, kind: type[DistillError], told: str
+) -> None:
+    breaks(run)
+    with pytest.raises(kind, match=told):
+        publish(run, **asked)
+    assert nothing_shown(hub)
+    assert not hub.requests
+
+
+def test_parts_are_those_that_the_run_has(run: RunDir) -> None:
+    assert parts_of(run) == ["student", "gguf", "nf4", "traces"]
+    shutil.rmtree(run.quantized)
+    assert parts_of(run) == ["student", "traces"]
+
+
+# --- what must not go out --------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_this_machine_is_in_anything_that_is_uploaded(
+    run: RunDir, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked for in the bytes that arrived, not by the code that scans."""
+    monkeypatch.setenv("LOGNAME", "wilhelmina")
+    monkeypatch.setattr("socket.gethostname", lambda: "workstation-7")
+    publish(run)
+    private = [TOKEN, str(run.path), str(Path.cwd()), "wilhelmina", "workstation-7", "127.0.0.1"]
+    for repo in hub.repos.values():
+        for path, content in hub.files(repo.name, repo.kind).items():
+            for text in private:
+                assert text.encode() not in content, (repo.name, path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("student/notes.txt", "by wilhelmina"), ("student/notes.txt", TOKEN), ("student/config.json", "workstation-7")],
+)
+def test_something_private_in_a_file_stops_everything(
+    run: RunDir, hub: UploadHub, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv("LOGNAME", "wilhelmina")
+    monkeypatch.setattr("socket.gethostname", lambda: "workstation-7")
+    path = run.path / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "made_on": text}))
+    else:
+        path.write_text(text)
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["train"]["outputs"].update(run.hashes(run.student))
+    run.manifest.write_text(json.dumps(content))
+    with pytest.raises(PublishError, match="must not leave this machine") as caught:
+        publish(run, only=("student",))
+    assert name.removeprefix("student/") in str(caught.value.given)
+    assert text not in str(caught.value)
+    assert nothing_shown(hub)
+
+
+def test_a_place_that_a_library_wrote_into_settings_is_shortened(run: RunDir, hub: UploadHub) -> None:
+    path = run.student / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "_name_or_path": "/data/models/base"}))
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["train"]["outputs"].update(run.hashes(run.student))
+    run.manifest.write_text(json.dumps(content))
+    publish(run, only=("student",))
+    assert json.loads(hub.files(REPO)["config.json"])["_name_or_path"] == "base"
+
+
+def test_a_dry_run_shows_every_file_size_and_card_and_asks_nobody(run: RunDir, hub: UploadHub) -> None:
+    plan = planned(run)
+    told = "\n".join(plan.lines())
+    for part in plan.publication.parts:
+        assert all(file.path in told for file in part.files)
+        assert plan.cards[part.repo] in told
+    values = plan.values()["repositories"][REPO]
+    assert values["bytes"] == sum(file["bytes"] for file in values["files"].values())
+    assert not hub.requests
+
+
+def test_the_command(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "distill.cli",
+        "publish",
+        str(run.path),
+        "--repo",
+        REPO,
+        "--only",
+        "traces",
+        "--json",
+    ]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, env=environment(hub, tmp_path / "home"), check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)["published"][TRACES]
+    assert (told["tag"], told["public"]) == ("v1", False)
+    failing(run)
+    whole = [*command[:5], "--repo", REPO]
+    ended = subprocess.run(whole, capture_output=True, text=True, env=environment(hub, tmp_path / "home"), check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert "gate: nf4" in ended.stderr
