@@ -46,7 +46,6 @@ class WeightFile:
     """A file or folder of weights, for a table: `part` it lies in, `score` and `status` where it was examined."""
 
     name: str
-    file: str
     scheme: str
     bytes: float
     bits: float | None

@@ -193,7 +193,7 @@ def weight_files(run: RunDir, facts: Facts) -> list[card.WeightFile]:
             else "not examined"
         )
         score = facts.score("student" if part == "student" else f"student-{one.name}")
-        found.append(card.WeightFile(name, "", one.scheme, one.bytes or 0.0, one.bits_per_weight, part, score, status))
+        found.append(card.WeightFile(name, one.scheme, one.bytes or 0.0, one.bits_per_weight, part, score, status))
     return found
 
 

@@ -5,7 +5,6 @@ lies in the repositories already, and nothing private in any file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import GateError, PublishError, RunError, UsageError
@@ -29,14 +28,6 @@ NEEDED = {
 LARGEST = 200 * 1000**3
 """Bytes of one file. The Hub's documentation (storage-limits) advises 50 GB and takes up to 200 GB."""
 TOKENS = "https://huggingface.co/settings/tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who publishes: the token's account, and whether it may write to a namespace."""
-
-    name: str
-    role: str
 
 
 def stages_done(run: RunDir, parts: Sequence[str]) -> None:
@@ -150,8 +141,11 @@ def _some(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def owner(api: HfApi, publication: Publication, pause: Callable[[float], None]) -> Owner:
-    """Whose token it is. Raises PublishError without one, with one that may not write, and for a foreign namespace."""
+def owner(api: HfApi, publication: Publication, pause: Callable[[float], None]) -> str:
+    """Name of the account whose token it is.
+
+    Raises PublishError without a token, with one that may not write, and for a namespace that is not its own.
+    """
     if not api.token:
         raise PublishError(
             "there is no token of the Hub", todo=f"log in with `hf auth login`, or set HF_TOKEN ({TOKENS})"
@@ -162,7 +156,7 @@ def owner(api: HfApi, publication: Publication, pause: Callable[[float], None]) 
     role = str(token.get("role", "unknown"))
     for part in publication.parts:
         _may_write(part, name, who, token, role)
-    return Owner(name, role)
+    return name
 
 
 def _may_write(part: Part, name: str, who: Mapping[str, Any], token: Mapping[str, Any], role: str) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -85,7 +85,6 @@ class Publication:
 
     run: str
     parts: tuple[Part, ...]
-    licenses: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:

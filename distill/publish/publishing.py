@@ -117,7 +117,7 @@ def publish(recipe: Recipe, run: RunDir, asked: Asked, pause: Callable[[float], 
         transaction = Transaction(api, plan.publication, pause)
         who = preflight.owner(api, plan.publication, pause)
         preflight.there(transaction, public=asked.public, replace=asked.replace)
-        say(f"publish: {amount(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who.name}")
+        say(f"publish: {amount(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who}")
         return transaction.run(public=asked.public)
 
 

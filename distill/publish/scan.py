@@ -94,24 +94,19 @@ def needles(token: str | None, run: Path) -> Needles:
 
 def leaks(part: Part, looked_for: Needles) -> list[Leak]:
     """What of a part must not be uploaded, one for each file and kind."""
-    return [leak for file in part.files for leak in _of(file, part, looked_for)]
-
-
-def _of(file: File, part: Part, looked_for: Needles) -> Iterator[Leak]:
-    anywhere = {
-        what: re.compile(re.escape(value)) for what, value in {**looked_for.secrets, **looked_for.places}.items()
-    }
-    names = {
-        what: re.compile(rb"(?<![A-Za-z0-9])" + re.escape(v) + rb"(?![A-Za-z0-9])")
-        for what, v in looked_for.names.items()
-    }
-    where = f"{part.repo}: {file.path}"
-    if file.path.endswith(".parquet"):
-        own = {**anywhere, **KEYS}
-        yield from _found(where, _parquet_texts(file), own)
-    else:
-        own = {**anywhere, **KEYS, **PLACES, **names}
-        yield from _found(where, _texts(file), own)
+    exact = {**looked_for.secrets, **looked_for.places}
+    in_traces = {**{what: re.compile(re.escape(value)) for what, value in exact.items()}, **KEYS}
+    word = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"
+    names = {what: re.compile(word % re.escape(value)) for what, value in looked_for.names.items()}
+    elsewhere = {**in_traces, **PLACES, **names}
+    found: list[Leak] = []
+    for file in part.files:
+        where = f"{part.repo}: {file.path}"
+        if file.path.endswith(".parquet"):
+            found += _found(where, _parquet_texts(file), in_traces)
+        else:
+            found += _found(where, _texts(file), elsewhere)
+    return found
 
 
 def _found(where: str, texts: Iterable[bytes], patterns: Mapping[str, re.Pattern[bytes]]) -> Iterator[Leak]:
