@@ -448,6 +448,10 @@ def publish(
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FILE", help="Text of the base's licence, to lie beside the weights."),
     ] = None,
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ORG/NAME", help="The base's name on the Hub, where it was trained from a folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bring a run to the Hugging Face Hub: student, quantized files, adapter, traces; started again it goes on.
@@ -461,7 +465,7 @@ def publish(
     place = RunDir(run)
     chosen = pipeline.recipe_of(place)
     parts = (tuple(only or ()), tuple(without or ()))
-    asked = publishing.Asked(repo, public, anyway, replace, *parts, license, license_file)
+    asked = publishing.Asked(repo, public, anyway, replace, *parts, license, license_file, base)
     if dry_run:
         plan = publishing.planned(chosen, place, asked)
         _print(plan.values(), list(plan.lines()), as_json)

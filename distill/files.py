@@ -58,12 +58,15 @@ def _sha256_of_state(path: Path, size: int, modified: int) -> str:
 
 
 def sha256_tree(path: Path) -> str:
-    """Hex sha256 over names and contents of a file, or of every file below a folder (hidden ones left out)."""
+    """Hex sha256 over names and contents of a file, or of every file below a folder (hidden ones left out).
+
+    A file that was hashed in this process and has not changed since is not read again.
+    """
     if path.is_file():
-        return sha256_file(path)
+        return sha256_once(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
     shown = [p for p in files if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-    return sha256_of([[str(p.relative_to(path)), sha256_file(p)] for p in shown])
+    return sha256_of([[str(p.relative_to(path)), sha256_once(p)] for p in shown])
 
 
 def fsync_folder(path: Path) -> None:

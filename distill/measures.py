@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,17 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceScore:
+    """pass@1 with its 95% interval on the problems of one source."""
+
+    source: str
+    pass_at_1: float
+    low: float
+    high: float
+    problems: int
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """How one model did: pass@1 with its 95% interval, shares of 1, samples per problem."""
 
@@ -51,6 +62,8 @@ class Score:
     problems: int
     samples: int
     benchmark: str
+    sources: tuple[SourceScore, ...] = ()
+    """By source, in the order of their names; empty in a file that was written before they were told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +184,18 @@ def _score(path: Path) -> Score:
         problems=int(problems),
         samples=int(samples) // max(1, int(problems)),
         benchmark=str(conditions.get("benchmark", "")) if isinstance(conditions, dict) else "",
+        sources=tuple(_source_scores(content.get("sources"))),
     )
+
+
+def _source_scores(told: Any) -> Iterator[SourceScore]:
+    for name, content in (told if isinstance(told, dict) else {}).items():
+        if not isinstance(content, dict):
+            continue
+        low, high = _pair(content.get("interval"))
+        right, problems = number(content.get("pass_at_1")), number(content.get("problems"))
+        if low is not None and high is not None and right is not None and problems is not None:
+            yield SourceScore(str(name), right, low, high, int(problems))
 
 
 def read_object(path: Path, todo: str) -> dict[str, Any]:

@@ -114,6 +114,9 @@ class SourceSpec(Strict):
     domain: str | None = None
     license: str | None = None
     language: str | None = None
+    benchmark_task: str | None = None
+    """For a dataset that the Hub lists as a benchmark: what its own eval.yaml calls the task, under which results show
+    on the model's page (https://huggingface.co/docs/hub/eval-results)."""
     source: str | None = None
     """Where the figures above come from."""
 

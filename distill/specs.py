@@ -183,9 +183,11 @@ class Recipe(Strict):
 
     def section(self, stage: str) -> dict[str, Any]:
         """The settings that decide one stage's work, as plain JSON: what is compared when a run goes on."""
-        asked = {k: v for k, v in self.teacher_overrides.items() if k.partition(".")[0] not in _ONLY_FOR_SERVING}
+        told_alone = _ONLY_FOR_SERVING | _DESCRIPTIONS
+        asked = {k: v for k, v in self.teacher_overrides.items() if k.partition(".")[0] not in told_alone}
         teacher = {"teacher": self.teacher, "teacher_overrides": asked}
-        changes = {k: v for k, v in self.student_overrides.items() if stage == "quantize" or k not in _ONLY_FOR_FILES}
+        left_out = _DESCRIPTIONS if stage == "quantize" else _DESCRIPTIONS | _ONLY_FOR_FILES
+        changes = {k: v for k, v in self.student_overrides.items() if k not in left_out}
         student = {"student": self.student, "student_overrides": changes}
         settings = self.model_dump(mode="json")
         generate = {key: value for key, value in settings["generate"].items() if key in _DECIDES_TRACES}
@@ -231,7 +233,7 @@ class Recipe(Strict):
         return {"seed": self.seed, **parts[stage]}
 
 
-_DESCRIPTIONS = {"description", "license", "distillation_terms", "source", "published_as"}
+_DESCRIPTIONS = {"description", "license", "distillation_terms", "source", "published_as", "benchmark_task"}
 _ONLY_FOR_FILES = {"gguf_pre"}
 """Fields of a student spec that decide its quantized files and nothing before: correcting one repeats no training."""
 _ONLY_FOR_SERVING = {"architecture", "weights", "reasoning_parser", "trust_remote_code", "variant_of"}

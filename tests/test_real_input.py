@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from publish.conftest import PEOPLE
+from publish.pulling import environment, pulled
+from serve.test_command import vllm_says
+from upload_hub import serving
 from vllm_server import CHECKOUT, PYTHON_VARIABLE, vllm_python, vllm_server
 
 from distill import specs
@@ -66,3 +73,21 @@ def test_gsm8k_from_a_real_server_to_a_trained_student(tmp_path: Path, schemes: 
     assert {"Q5_0", "Q8_0"} <= set(files["gguf-q4_k_m"]["types"])
     assert all(files[name]["problems"] == 2 for name in files)
     assert "Q5_0" in run.report.read_text(encoding="utf-8")
+    published_and_pulled(run, tmp_path)
+
+
+def published_and_pulled(run: RunDir, tmp_path: Path) -> None:
+    """By the command, to a Hub on loopback; what users load from there answers as the run's own does."""
+    with serving(tmp_path / "hub", PEOPLE) as hub:
+        command = [sys.executable, "-m", "distill.cli", "publish", str(run.path), "--repo", "org/gsm8k-smollm2"]
+        home = environment(hub, tmp_path / "home")
+        ended = subprocess.run(command, capture_output=True, text=True, env=home, check=False)
+        assert ended.returncode == 0, ended.stderr
+        told = pulled(hub, "org/gsm8k-smollm2", run, tmp_path / "home", ("student", "gguf", "traces"))
+        assert told["rows"]["traces"] == {"train": 20}
+        card = hub.files("org/gsm8k-smollm2")["README.md"].decode()
+    assert "HuggingFaceTB/SmolLM2-135M-Instruct" in card
+    assert "openai/gsm8k" in card
+    (serve,) = re.findall(r"^vllm serve (.*)$", card, re.MULTILINE)
+    (said,) = vllm_says([serve.split()])["commands"]
+    assert (said["model_tag"], said["max_model_len"]) == ("org/gsm8k-smollm2", 8192)

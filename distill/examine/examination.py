@@ -167,6 +167,22 @@ def _result(
         },
         **asdict(found),
         "interval": list(found.interval),
+        "sources": _by_source(problems, graded),
         "seconds": round(seconds, 1),
         "per_problem": per_problem(graded),
     }
+
+
+def _by_source(problems: list[Prompt], graded: list[Graded]) -> dict[str, dict[str, Any]]:
+    """The score on each source's problems: one of several benchmarks together stands for none of them."""
+    source = {problem.id: problem.source for problem in problems}
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted({name for name in source.values() if name is not None}):
+        part = score([item for item in graded if source[item.prompt_id] == name])
+        found[name] = {
+            "problems": part.problems,
+            "samples": part.samples,
+            "pass_at_1": part.pass_at_1,
+            "interval": list(part.interval),
+        }
+    return found

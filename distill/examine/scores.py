@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ def table(scores: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
             f"{name:<12} {result['pass_at_1']:>7.1%} {f'{low:.1%} – {high:.1%}':>16} {result['unfinished']:>11.1%} "
             f"{'unknown' if length is None else f'{length:.1f}':>12} {size:>12}"
         )
+        lines += _source_lines(result.get("sources") or {})
     return lines
+
+
+def _source_lines(sources: Mapping[str, Any]) -> Iterator[str]:
+    """The same by source, where there are several."""
+    for name, part in sources.items() if len(sources) > 1 else ():
+        low, high = part["interval"]
+        size = f"{part['problems']} × {part['samples'] // part['problems']}"
+        yield f"  {name:<10} {part['pass_at_1']:>7.1%} {f'{low:.1%} – {high:.1%}':>16} {'':>11} {'':>12} {size:>12}"
 
 
 def compare(a: Path, b: Path) -> tuple[dict[str, Any], list[str]]:

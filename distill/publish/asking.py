@@ -55,20 +55,33 @@ def wait(what: str, error: BaseException, number: int, seconds: float, pause: Ca
 def worth_another(error: BaseException) -> float | None:
     """Seconds that the server wants to be left alone for, 0 where it names none; None where no try would help."""
     import httpx
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     if isinstance(error, DistillError):
         return None
     for cause in causes(error):
+        if isinstance(cause, OfflineModeIsEnabled):
+            return None
         response = getattr(cause, "response", None)
         if response is not None:
             expired = response.status_code == 403 and not _of_the_hub(response)
             if response.status_code not in AGAIN and not expired:
                 return None
-            told = response.headers.get("Retry-After", "")
-            return float(told) if told.isdigit() else 0.0
+            return _asked_to_wait(response.headers)
         if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError):
             return 0.0
     return None
+
+
+def _asked_to_wait(headers: Any) -> float:
+    """Seconds, from either header that the Hub tells its limits by."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    told = headers.get("Retry-After", "")
+    if told.isdigit():
+        return float(told)
+    limit = parse_ratelimit_headers(headers)
+    return float(limit.reset_in_seconds) if limit is not None and limit.remaining == 0 else 0.0
 
 
 def conflicts(error: BaseException) -> bool:
@@ -110,6 +123,10 @@ def reason(error: BaseException) -> str:
 
 
 def explained(what: str, error: BaseException) -> PublishError:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes(error)):
+        return PublishError(f"{what}: the client is set to stay offline", todo="unset HF_HUB_OFFLINE")
     status = status_of(error)
     todo = {
         401: "log in with `hf auth login`, or put a valid token into HF_TOKEN",

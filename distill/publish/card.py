@@ -63,7 +63,7 @@ def model_card(part: str, facts: Facts, terms: Terms, repos: Repos, files: Seque
         "repo": repos.of[part],
         "own": own,
         "files": files,
-        "memory": list(_memory(facts, own)),
+        "memory": list(_memory(facts, files if part == "student" else own)),
         "contexts": [context for context in CONTEXTS if context <= facts.positions] or [facts.positions],
     }
     return _card(_model_data(part, facts, terms, repos), "model_card.md.j2", values)
@@ -116,12 +116,11 @@ def _model_data(part: str, facts: Facts, terms: Terms, repos: Repos) -> Any:
             dataset_name=source.name,
             dataset_revision=source.revision,
             metric_type="pass@1",
-            metric_name=f"pass@1 ({score.samples} samples of {score.problems} problems; "
+            metric_name=f"pass@1 ({samples} samples of {score.problems} problems; "
             f"95% {score.low:.1%} to {score.high:.1%})",
             metric_value=round(100 * score.pass_at_1, 2),
         )
-        for score in _scores_of(part, facts)
-        for source in facts.problems[:1]
+        for source, score, samples in results(part, facts)
     ]
     licence: Any = card_license(terms.student)
     return ModelCardData(
@@ -138,6 +137,45 @@ def _model_data(part: str, facts: Facts, terms: Terms, repos: Repos) -> Any:
         model_name=repos.of[part].partition("/")[2] if found else None,
         eval_results=found or None,
     )
+
+
+def results(part: str, facts: Facts) -> Iterator[tuple[Source, measures.SourceScore, int]]:
+    """(source, score on its problems, samples of each) of the weights that a repository holds.
+
+    Scores of an earlier distill, which were not told apart by source, are told where there was one source.
+    """
+    sources = {source.name: source for source in facts.problems}
+    for score in _scores_of(part, facts):
+        told = score.sources
+        if not told and len(sources) == 1:
+            (only,) = sources
+            told = (measures.SourceScore(only, score.pass_at_1, score.low, score.high, score.problems),)
+        for one in told:
+            unknown = Source(one.source, None, None, None, None, None)
+            yield sources.get(one.source, unknown), one, score.samples
+
+
+def eval_results(part: str, facts: Facts) -> str | None:
+    """For a file in .eval_results/: what shows on a model's page and in a benchmark's ranking, in the Hub's schema of
+    today (https://huggingface.co/docs/hub/eval-results). None without a benchmark that was asked as a whole: a share of
+    its problems would be ranked as if it were all of them."""
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    sampling = ", ".join(f"{name} {value}" for name, value in (facts.conditions.get("sampling") or {}).items())
+    entries = [
+        EvalResultEntry(
+            dataset_id=source.hub,
+            task_id=source.benchmark_task,
+            dataset_revision=source.revision,
+            value=round(100 * score.pass_at_1, 2),
+            date=str(facts.states["evaluate" if part == "student" else "quantize"].finished)[:10],
+            notes=f"pass@1, {samples} samples a problem, {sampling}, 95% {score.low:.1%} to {score.high:.1%}",
+        )
+        for source, score, samples in results(part, facts)
+        if source.hub and source.benchmark_task and score.problems == source.rows
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else None
 
 
 def _base_of(part: str, facts: Facts, repos: Repos) -> tuple[list[str], str]:
@@ -221,7 +259,8 @@ def funnel(facts: Facts) -> Iterator[tuple[str, str, str]]:
             "with a special token in the reply": facts.count("train", "special_token"),
         }
         yield "Trained on", _number(facts.count("train", "traces")), reasons({k: v for k, v in left.items() if v})
-        yield "Tokens an epoch", _number(facts.count("train", "tokens")), "prompts included"
+        epochs = f"{facts.recipe.train.epochs:g} epoch{'s' if facts.recipe.train.epochs != 1 else ''} of it"
+        yield "Tokens, prompts included", _number(facts.count("train", "tokens")), epochs
 
 
 def _number(value: Any) -> str:

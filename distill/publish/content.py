@@ -31,6 +31,7 @@ SUFFIXES: Mapping[str, str] = {
 """Part → what its repository's name ends with, as the Hub's users look for it; a scheme that is not here goes by its
 own name, such as -AWQ."""
 LICENCE_FILE, NOTICE_FILE = "LICENSE", "NOTICE"
+ADAPTER_SETTINGS = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def parts_of(run: RunDir) -> list[str]:
     found = ["student"] if run.student.is_dir() else []
     found += ["gguf"] if any(scheme.startswith("gguf:") for scheme in schemes.values()) else []
     found += [name for name, scheme in schemes.items() if not scheme.startswith("gguf:")]
-    found += ["adapter"] if (run.adapter / "adapter_config.json").is_file() else []
+    found += ["adapter"] if (run.adapter / ADAPTER_SETTINGS).is_file() else []
     found += ["traces"] if run.kept.is_dir() and run.traces.is_dir() else []
     return found
 
@@ -120,6 +121,9 @@ def _files(
             yield _text(NOTICE_FILE, f"{NOTICE.format(version=terms.llama)}\n{BUILT_WITH}\n")
         if wanted.licence_text is not None:
             yield File.of(LICENCE_FILE, wanted.licence_text)
+        ranked = card.eval_results(part, facts)
+        if ranked is not None:
+            yield _text(".eval_results/distill.yaml", ranked)
     yield _text("recipe.yaml", published_recipe(facts.recipe))
     if part == "student":
         yield from (File.of(f"evaluations/{path.name}", path) for path in sorted(run.evaluations.glob("*.json")))
@@ -135,8 +139,23 @@ def _weights_of(part: str, facts: Facts, run: RunDir, repos: card.Repos) -> Iter
         yield _text("template", ollama.template(facts.contract))
         yield _text("params", ollama.params(facts.contract, 0.6, 0.95))
         return
-    folder = {"student": run.student, "adapter": run.adapter}.get(part, run.quantized / part)
+    if part == "adapter":
+        yield from _adapter(facts, run)
+        return
+    folder = run.student if part == "student" else run.quantized / part
     yield from _folder(folder, lambda path: path.name != QUANTIZATION)
+
+
+def _adapter(facts: Facts, run: RunDir) -> Iterator[File]:
+    """The adapter on its base as the Hub knows it, and what of the student is no weight: tokenizer, template, sampling,
+    contract. Without them nobody could ask it as it was trained."""
+    settings = json.loads((run.adapter / ADAPTER_SETTINGS).read_text(encoding="utf-8"))
+    settings |= {"base_model_name_or_path": facts.base, "revision": facts.base_commit}
+    yield _text(ADAPTER_SETTINGS, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    yield from _folder(run.adapter, lambda path: path.name != ADAPTER_SETTINGS)
+    weights = {".safetensors", ".bin"}
+    not_its_own = {"config.json", "model.safetensors.index.json"}
+    yield from _folder(run.student, lambda path: path.suffix not in weights and path.name not in not_its_own)
 
 
 def _folder(folder: Path, takes: Callable[[Path], bool]) -> Iterator[File]:

@@ -39,6 +39,9 @@ class Source:
     hub: str | None
     revision: str | None
     language: str | None
+    benchmark_task: str | None = None
+    rows: int | None = None
+    """Of the split that was evaluated on, where the spec says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Facts:
     """None, like the contract, for a run that has trained nobody yet: its traces can be published all the same."""
     contract: Contract | None
     base: str | None
-    """The base's name on the Hub; None for a student from nothing, or a base that nobody named."""
+    """The base's name on the Hub; None for a student from nothing, or a base that nobody named (`unnamed_base`)."""
     base_commit: str | None
     sampling: SamplingSpec
     sources: tuple[Source, ...]
@@ -89,6 +92,11 @@ class Facts:
         return f"{self.run}-{sha256_of(made_of)[:12]}"
 
     @property
+    def unnamed_base(self) -> bool:
+        """Whether the student was made from a folder, and nobody says what lies in it."""
+        return self.student is not None and self.student.base is not None and self.base is None
+
+    @property
     def languages(self) -> list[str]:
         return sorted({source.language for source in self.sources if source.language} or {"en"})
 
@@ -100,8 +108,10 @@ class Facts:
         return int(left_out.get("contaminated", 0)) + int(rejected.get("contaminated", 0))
 
 
-def gathered(recipe: specs.Recipe, run: RunDir) -> Facts:
-    """Raises RunError where a file of the run cannot be read, SpecError where a spec of its recipe is gone."""
+def gathered(recipe: specs.Recipe, run: RunDir, base: str | None = None) -> Facts:
+    """`base` is the base's name on the Hub, where the spec does not tell it.
+
+    Raises RunError where a file of the run cannot be read, SpecError where a spec of its recipe is gone."""
     states = run.stages()
     teacher = specs.load("teachers", recipe.teacher, recipe.teacher_overrides)
     assert isinstance(teacher, TeacherSpec)
@@ -113,7 +123,7 @@ def gathered(recipe: specs.Recipe, run: RunDir) -> Facts:
     files = measures.quantized(run)
     counted = states["prompts"].counts.get("sources", {}) if "prompts" in states else {}
     score = run.evaluations / "student.json"
-    named = (student.published_as or (student.base if about.get("base_commit") else None)) if student else None
+    named = (base or student.published_as or (student.base if about.get("base_commit") else None)) if student else None
     return Facts(
         run=recipe.name,
         recipe=recipe,
@@ -125,7 +135,7 @@ def gathered(recipe: specs.Recipe, run: RunDir) -> Facts:
         base_commit=about.get("base_commit") or (student.revision if student else None),
         sampling=recipe.generate.sampling.over(teacher.sampling),
         sources=tuple(_source(part.source, counted) for part in recipe.prompts),
-        problems=tuple(_source(part.source, {}) for part in recipe.evaluate.prompts),
+        problems=tuple(_source(part.source, {}, part.split) for part in recipe.evaluate.prompts),
         training=measures.training(run),
         scores=measures.scores(run, files),
         weights=measures.weights(run, files),
@@ -143,7 +153,7 @@ def _kv_bytes(config: Mapping[str, Any]) -> int:
     return int(2 * 2 * config["num_hidden_layers"] * heads * head)
 
 
-def _source(name: str, counted: Mapping[str, int]) -> Source:
+def _source(name: str, counted: Mapping[str, int], split: str | None = None) -> Source:
     """A file of one's own is known by its name alone."""
     shown = PurePath(name).name
     prompts = counted.get(name, counted.get(shown))
@@ -152,7 +162,9 @@ def _source(name: str, counted: Mapping[str, int]) -> Source:
     except SpecError:
         return Source(shown, None, prompts, None, None, None)
     assert isinstance(spec, SourceSpec)
-    return Source(spec.name, spec.license, prompts, spec.dataset, spec.revision, spec.language)
+    rows = {str(name): number for name, number in spec.expected_rows.items()}.get(split or "")
+    told = (spec.name, spec.license, prompts, spec.dataset, spec.revision, spec.language)
+    return Source(*told, spec.benchmark_task, rows)
 
 
 def published_recipe(recipe: specs.Recipe) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from distill import specs
 from distill.contract import CONTRACT_FILE
 from distill.errors import RunError, UsageError
-from distill.files import sha256_file, sha256_once
+from distill.files import sha256_once
 from distill.ledger.parts import read_parts
 from distill.publish.publication import LINEAGE_FILE
 from distill.rundir import QUANTIZATION, RunDir, StageState
@@ -296,7 +296,7 @@ def _sealed(run: RunDir) -> Check:
     changed = [
         name
         for name, part in sealed.items()
-        if not (run.traces / name).is_file() or sha256_file(run.traces / name) != part.sha256
+        if not (run.traces / name).is_file() or sha256_once(run.traces / name) != part.sha256
     ]
     return Check(
         "traces as they were sealed", "differs" if changed else "ok", ", ".join(changed) or f"{len(sealed)} files"
@@ -349,7 +349,7 @@ def _text(value: Any) -> str:
 def _file(path: Path, digest: str, what: str) -> Check:
     if not path.is_file():
         return Check(what, "gone", digest[:16])
-    return _same(what, digest, sha256_file(path))
+    return _same(what, digest, sha256_once(path))
 
 
 def _same(what: str, recorded: str | None, found: str | None) -> Check:

@@ -14,7 +14,8 @@ from distill.publish.licences import Terms
 from distill.publish.publication import Part, Publication
 from distill.publish.scan import leaks, needles
 from distill.publish.transaction import There, Transaction, amount, taken
-from distill.rundir import RunDir
+from distill.rundir import RunDir, StageState
+from distill.specs import Recipe
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -30,15 +31,21 @@ LARGEST = 200 * 1000**3
 TOKENS = "https://huggingface.co/settings/tokens"
 
 
-def stages_done(run: RunDir, parts: Sequence[str]) -> None:
-    """Raises RunError for a stage that is missing, unfinished, or whose files are not what it wrote."""
+def stages_done(recipe: Recipe, run: RunDir, parts: Sequence[str]) -> None:
+    """Raises RunError for a stage that is missing, unfinished, whose work builds on other files or settings than there
+    are now, or whose files are not what it wrote."""
     states = run.stages()
+    needed: dict[str, None] = {}
     for part in parts:
         for name in NEEDED.get(part, (*NEEDED["student"], "quantize")):
             state = states.get(name)
             if state is None or state.state != "done":
                 told = "was not run" if state is None else f"is {state.state}"
                 raise RunError(f"{name} {told}, and {part} comes of it", given=str(run.path), todo=_again(name, run))
+            needed[name] = None
+    about_student = any(part != "traces" for part in parts)
+    for name in (*needed, *(["evaluate"] if "evaluate" in states and about_student else [])):
+        _up_to_date(recipe, run, name, states)
     for name in ("filter", "train", "quantize"):
         state = states.get(name)
         wrote = {
@@ -53,6 +60,21 @@ def stages_done(run: RunDir, parts: Sequence[str]) -> None:
                 f"{changed[0]} is not what {name} wrote: it was changed or lost since",
                 given=str(run.path),
                 todo=f"{_again(name, run)}, or bring the file back",
+            )
+
+
+def _up_to_date(recipe: Recipe, run: RunDir, name: str, states: Mapping[str, StageState]) -> None:
+    """A stage ran with the recipe that will be published, on what those before it wrote last."""
+    ran_with = {key: value for key, value in states[name].settings.items() if key != "specs"}
+    if ran_with != recipe.section(name):
+        raise RunError(f"recipe.yaml was changed since {name} ran", given=str(run.path), todo=_again(name, run))
+    for path, read in states[name].inputs.items():
+        writer = next((other for other, state in states.items() if other != name and path in state.outputs), None)
+        if writer is not None and states[writer].outputs[path] != read:
+            raise RunError(
+                f"{name} worked on an earlier {path}: {writer} ran again since",
+                given=str(run.path),
+                todo=_again(name, run),
             )
 
 
@@ -78,6 +100,11 @@ def gates(facts: Facts, parts: Sequence[str], files: Sequence[Any]) -> list[str]
     """Quality gates that did not pass, of what is to be published."""
     found: list[str] = []
     if "student" in parts or "adapter" in parts:
+        evaluated = facts.states.get("evaluate")
+        if evaluated is None or evaluated.state != "done" or facts.score("student") is None:
+            found.append("evaluate: nobody examined the student")
+        if facts.unnamed_base:
+            found.append("base: it was trained from a folder, and nobody can tell of what (--base ORG/NAME)")
         for stage in ("filter", "train", "evaluate"):
             found += map(str, facts.count(stage, "_failed_gates") or ())
     for file in files:
@@ -101,22 +128,33 @@ def refuse(failed_gates: Sequence[str], terms: Terms, parts: Sequence[str], *, a
     )
 
 
-def names(publication: Publication) -> None:
+def adapter_has_base(facts: Facts, parts: Sequence[str]) -> None:
+    """Raises UsageError for an adapter whose base is not on the Hub: nobody could load it."""
+    if "adapter" in parts and facts.base is None:
+        raise UsageError(
+            "the adapter's base has no name on the Hub, so that nobody could load it",
+            todo="give it with --base ORG/NAME, or leave the adapter out: --without adapter",
+        )
+
+
+def names(publication: Publication, base: str | None = None) -> None:
     """Raises UsageError for names that the Hub does not take, and files that are too large for it."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-    for part in publication.parts:
-        if part.repo.count("/") != 1:
+    asked = [("--repo", part.repo) for part in publication.parts] + ([("--base", base)] if base is not None else [])
+    for option, name in asked:
+        if name.count("/") != 1:
             raise UsageError(
-                f"--repo {part.repo}: not ORG/NAME", todo="give the namespace too, such as --repo me/my-student"
+                f"{option} {name}: not ORG/NAME", todo=f"give the namespace too, such as {option} me/my-student"
             )
         try:
-            validate_repo_id(part.repo)
+            validate_repo_id(name)
         except HFValidationError as error:
             raise UsageError(
-                f"{part.repo} is no name that the Hub takes", given=str(error), todo="choose another --repo"
+                f"{name} is no name that the Hub takes", given=str(error), todo=f"choose another {option}"
             ) from error
+    for part in publication.parts:
         for file in part.files:
             if file.size > LARGEST:
                 what = f"{file.path} has {amount(file.size)}, the Hub takes {amount(LARGEST)} a file"

@@ -26,7 +26,8 @@ WORK = "publishing"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`license` is what to offer the student under, by default its base's; `license_file` goes beside the weights."""
+    """`license` is what to offer the student under, by default its base's; `license_file` goes beside the weights;
+    `base` is the base's name on the Hub, where the student's spec does not tell it."""
 
     repo: str
     public: bool = False
@@ -36,6 +37,7 @@ class Asked:
     without: tuple[str, ...] = ()
     license: str | None = None
     license_file: Path | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +84,13 @@ def planned(recipe: Recipe, run: RunDir, asked: Asked) -> Planned:
     something private in a file.
     """
     parts = content.chosen_parts(run, _wanted(asked, None))
-    preflight.stages_done(run, parts)
-    facts = gathered(recipe, run)
+    preflight.stages_done(recipe, run, parts)
+    facts = gathered(recipe, run, asked.base)
+    preflight.adapter_has_base(facts, parts)
     text = _licence_text(asked, run, facts)
     conditions = _terms(facts, asked, text is not None)
     publication = content.publication(facts, run, parts, _wanted(asked, text), conditions, run.path / WORK)
-    preflight.names(publication)
+    preflight.names(publication, asked.base)
     preflight.private(publication, _token(), run)
     cards = {
         part.repo: next(f for f in part.files if f.path == "README.md").read().decode() for part in publication.parts

@@ -57,7 +57,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
     """The Hub of this test, which the client in this process talks to by LFS."""
     from huggingface_hub import constants
 
-    with serving(tmp_path / "hub", PEOPLE) as running:
+    with serving(tmp_path / "hub", PEOPLE, 512 * 1024) as running:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", running.url)

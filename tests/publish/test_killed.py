@@ -16,7 +16,8 @@ from upload_hub import UploadHub, serving
 
 from distill.rundir import RunDir
 from publish.conftest import PEOPLE
-from publish.test_publishing import REPO, environment
+from publish.pulling import environment
+from publish.test_publishing import REPO
 
 
 def contents(hub: UploadHub) -> dict[tuple[str, str, str], dict[str, bytes]]:

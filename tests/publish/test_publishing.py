@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from distill.publish.lineage import lineage
 from distill.publish.publishing import Asked
 from distill.rundir import RunDir
 from publish.conftest import NARROW, READER, TOKEN
+from publish.pulling import environment, pulled
 
 REPO = "org/tiny"
 MODELS = (REPO, f"{REPO}-GGUF", f"{REPO}-bnb-4bit")
@@ -37,61 +37,10 @@ def planned(run: RunDir, **asked: Any) -> publishing.Planned:
     return publishing.planned(recipe_of(run), run, Asked(**{"repo": REPO, **asked}))
 
 
-def environment(hub: UploadHub, home: Path, **more: str) -> dict[str, str]:
-    """Of a process that talks to the Hub on loopback, with nothing downloaded before."""
-    return {
-        **os.environ,
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_TOKEN": TOKEN,
-        "HF_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-        **more,
-    }
-
-
-PULL = """
-import json, sys
-from pathlib import Path
-import torch
-from datasets import load_dataset
-from huggingface_hub import hf_hub_download, snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-repo, folder, gguf = sys.argv[1:]
-def greedy(place):
-    tokenizer, model = AutoTokenizer.from_pretrained(place), AutoModelForCausalLM.from_pretrained(place, dtype="auto")
-    said = []
-    for question in ("What is 17 + 25?", "Tom has 3 apples and buys 4."):
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True,
-                                            return_dict=True, return_tensors="pt")
-        out = model.generate(**ids, max_new_tokens=24, do_sample=False)
-        said.append(out[0].tolist())
-    return said
-assert greedy(repo) == greedy(folder), "another model came back"
-rows = {name: {split: part.num_rows for split, part in load_dataset(f"{repo}-traces", name).items()}
-        for name in ("kept", "traces", "verdicts", "prompts")}
-default = load_dataset(f"{repo}-traces")
-kept = default["train"]
-traces = load_dataset(f"{repo}-traces", "traces", split="train")
-assert set(kept["trace_id"]) <= set(traces["key"])
-file = hf_hub_download(f"{repo}-GGUF", gguf)
-print(json.dumps({"rows": rows, "message": kept[0]["messages"][0]["role"], "columns": traces.column_names, "gguf": file,
-                  "snapshot": snapshot_download(repo)}))
-"""
-
-
 def test_a_run_comes_back_as_it_was(finished: RunDir, run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
     publish(run)
     assert set(hub.repos) == {*(("model", name) for name in MODELS), ("dataset", TRACES)}
-    command = [sys.executable, "-c", PULL, REPO, str(finished.student), "tiny-Q4_K_M.gguf"]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, env=environment(hub, tmp_path / "home"), check=False
-    )
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    told = json.loads(ended.stdout.splitlines()[-1])
+    told = pulled(hub, REPO, finished, tmp_path / "home", ("student", "gguf", "traces"))
     counts = finished.stages()["filter"].counts
     assert told["rows"]["kept"] == {"train": counts["train"], "heldout": counts["heldout"]}
     assert told["rows"]["traces"] == {"train": 24}
@@ -99,7 +48,7 @@ def test_a_run_comes_back_as_it_was(finished: RunDir, run: RunDir, hub: UploadHu
     assert told["message"] == "user"
     assert not {"endpoint", "error", "attempts"} & set(told["columns"])
     (local,) = (finished.quantized / "gguf-q4_k_m").glob("*.gguf")
-    assert Path(told["gguf"]).read_bytes() == local.read_bytes()
+    assert hub.files(f"{REPO}-GGUF")["tiny-Q4_K_M.gguf"] == local.read_bytes()
     found = lineage(Path(told["snapshot"]))
     assert found.broken == []
     assert [link.name for link in found.links][-1] == "prompts"
@@ -195,6 +144,36 @@ def test_the_commands_of_a_card_work_as_written(run: RunDir, hub: UploadHub, tmp
         own = {f"https://huggingface.co/{'datasets/' if k == 'dataset' else ''}{name}" for k, name in hub.repos}
         for link in re.findall(r"\]\(([^)]+)\)", card):
             assert link in own or link in hub.files(repo, kind) or link.startswith("https://opensource.org"), link
+
+
+def test_results_are_told_by_benchmark_and_ranked_only_where_all_of_it_was_asked(run: RunDir) -> None:
+    from dataclasses import replace
+
+    from distill.measures import SourceScore
+    from distill.publish import card
+    from distill.publish.facts import Source, gathered
+
+    facts = gathered(recipe_of(run), run)
+    asked = (
+        Source("gsm8k", "MIT", None, "openai/gsm8k", "c0ffee", "en", "gsm8k", 1319),
+        Source("gpqa-diamond", "CC-BY-4.0", None, "Idavidrein/gpqa", None, "en", "gpqa_diamond", 198),
+        Source("mine", None, None, None, None, "en"),
+    )
+    told = (
+        SourceScore("gsm8k", 0.5, 0.47, 0.53, 1319),
+        SourceScore("gpqa-diamond", 0.25, 0.1, 0.4, 20),
+        SourceScore("mine", 1.0, 0.5, 1.0, 4),
+    )
+    (score,) = [score for score in facts.scores if score.name == "student"]
+    facts = replace(facts, problems=asked, scores=(replace(score, sources=told),))
+    ranked = yaml.safe_load(str(card.eval_results("student", facts)))
+    assert [(one["dataset"], one["value"]) for one in ranked] == [
+        ({"id": "openai/gsm8k", "task_id": "gsm8k", "revision": "c0ffee"}, 50.0)
+    ]
+    assert "95% 47.0% to 53.0%" in ranked[0]["notes"]
+    found = [(source.name, one.pass_at_1) for source, one, _ in card.results("student", facts)]
+    assert found == [("gsm8k", 0.5), ("gpqa-diamond", 0.25), ("mine", 1.0)]
+    assert card.eval_results("gguf", facts) is None
 
 
 # --- what stands in the way ------------------------------------------------------------------------------------------
@@ -301,6 +280,48 @@ def test_a_gate_that_did_not_pass_needs_the_word_and_is_told_in_the_card(run: Ru
     assert "not passed: it may lose 30.0%" in hub.files(f"{REPO}-bnb-4bit")["README.md"].decode()
 
 
+def without_examination(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    del content["stages"]["evaluate"]
+    run.manifest.write_text(json.dumps(content))
+
+
+def with_a_base_from_a_folder(run: RunDir) -> None:
+    overrides = {"base": "models/mine", "architecture": None}
+    text = run.recipe.read_text().replace("student_overrides: {}", f"student_overrides: {json.dumps(overrides)}")
+    run.recipe.write_text(text)
+    content = json.loads(run.manifest.read_text())
+    for stage in ("train", "evaluate", "quantize"):
+        content["stages"][stage]["settings"]["student_overrides"] = overrides
+    run.manifest.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "told"),
+    [
+        (without_examination, "gate: evaluate: nobody examined the student"),
+        (with_a_base_from_a_folder, "gate: base: it was trained from a folder"),
+    ],
+)
+def test_what_nobody_knows_of_a_student_is_a_gate(
+    run: RunDir, hub: UploadHub, breaks: Callable[[RunDir], None], told: str
+) -> None:
+    breaks(run)
+    with pytest.raises(GateError, match=told):
+        publish(run)
+    assert nothing_shown(hub)
+    publish(run, only=("traces",))
+
+
+def test_a_base_from_a_folder_can_be_named(run: RunDir, hub: UploadHub) -> None:
+    with_a_base_from_a_folder(run)
+    assert "made from a base that is not named" in planned(run).cards[REPO]
+    publish(run, only=("student",), base="some/base")
+    card = hub.files(REPO)["README.md"].decode()
+    assert (head(card)["base_model"], head(card)["base_model_relation"]) == (["some/base"], "finetune")
+    assert "made from [some/base](https://huggingface.co/some/base)" in card
+
+
 def test_a_licence_in_the_way_is_a_gate(run: RunDir, hub: UploadHub) -> None:
     text = run.recipe.read_text().replace("student_overrides: {}", "student_overrides: {license: llama3.1}")
     run.recipe.write_text(text)
@@ -338,10 +359,49 @@ def touched(run: RunDir) -> None:
     (run.student / "config.json").write_text("{}")
 
 
+def as_if_trained_so(run: RunDir) -> None:
+    """The manifest of a run whose student has always been what it is now."""
+    now = run.hashes(run.student)
+    content = json.loads(run.manifest.read_text())
+    for stage in content["stages"].values():
+        for told in (stage["inputs"], stage["outputs"]):
+            told.update({path: digest for path, digest in now.items() if path in told})
+    run.manifest.write_text(json.dumps(content))
+
+
+def trained_again(run: RunDir) -> None:
+    rewrite_outputs(run, "train", student="0" * 64)
+
+
+def filtered_again(run: RunDir) -> None:
+    rewrite_outputs(run, "filter", kept="0" * 64)
+
+
+def rewrite_outputs(run: RunDir, stage: str, **outputs: str) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"][stage]["outputs"] |= outputs
+    run.manifest.write_text(json.dumps(content))
+
+
+def with_another_recipe(run: RunDir) -> None:
+    run.recipe.write_text(run.recipe.read_text().replace("epochs: 1", "epochs: 4"))
+
+
+def with_an_adapter(run: RunDir) -> None:
+    run.adapter.mkdir()
+    (run.adapter / "adapter_config.json").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("breaks", "asked", "kind", "told"),
     [
         (unfinished, {}, RunError, "train is failed, and student comes of it"),
+        (trained_again, {}, RunError, "quantize worked on an earlier student: train ran again since"),
+        (trained_again, {"only": ("student",)}, RunError, "evaluate worked on an earlier student: train ran again"),
+        (filtered_again, {}, RunError, "train worked on an earlier kept: filter ran again since"),
+        (with_another_recipe, {}, RunError, "recipe.yaml was changed since train ran"),
+        (with_an_adapter, {}, UsageError, "the adapter's base has no name on the Hub"),
+        (lambda run: None, {"base": "mine"}, UsageError, "--base mine: not ORG/NAME"),
         (without_student, {"only": ("student",)}, UsageError, "this run has no part 'student'"),
         (touched, {}, RunError, "student is not what train wrote"),
         (lambda run: None, {"repo": "tiny"}, UsageError, "not ORG/NAME"),
@@ -397,9 +457,7 @@ def test_something_private_in_a_file_stops_everything(
         path.write_text(json.dumps({**json.loads(path.read_text()), "made_on": text}))
     else:
         path.write_text(text)
-    content = json.loads(run.manifest.read_text())
-    content["stages"]["train"]["outputs"].update(run.hashes(run.student))
-    run.manifest.write_text(json.dumps(content))
+    as_if_trained_so(run)
     with pytest.raises(PublishError, match="must not leave this machine") as caught:
         publish(run, only=("student",))
     assert name.removeprefix("student/") in str(caught.value.given)
@@ -410,9 +468,7 @@ def test_something_private_in_a_file_stops_everything(
 def test_a_place_that_a_library_wrote_into_settings_is_shortened(run: RunDir, hub: UploadHub) -> None:
     path = run.student / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "_name_or_path": "/data/models/base"}))
-    content = json.loads(run.manifest.read_text())
-    content["stages"]["train"]["outputs"].update(run.hashes(run.student))
-    run.manifest.write_text(json.dumps(content))
+    as_if_trained_so(run)
     publish(run, only=("student",))
     assert json.loads(hub.files(REPO)["config.json"])["_name_or_path"] == "base"
 

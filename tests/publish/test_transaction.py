@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from upload_hub import Fault, UploadHub, person, serving
 
+from distill.errors import PublishError
 from distill.publish.publication import File, Part, Publication, in_order
 from distill.publish.transaction import Transaction
 
@@ -81,6 +82,26 @@ def test_everything_arrives_under_one_tag_private_and_without_a_trace_of_the_wor
         assert repo.commits[repo.commits[repo.branches["main"]].parent or ""].tree.keys() == {".gitattributes"}
     assert set(hub.stored.values()) == {1}, "what main took over was not sent again"
     assert not hub.unknown
+
+
+def test_it_waits_as_long_as_the_hub_asks(hub: UploadHub, tmp_path: Path) -> None:
+    hub.faults.append(Fault("POST", "/commit/distill", 429))
+    waited: list[float] = []
+    transaction(hub, material(tmp_path / "files"), waited).run(public=False)
+    assert waited == [55.0]
+
+
+def test_a_client_that_is_set_offline_says_so_at_once(
+    hub: UploadHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    waited: list[float] = []
+    with pytest.raises(PublishError, match="set to stay offline") as caught:
+        transaction(hub, material(tmp_path / "files"), waited).run(public=False)
+    assert caught.value.todo == "unset HF_HUB_OFFLINE"
+    assert waited == []
 
 
 def test_a_second_publication_of_the_same_sends_nothing(hub: UploadHub, tmp_path: Path) -> None:
