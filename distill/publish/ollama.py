@@ -1,7 +1,7 @@
 """The two files by which Ollama talks to a GGUF file of the Hub as the student was trained: `template` and `params`.
 
 Without them it guesses the template from a list of known ones, which a student's own is not on, and samples its own way
-(https://huggingface.co/docs/hub/ollama). No Ollama has run them here.
+(https://huggingface.co/docs/hub/ollama). Go's own text/template renders them in a test; no Ollama has run them here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ def template(contract: Contract) -> str:
     turn_of_user = f"{form.user}{{{{ .Content }}}}{form.close}"
     turn_of_assistant = f"{form.assistant}{{{{ .Content }}}}{form.stop}{form.after}"
     return (
-        f"{{{{- if .System }}}}{form.system}{{{{ .System }}}}{form.close}{{{{ end }}}}"
-        "{{- range .Messages }}"
-        f'{{{{- if eq .Role "user" }}}}{turn_of_user}'
-        f'{{{{- else if eq .Role "assistant" }}}}{turn_of_assistant}'
-        "{{- end }}{{- end }}"
+        f"{{{{ if .System }}}}{form.system}{{{{ .System }}}}{form.close}{{{{ end }}}}"
+        "{{ range .Messages }}"
+        f'{{{{ if eq .Role "user" }}}}{turn_of_user}'
+        f'{{{{ else if eq .Role "assistant" }}}}{turn_of_assistant}'
+        "{{ end }}{{ end }}"
         f"{form.assistant}{contract.forced_prefix}"
     )
 

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 FILES_PER_COMMIT = 50
 """The Hub's documentation advises fewer than 100 (huggingface.co/docs/hub/storage-limits)."""
-BYTES_PER_COMMIT = 5 * 1000**3
-"""So that what is sent becomes durable about every minute or few, and the reader sees it move."""
+BYTES_PER_COMMIT = 25 * 1000**3
+"""Five shards of the usual size: the client sends five files at a time. Those that arrived stay on the Hub though the
+others of their commit did not, and are not sent again."""
+TOLD_BEFORE = 10**9
+"""Bytes of a batch that takes long enough to be told of before it is sent."""
 VERSION = re.compile(r"v(\d+)")
 
 
@@ -145,6 +148,7 @@ class Transaction:
             if not wanted:
                 return progress.files, progress.bytes
             for batch in batches(wanted):
+                progress.sends(batch)
                 try:
                     self._commit(part, batch)
                 except Exception as error:
@@ -351,6 +355,15 @@ class _Progress:
 
     def stands(self, wanted: Sequence[File]) -> None:
         self._there = self.part.size - sum(file.size for file in wanted)
+
+    def sends(self, batch: Sequence[File]) -> None:
+        size = sum(file.size for file in batch)
+        if size < TOLD_BEFORE:
+            return
+        rate = self.bytes / max(time.monotonic() - self.started, 1e-3)
+        others = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
+        takes = f", about {duration(size / rate)}" if self.bytes >= TOLD_BEFORE else ""
+        say(f"publish: {self.part.repo}: sending {batch[-1].path}{others}, {amount(size)}{takes}")
 
     def sent(self, batch: Sequence[File]) -> None:
         size = sum(file.size for file in batch)

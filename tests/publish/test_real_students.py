@@ -51,6 +51,6 @@ def test_a_pretrained_student_and_its_adapter_come_back_as_they_were(hub: Upload
     settings = json.loads(hub.files(f"{REPO}-adapter")["adapter_config.json"])
     assert settings["base_model_name_or_path"] == BASE_NAME
     assert f"base_model:\n- {BASE_NAME}\n" in hub.files(REPO)["README.md"].decode()
-    hub.put(BASE_NAME, {path.name: path.read_bytes() for path in BASE.iterdir() if path.is_file()})
+    hub.put(BASE_NAME, {path.name: path.read_bytes() for path in BASE.iterdir() if path.is_file()}, private=False)
     pulled(hub, REPO, run, tmp_path / "home", ("student", "adapter", "gguf", "traces"), BASE)
     assert lineage(run.adapter / "adapter_model.safetensors").broken == []
