@@ -143,6 +143,8 @@ def closing_lines(run: RunDir, stages: Sequence[str]) -> Iterator[str]:
         yield f"report:     {run.report} (open it in a browser)"
     yield f"everything: {run.path} (`distill show {run.path}`)"
     if "report" in stages:
+        if run.student.is_dir():
+            yield f"to the Hub: `distill publish {run.path} --repo ORG/NAME --dry-run` shows what would go there"
         yield "next, with your own questions and teacher:"
         yield "  distill generate --prompts questions.jsonl --teacher http://localhost:8000/v1 --model NAME"
 

@@ -1,4 +1,4 @@
-"""Ollama's template says what the student was trained on: rendered by Go's own text/template, beside the chat template."""
+"""Ollama's template says what the student was trained on: rendered by Go's text/template, beside the chat template."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def test_go_renders_what_the_chat_template_renders(tmp_path: Path) -> None:
         assert said == trained_on(*case)
 
 
-@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: f"{contract.template}{len(contract.forced_prefix)}")
+@pytest.mark.parametrize(
+    "contract", CONTRACTS, ids=lambda contract: f"{contract.template}{len(contract.forced_prefix)}"
+)
 def test_nothing_trims_a_template(contract: Contract) -> None:
     """A dash beside braces takes away the newlines that a turn ends with; Go is not everywhere to show it."""
     assert not re.search(r"\{\{-|-\}\}", template(contract))  # type: ignore[arg-type]
