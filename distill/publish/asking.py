@@ -6,6 +6,7 @@ Every request of a publication may be repeated: what it wants is looked at first
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet."""
 CONFLICT = (409, 412)
 """Somebody else committed in between: look again, then decide."""
+ADDRESS = re.compile(r"https?://\S+")
 GOES_ON = "start the same command again: it goes on where this one ended"
 
 
@@ -70,7 +72,7 @@ def worth_another(error: BaseException) -> float | None:
             return _asked_to_wait(response.headers)
         if isinstance(cause, httpx.TransportError | ConnectionError | TimeoutError):
             return 0.0
-    return None
+    return 0.0 if type(causes(error)[-1]) is RuntimeError else None  # Xet's, which tells what went wrong as text alone
 
 
 def _asked_to_wait(headers: Any) -> float:
@@ -119,7 +121,9 @@ def reason(error: BaseException) -> str:
             (one.response.headers.get("X-Error-Message") for one in causes(error) if hasattr(one, "response")), None
         )
         return f"the Hub answered {status}" + (f" ({said})" if said else "")
-    return f"{type(causes(error)[-1]).__name__}"
+    inner = causes(error)[-1]
+    said = " ".join(ADDRESS.sub("…", str(inner)).split())[:300]
+    return f"{type(inner).__name__}" + (f": {said}" if said else "")
 
 
 def explained(what: str, error: BaseException) -> PublishError:

@@ -104,6 +104,18 @@ def test_a_client_that_is_set_offline_says_so_at_once(
     assert waited == []
 
 
+def test_what_the_storage_says_is_told_without_its_address() -> None:
+    from distill.publish.asking import explained, worth_another
+
+    over = ValueError("LFS batch API returned errors:\n`You have exceeded your storage, see https://host/plan?key=abc`")
+    assert worth_another(over) is None
+    told = str(explained("sending a.bin to org/x", over))
+    assert "You have exceeded your storage, see …" in told
+    assert "host" not in told
+    assert worth_another(RuntimeError("Internal error: 503 Service Unavailable")) == 0.0, "as Xet's client tells it"
+    assert worth_another(ConnectionError("Network error")) == 0.0
+
+
 def test_a_second_publication_of_the_same_sends_nothing(hub: UploadHub, tmp_path: Path) -> None:
     publication = material(tmp_path / "files")
     transaction(hub, publication).run(public=False)
