@@ -430,7 +430,7 @@ def publish(
         bool, typer.Option("--anyway", help="Also with a gate that did not pass or a licence in the way.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace another run's publication; its tag keeps the old files.")
+        bool, typer.Option("--replace", help="Replace another run's publication, or what was changed on the Hub since.")
     ] = False,
     only: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -452,6 +452,13 @@ def publish(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="ORG/NAME", help="The base's name on the Hub, where it was trained from a folder."),
     ] = None,
+    prompts_license: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ID", help="Licence of prompts whose own nobody tells, such as those of a file."),
+    ] = None,
+    old_versions: Annotated[
+        bool, typer.Option("--old-versions", help="With --public: earlier private versions may be seen too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Bring a run to the Hugging Face Hub: student, quantized files, adapter, traces; started again it goes on.
@@ -465,7 +472,9 @@ def publish(
     place = RunDir(run)
     chosen = pipeline.recipe_of(place)
     parts = (tuple(only or ()), tuple(without or ()))
-    asked = publishing.Asked(repo, public, anyway, replace, *parts, license, license_file, base)
+    asked = publishing.Asked(
+        repo, public, anyway, replace, *parts, license, license_file, base, old_versions, prompts_license
+    )
     if dry_run:
         plan = publishing.planned(chosen, place, asked)
         _print(plan.values(), list(plan.lines()), as_json)

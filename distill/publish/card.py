@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from distill import measures
 from distill.contract import OPEN
 from distill.fitting import GIB, GPU_SHARE
-from distill.publish.facts import Facts, Source, teacher_revision
-from distill.publish.licences import BUILT_WITH, LICENCES, Terms, card_license
+from distill.publish.facts import Facts, Source, teacher_model, teacher_revision
+from distill.publish.licences import BUILT_WITH, Terms, card_license, known
 from distill.publish.traces_set import TraceSet
 
 if TYPE_CHECKING:
@@ -83,12 +83,14 @@ def _common(facts: Facts, terms: Terms, repos: Repos) -> dict[str, Any]:
     return {
         "facts": facts,
         "revision": teacher_revision(facts),
+        "teacher_model": teacher_model(facts.teacher),
         "terms": terms,
         "repos": repos,
-        "licences": LICENCES,
+        "known": known,
         "built_with": BUILT_WITH if terms.llama else "",
         "funnel": list(funnel(facts)),
         "opens": OPEN,
+        "imported": facts.recipe.generate.engine == "imported",
         "title": repos.of.get("student", next(iter(repos.of.values()))).partition("/")[2],
         "r1_sampling": R1_SAMPLING,
         "instruction": _instruction(facts),
@@ -122,14 +124,11 @@ def _model_data(part: str, facts: Facts, terms: Terms, repos: Repos) -> Any:
         )
         for source, score, samples in results(part, facts)
     ]
-    licence: Any = card_license(terms.student)
     return ModelCardData(
         base_model=bases or None,
         base_model_relation=relation if bases else None,
         datasets=list(dict.fromkeys(datasets)) or None,
-        license=licence,
-        license_name=terms.student[0] if licence == "other" else None,
-        license_link=_link(terms) if licence == "other" else None,
+        **_licence(terms.student),
         language=facts.languages,
         library_name={"gguf": "llama.cpp", "adapter": "peft"}.get(part, "transformers"),
         pipeline_tag="text-generation",
@@ -183,7 +182,9 @@ def _base_of(part: str, facts: Facts, repos: Repos) -> tuple[list[str], str]:
     if part in ("student", "adapter"):
         return ([facts.base] if facts.base else []), "finetune" if part == "student" else "adapter"
     student = repos.get("student")
-    return ([student] if student else [facts.base] if facts.base else []), "quantized"
+    if student:
+        return [student], "quantized"
+    return ([facts.base] if facts.base else []), "finetune"  # of the base, for want of the student on the Hub
 
 
 def _scores_of(part: str, facts: Facts) -> list[measures.Score]:
@@ -194,9 +195,11 @@ def _scores_of(part: str, facts: Facts) -> list[measures.Score]:
     return [score for score in facts.scores if score.name == f"student-{part}"]
 
 
-def _link(terms: Terms) -> str | None:
-    known = LICENCES.get(terms.student[0])
-    return known.link if known else None
+def _licence(names: Sequence[str]) -> dict[str, Any]:
+    """The Hub asks for a name where the licence is `other`."""
+    found = card_license(names)
+    others = [name for name in names if known(name) is None]
+    return {"license": found, **({"license_name": "-".join(others)} if others else {})}
 
 
 def _dataset_data(facts: Facts, terms: Terms, traces: TraceSet) -> Any:
@@ -212,7 +215,7 @@ def _dataset_data(facts: Facts, terms: Terms, traces: TraceSet) -> Any:
         for number, config in enumerate(traces.configs)
     ]
     return DatasetCardData(
-        license=card_license(terms.traces),
+        **_licence(terms.traces),
         language=facts.languages,
         task_categories=["text-generation"],
         size_categories=_size(rows),
@@ -302,6 +305,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["percent"] = lambda value: f"{value:.1%}"
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     environment.filters["source"] = _told_source
+    environment.filters["name_of"] = lambda source: PurePath(source).name  # a file of one's own by its name alone
     return environment
 
 

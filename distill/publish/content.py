@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill import measures
+from distill.contract import CONTRACT_FILE
 from distill.errors import UsageError, near
 from distill.publish import card, ollama, picture
 from distill.publish.facts import Facts, lineage_values, published_recipe, without_folders
@@ -36,12 +37,14 @@ ADAPTER_SETTINGS = "adapter_config.json"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What of a run is to be published: `repo` is ORG/NAME of the student, `only` and `without` name parts."""
+    """What of a run is to be published: `repo` is ORG/NAME of the student, `only` and `without` name parts. `published`
+    are those that lie there already, by an earlier publication: cards link to them too."""
 
     repo: str
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     licence_text: bytes | None = None
+    published: tuple[str, ...] = ()
 
 
 def parts_of(run: RunDir) -> list[str]:
@@ -80,7 +83,8 @@ def publication(
     facts: Facts, run: RunDir, parts: Sequence[str], wanted: Wanted, terms: Terms, work: Path
 ) -> Publication:
     """All repositories with all their files; what has to be written first is written below `work`."""
-    repos = card.Repos({part: repo_of(part, wanted.repo) for part in parts})
+    there = [part for part in parts_of(run) if part in parts or part in wanted.published]
+    repos = card.Repos({part: repo_of(part, wanted.repo) for part in there})
     traces = trace_set(run, work) if "traces" in parts else None
     weights = weight_files(run, facts)
     found = []
@@ -126,7 +130,8 @@ def _files(
             yield _text(".eval_results/distill.yaml", ranked)
     yield _text("recipe.yaml", published_recipe(facts.recipe))
     if part == "student":
-        yield from (File.of(f"evaluations/{path.name}", path) for path in sorted(run.evaluations.glob("*.json")))
+        shown = [run.evaluations / f"{score.name}.json" for score in facts.scores]
+        yield from (File.of(f"evaluations/{path.name}", path) for path in shown)
 
 
 def _weights_of(part: str, facts: Facts, run: RunDir, repos: card.Repos) -> Iterator[File]:
@@ -158,23 +163,24 @@ def _adapter(facts: Facts, run: RunDir) -> Iterator[File]:
     yield from _folder(run.student, lambda path: path.suffix not in weights and path.name not in not_its_own)
 
 
+NAMES_OF_FOLDERS = ("_name_or_path", "name_or_path", "base_model_name_or_path", "base", "tokenizer", "teacher")
+"""Keys under which libraries, and the contract's file, may name a folder of this machine."""
+SETTINGS_FILES = ("config.json", "tokenizer_config.json", "generation_config.json", CONTRACT_FILE)
+
+
 def _folder(folder: Path, takes: Callable[[Path], bool]) -> Iterator[File]:
-    """Every file below a folder but hidden ones; settings lose places on this machine."""
+    """Every file below a folder but hidden ones; settings lose the names of this machine's folders."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts) or name.name == "README.md" or not takes(path):
             continue
-        yield (
-            _cleaned(str(name), path)
-            if path.suffix == ".json" and path.stat().st_size < 2**20
-            else File.of(str(name), path)
-        )
+        yield _cleaned(str(name), path) if str(name) in SETTINGS_FILES else File.of(str(name), path)
 
 
 def _cleaned(name: str, path: Path) -> File:
-    """The file itself, unless a text in it is a place on this machine."""
+    """The file itself, unless it names a folder of this machine."""
     value = json.loads(path.read_text(encoding="utf-8"))
-    clean = without_folders(value)
+    clean = {key: without_folders(one) if key in NAMES_OF_FOLDERS else one for key, one in value.items()}
     return (
         File.of(name, path) if clean == value else _text(name, json.dumps(clean, indent=2, ensure_ascii=False) + "\n")
     )

@@ -21,12 +21,19 @@ from distill.student_specs import StudentSpec
 from distill.teacher_specs import SamplingSpec, TeacherSpec
 
 AGAIN = "train the student again, or bring the file back"
-PRIVATE_KEYS = {
-    "generate": ("url", "endpoints", "api_key_env", "served_model"),
-    "filter": ("ray_address",),
-    "train": ("trackers",),
+PRIVATE_SETTINGS = {
+    "url",
+    "base_url",
+    "endpoints",
+    "api_key_env",
+    "key_file",
+    "served_model",
+    "ray_address",
+    "trackers",
+    "headers",
 }
-"""Settings about machines and accounts, which a published recipe leaves out, as it does the whole section `serve`."""
+"""Settings about machines and accounts, wherever they stand: a published recipe leaves them out, and its whole section
+`serve`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +180,15 @@ def published_recipe(recipe: specs.Recipe) -> str:
 
     values = recipe.model_dump(mode="json")
     values.pop("serve", None)
-    for section, keys in PRIVATE_KEYS.items():
-        for key in keys:
-            values[section].pop(key, None)
-    return str(yaml.safe_dump(without_folders(values), sort_keys=False, allow_unicode=True))
+    return str(yaml.safe_dump(without_folders(_shareable(values)), sort_keys=False, allow_unicode=True))
+
+
+def _shareable(value: Any) -> Any:
+    """Without private settings; overrides of a spec name them by dotted keys."""
+    if isinstance(value, dict):
+        kept = {key: one for key, one in value.items() if str(key).rpartition(".")[2] not in PRIVATE_SETTINGS}
+        return {key: _shareable(one) for key, one in kept.items()}
+    return [_shareable(one) for one in value] if isinstance(value, list) else value
 
 
 def without_folders(value: Any) -> Any:
@@ -219,7 +231,7 @@ def lineage_values(facts: Facts) -> dict[str, Any]:
     return {
         "teacher": {
             "name": teacher.name,
-            "model": PurePath(teacher.model).name if is_path(teacher.model) else teacher.model,
+            "model": teacher_model(teacher),
             "revision": teacher_revision(facts),
             "quantization": teacher.quantization,
             "sampling": facts.sampling.model_dump(exclude_none=True),
@@ -230,6 +242,12 @@ def lineage_values(facts: Facts) -> dict[str, Any]:
         "contract": facts.contract.hash if facts.contract is not None else None,
         "stages": stages,
     }
+
+
+def teacher_model(teacher: TeacherSpec) -> str:
+    """Its name on the Hub or at its provider, or of the folder that it lies in."""
+    folder = PurePath(teacher.model).name
+    return folder if is_path(teacher.model) else teacher.model
 
 
 def teacher_revision(facts: Facts) -> str | None:

@@ -6,6 +6,7 @@ nothing about repositories.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -77,6 +78,15 @@ BUILT_WITH = "Built with Llama"
 """What has to be shown prominently (the same, 1.b.i)."""
 
 
+def known(name: str) -> Licence | None:
+    """A licence by its name in a card; None for one whose terms are not in the table. Llamas of other
+    versions are under Meta's licence of theirs: since Llama 3 they all ask for the same."""
+    if name in LICENCES:
+        return LICENCES[name]
+    version = re.fullmatch(r"llama-?(\d+(?:\.\d+)?)", name)
+    return _llama(version[1]) if version and float(version[1]) >= 3 else None
+
+
 def named(text: str | None) -> tuple[str, ...]:
     """The licences that a spec names, by their names in a card: `MIT, llama3.1` → (`mit`, `llama3.1`)."""
     found = tuple(part.strip().lower() for part in (text or UNKNOWN).split(",") if part.strip())
@@ -123,35 +133,40 @@ def terms(
     of_base, of_teacher = named(base), named(teacher)
     student = named(chosen) if chosen else of_base
     conflicts = [
-        *_unknown(base, of_base, teacher, of_teacher),
+        *_unknown(of_base, of_teacher, student),
         *_of_prompts(prompts, student),
         *_chosen(of_base, student, chosen),
     ]
-    llama = next(
-        (LICENCES[one].llama for one in (*of_base, *of_teacher) if one in LICENCES and LICENCES[one].llama), None
-    )
+    found = [licence.llama for licence in map(known, (*of_base, *of_teacher)) if licence is not None]
+    llama = next((version for version in found if version), None)
     if llama is not None:
         conflicts += _as_llama(llama, name, in_base=any(_is_llama(one) for one in of_base), text=licence_text)
-    traces = tuple(sorted({*of_teacher, *(one for text in prompts.values() for one in named(text))} - {UNKNOWN}))
-    return Terms(student, traces or ("other",), (*conflicts, *_of_traces(prompts)), llama)
+    traces = tuple(sorted({*of_teacher, *(one for text in prompts.values() for one in named(text))}))
+    return Terms(student, traces, (*conflicts, *_of_traces(prompts)), llama)
 
 
-def _unknown(
-    base: str | None, of_base: tuple[str, ...], teacher: str | None, of_teacher: tuple[str, ...]
-) -> list[Conflict]:
+def _unknown(of_base: tuple[str, ...], of_teacher: tuple[str, ...], student: tuple[str, ...]) -> list[Conflict]:
+    """What nobody names, and what has a name but no terms in the table: neither is free to be passed on."""
     found = []
     if UNKNOWN in of_base:
-        todo = "name it in the student's spec: --set student_overrides.license=NAME"
+        todo = "name it in the student's spec, as `license`"
         found.append(Conflict("student", "nobody says under which licence the student's base is", todo))
     if UNKNOWN in of_teacher:
-        todo = "name it in the teacher's spec: --set teacher_overrides.license=NAME"
-        found.append(Conflict("student", "nobody says under which licence the teacher's outputs are", todo))
+        what, todo = "nobody says under which licence the teacher's outputs are", "name it in the teacher's spec"
+        found += [Conflict("student", what, todo), Conflict("traces", what, todo)]
+    for about, names in (("its base", of_base), ("it", student), ("its teacher", of_teacher)):
+        for name in names:
+            if name != UNKNOWN and known(name) is None and not (about == "it" and name in of_base):
+                what = f"{about} is under {name}, whose terms are not known here"
+                todo = "read them; where they allow it, publish with --anyway"
+                found.append(Conflict("student", what, todo))
+                found += [Conflict("traces", what, todo)] if about == "its teacher" else []
     return found
 
 
 def _of_prompts(prompts: Mapping[str, str | None], student: tuple[str, ...]) -> list[Conflict]:
     """Prompts whose licence the student's would go beyond."""
-    free = [one for one in student if one not in LICENCES or LICENCES[one].commercial]
+    free = [one for one in student if _commercial(one)]
     limited = sorted(source for source, text in prompts.items() if not _commercial(text))
     if not free or not limited:
         return []
@@ -168,7 +183,8 @@ def _of_prompts(prompts: Mapping[str, str | None], student: tuple[str, ...]) -> 
 
 def _chosen(of_base: tuple[str, ...], student: tuple[str, ...], chosen: str | None) -> list[Conflict]:
     """A base's licence that goes on to whatever is made from it cannot be exchanged."""
-    bound = [one for one in of_base if one in LICENCES and (LICENCES[one].llama or LICENCES[one].share_alike)]
+    bound = [one for one in of_base if (found := known(one)) is not None and (found.llama or found.share_alike)]
+    bound += [one for one in of_base if not _commercial(one) and one not in bound]
     if chosen and any(one not in student for one in bound):
         return [
             Conflict("student", f"its base is under {', '.join(bound)}, which stays with it", "leave --license out")
@@ -194,8 +210,19 @@ def _of_traces(prompts: Mapping[str, str | None]) -> list[Conflict]:
     unknown = sorted(source for source, text in prompts.items() if UNKNOWN in named(text))
     if unknown:
         what = f"nobody says under which licence the prompts of {', '.join(unknown)} are, and the traces hold them"
-        found.append(Conflict("traces", what, "leave the traces out: --without traces"))
-    alike = {one for text in prompts.values() for one in named(text) if one in LICENCES and LICENCES[one].share_alike}
+        todo = "name it with --prompts-license, or leave the traces out: --without traces"
+        found.append(Conflict("traces", what, todo))
+    strange = sorted({one for text in prompts.values() for one in named(text) if known(one) is None} - {UNKNOWN})
+    if strange:
+        what = f"prompts are under {', '.join(strange)}, whose terms are not known here"
+        todo = "read them; where they allow it, publish with --anyway; else --without traces"
+        found.append(Conflict("traces", what, todo))
+    alike = {
+        one
+        for text in prompts.values()
+        for one in named(text)
+        if (licence := known(one)) is not None and licence.share_alike
+    }
     others = {one for text in prompts.values() for one in named(text) if not _commercial(one)} - alike
     if len(alike) > 1 or (alike and others):
         what = f"the prompts are under licences that no one set can follow: {', '.join(sorted(alike | others))}"
@@ -204,15 +231,20 @@ def _of_traces(prompts: Mapping[str, str | None]) -> list[Conflict]:
 
 
 def _commercial(text: str | None) -> bool:
-    return all(one not in LICENCES or LICENCES[one].commercial for one in named(text))
+    """A name that says so of itself is believed, in the table or not."""
+    return all(
+        licence.commercial if (licence := known(one)) is not None else not re.search(r"\bnc\b|non-?commercial", one)
+        for one in named(text)
+    )
 
 
 def _is_llama(name: str) -> bool:
-    return name in LICENCES and LICENCES[name].llama is not None
+    licence = known(name)
+    return licence is not None and licence.llama is not None
 
 
 def card_license(names: Iterable[str]) -> str | list[str]:
     """As a card's metadata has it: one name, or a list of several; what the Hub does not know is `other`."""
-    found = [name if name in LICENCES else "other" for name in names]
+    found = [licence.hub if (licence := known(name)) is not None else "other" for name in names]
     unique = list(dict.fromkeys(found))
     return unique[0] if len(unique) == 1 else unique

@@ -203,6 +203,8 @@ def _stage(
         if path in made and made[path][0] != name:
             stage, written = made[path]
             checks.append(_same(f"read {path} as {stage} wrote it", read, written))
+    if name == "generate":
+        checks.append(traces_as_sealed(run))
     checks.append(_recipe(recipe, name, state))
     return Link(name, tuple(_facts(name, state)), tuple(checks))
 
@@ -273,7 +275,7 @@ def _traces(run: RunDir) -> Link:
             return Link("traces and verdicts", (), (Check(f"rows of kept/{path.name}", "differs", "not readable"),))
     if not kept or not run.traces.is_dir():
         return Link("traces and verdicts", (), (Check("kept rows", "gone" if not kept else "told"),))
-    sealed = _sealed(run)
+    sealed = traces_as_sealed(run)
     if sealed.result != "ok":
         return Link("traces and verdicts", (), (sealed,))
     there = {trace.key: trace.content_hash for trace in run.ledger().traces() if trace.key in kept}
@@ -290,7 +292,7 @@ def _traces(run: RunDir) -> Link:
     return Link("traces and verdicts", (("kept traces", f"{len(kept):,}"),), tuple(checks))
 
 
-def _sealed(run: RunDir) -> Check:
+def traces_as_sealed(run: RunDir) -> Check:
     """The manifest stands for the ledger by the hashes that its parts were sealed with: here they are computed anew."""
     sealed = read_parts(run.traces)
     changed = [

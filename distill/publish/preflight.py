@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.errors import GateError, PublishError, RunError, UsageError
+from distill.publish import lineage
 from distill.publish.asking import asked
 from distill.publish.facts import Facts
 from distill.publish.licences import Terms
@@ -46,7 +47,10 @@ def stages_done(recipe: Recipe, run: RunDir, parts: Sequence[str]) -> None:
     about_student = any(part != "traces" for part in parts)
     for name in (*needed, *(["evaluate"] if "evaluate" in states and about_student else [])):
         _up_to_date(recipe, run, name, states)
-    for name in ("filter", "train", "quantize"):
+    if "traces" in parts and (sealed := lineage.traces_as_sealed(run)).result != "ok":
+        todo = "bring the file back from a copy; `distill generate RUN --verify` tells more"
+        raise RunError("traces are not what was sealed", given=f"{run.traces}: {sealed.detail}", todo=todo)
+    for name in ("prompts", "filter", "train", "evaluate", "quantize"):
         state = states.get(name)
         wrote = {
             path: digest
@@ -79,12 +83,14 @@ def _up_to_date(recipe: Recipe, run: RunDir, name: str, states: Mapping[str, Sta
 
 
 def _published(path: str, parts: Sequence[str]) -> bool:
-    first = path.partition("/")[0]
+    """Whether a part is made of it: its files, or the figures in its card."""
+    first, _, rest = path.partition("/")
     if first == "quantized":
-        folder = path.partition("/")[2]
-        return folder in parts or (folder.startswith("gguf-") and "gguf" in parts)
-    return {"student": "student" in parts, "adapter": "adapter" in parts, "kept": "traces" in parts,
-            "verdicts.parquet": "traces" in parts}.get(first, False)  # fmt: skip
+        return rest in parts or (rest.startswith("gguf-") and "gguf" in parts)
+    if first == "evaluations":
+        return rest.endswith(".json") and any(part != "traces" for part in parts)
+    of = {"kept": "traces", "verdicts.parquet": "traces", "prompts.parquet": "traces"}
+    return of.get(first, first) in parts
 
 
 def _again(name: str, run: RunDir) -> str:
@@ -98,16 +104,18 @@ def _again(name: str, run: RunDir) -> str:
 
 def gates(facts: Facts, parts: Sequence[str], files: Sequence[Any]) -> list[str]:
     """Quality gates that did not pass, of what is to be published."""
-    found: list[str] = []
-    if "student" in parts or "adapter" in parts:
+    found: list[str] = list(map(str, facts.count("filter", "_failed_gates") or ()))
+    if any(part != "traces" for part in parts):
         evaluated = facts.states.get("evaluate")
         if evaluated is None or evaluated.state != "done" or facts.score("student") is None:
             found.append("evaluate: nobody examined the student")
         if facts.unnamed_base:
             found.append("base: it was trained from a folder, and nobody can tell of what (--base ORG/NAME)")
-        for stage in ("filter", "train", "evaluate"):
+        for stage in ("train", "evaluate"):
             found += map(str, facts.count(stage, "_failed_gates") or ())
     for file in files:
+        if file.part in parts and file.status == "not examined":
+            found.append(f"{file.scheme}: nobody examined it")
         if file.part in parts and file.status == "not passed":
             folder = file.scheme.replace(":", "-")
             reasons = facts.comparisons[folder].gates if folder in facts.comparisons else ()
@@ -159,6 +167,25 @@ def names(publication: Publication, base: str | None = None) -> None:
             if file.size > LARGEST:
                 what = f"{file.path} has {amount(file.size)}, the Hub takes {amount(LARGEST)} a file"
                 raise PublishError(what, todo="save it in shards")
+
+
+def cards(api: HfApi, publication: Publication, pause: Callable[[float], None]) -> None:
+    """Has the Hub look at every card before anything is made there, as the client does at each commit: a card that it
+    does not take would be found half-way. Raises PublishError with what it says."""
+    for part in publication.parts:
+        (text,) = [file.read().decode() for file in part.files if file.path == "README.md"]
+
+        def looked(text: str = text, part: Part = part) -> str | None:
+            try:
+                api._validate_yaml(text, repo_type=part.kind)
+            except ValueError as error:
+                return str(error)
+            return None
+
+        said = asked(f"having the card of {part.repo} looked at", looked, pause)
+        if said is not None:
+            what = f"the Hub does not take the card of {part.repo}"
+            raise PublishError(what, given=said, todo="report this with the card, which --dry-run shows")
 
 
 def private(publication: Publication, token: str | None, run: RunDir) -> None:
@@ -221,20 +248,36 @@ def _scoped(token: Mapping[str, Any], namespace: str, repo: str) -> bool:
     )
 
 
-def there(transaction: Transaction, *, public: bool, replace: bool) -> dict[str, There]:
-    """What lies in each repository. Raises PublishError for files that are not ours and, without `replace`,
-    another run's, UsageError for a public repository that nobody asked to publish to."""
+def there(transaction: Transaction, *, public: bool, replace: bool, old_versions: bool = False) -> dict[str, There]:
+    """What lies in each repository.
+
+    Raises PublishError for files that are not ours and, without `replace`, for another run's and for changes that were
+    made on the Hub since; without `old_versions` for private versions that would be seen too; UsageError for a public
+    repository that nobody asked to publish to.
+    """
     found = {}
     for part in transaction.publication.parts:
         seen = found[part.repo] = transaction.look(part)
-        if seen.foreign and not seen.holds(part):
-            raise taken(part, seen)
         if seen.run not in (None, transaction.publication.run) and not replace:
             raise PublishError(
                 f"{part.repo} holds another run's publication",
                 given=f"{seen.run}, and this is {transaction.publication.run}",
                 todo="choose another name with --repo, or replace it with --replace: its tag keeps what it was",
             )
+        if seen.foreign and not seen.holds(part) and not (replace and seen.run is not None):
+            raise taken(part, seen)
         if seen.exists and not seen.private and not public:
             raise UsageError(f"{part.repo} is public already", todo="say --public to publish there")
+        versions = seen.earlier if seen.holds(part) else tuple(sorted({*seen.earlier, *_version_of_main(seen)}))
+        if public and seen.exists and seen.private and versions and not old_versions:
+            raise PublishError(
+                f"with --public everybody sees the earlier versions of {part.repo} too, which were private",
+                given=", ".join(versions),
+                todo="look at them on the Hub and say --old-versions, or publish under another name",
+            )
     return found
+
+
+def _version_of_main(seen: There) -> tuple[str, ...]:
+    tag = seen.tag_of_main()
+    return (tag,) if tag is not None else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import InputError
+from distill.files import write_json
 from distill.progress import say
 from distill.publish import content, preflight
 from distill.publish.content import Wanted
 from distill.publish.facts import Facts, gathered
-from distill.publish.licences import Terms, terms
+from distill.publish.licences import UNKNOWN, Terms, terms
 from distill.publish.publication import Publication
 from distill.publish.transaction import Published, Transaction, amount
 from distill.rundir import RunDir
@@ -22,12 +24,15 @@ from distill.specs import Recipe
 
 WORK = "publishing"
 """Folder of a run with what was written for the Hub alone."""
+PUBLISHED = "published.json"
+"""In it: repository of the student → parts that went to the Hub beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`license` is what to offer the student under, by default its base's; `license_file` goes beside the weights;
-    `base` is the base's name on the Hub, where the student's spec does not tell it."""
+    `base` is the base's name on the Hub, where the student's spec does not tell it; `prompts_license` that of prompts
+    whose own is not known; `old_versions` lets `public` show earlier private versions too."""
 
     repo: str
     public: bool = False
@@ -38,6 +43,8 @@ class Asked:
     license: str | None = None
     license_file: Path | None = None
     base: str | None = None
+    old_versions: bool = False
+    prompts_license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ def planned(recipe: Recipe, run: RunDir, asked: Asked) -> Planned:
     preflight.adapter_has_base(facts, parts)
     text = _licence_text(asked, run, facts)
     conditions = _terms(facts, asked, text is not None)
-    publication = content.publication(facts, run, parts, _wanted(asked, text), conditions, run.path / WORK)
+    wanted = _wanted(asked, text, _published(run, asked.repo))
+    publication = content.publication(facts, run, parts, wanted, conditions, run.path / WORK)
     preflight.names(publication, asked.base)
     preflight.private(publication, _token(), run)
     cards = {
@@ -117,11 +125,14 @@ def publish(recipe: Recipe, run: RunDir, asked: Asked, pause: Callable[[float], 
         parts = content.chosen_parts(run, _wanted(asked, None))
         preflight.refuse(plan.failed_gates, plan.terms, parts, anyway=asked.anyway)
         api = HfApi(token=_token())
-        transaction = Transaction(api, plan.publication, pause)
+        transaction = Transaction(api, plan.publication, pause, replace=asked.replace)
         who = preflight.owner(api, plan.publication, pause)
-        preflight.there(transaction, public=asked.public, replace=asked.replace)
+        preflight.cards(api, plan.publication, pause)
+        preflight.there(transaction, public=asked.public, replace=asked.replace, old_versions=asked.old_versions)
         say(f"publish: {amount(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who}")
-        return transaction.run(public=asked.public)
+        ended = transaction.run(public=asked.public)
+        _remember(run, asked.repo, parts)
+        return ended
 
 
 def told(published: list[Published], *, public: bool) -> tuple[dict[str, Any], list[str]]:
@@ -149,12 +160,26 @@ def told(published: list[Published], *, public: bool) -> tuple[dict[str, Any], l
     return {"published": values}, lines
 
 
-def _wanted(asked: Asked, text: bytes | None) -> Wanted:
-    return Wanted(asked.repo, asked.only, asked.without, text)
+def _wanted(asked: Asked, text: bytes | None, published: tuple[str, ...] = ()) -> Wanted:
+    return Wanted(asked.repo, asked.only, asked.without, text, published)
+
+
+def _published(run: RunDir, repo: str) -> tuple[str, ...]:
+    """Parts of the run that earlier publications brought to repositories of that name."""
+    place = run.path / WORK / PUBLISHED
+    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    return tuple(found.get(repo, ()))
+
+
+def _remember(run: RunDir, repo: str, parts: list[str]) -> None:
+    place = run.path / WORK / PUBLISHED
+    found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    place.parent.mkdir(exist_ok=True)
+    write_json(place, {**found, repo: sorted({*found.get(repo, ()), *parts})})
 
 
 def _terms(facts: Facts, asked: Asked, has_text: bool) -> Terms:
-    licences = {source.name: source.license for source in facts.sources}
+    licences = {source.name: _told(source.license) or asked.prompts_license for source in facts.sources}
     return terms(
         teacher=facts.teacher.license,
         base=facts.student.license if facts.student is not None else "mit",  # nothing is said of a student
@@ -163,6 +188,10 @@ def _terms(facts: Facts, asked: Asked, has_text: bool) -> Terms:
         licence_text=has_text,
         chosen=asked.license,
     )
+
+
+def _told(licence: str | None) -> str | None:
+    return licence if licence not in (None, UNKNOWN) else None
 
 
 def _licence_text(asked: Asked, run: RunDir, facts: Facts) -> bytes | None:

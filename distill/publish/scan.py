@@ -34,6 +34,9 @@ PLACES = {
     "an address with a login": re.compile(rb"https?://[^/\s\"'@]+:[^/\s\"'@]+@"),
 }
 """Not looked for in traces: a question about files or networks may well hold one."""
+ANY_FOLDER = re.compile(rb"(?<![\w:/.<>)}~*-])/(?:[A-Za-z0-9._-]+/)+[A-Za-z0-9._-]+")
+"""An absolute path. Looked for in what is written for the Hub, which needs none; a vocabulary may hold some."""
+WRITTEN = ("README.md", "recipe.yaml", "lineage.json")
 COMMON = {
     "root",
     "user",
@@ -47,6 +50,14 @@ COMMON = {
     "localhost",
     "local",
     "main",
+    "distill",
+    "student",
+    "teacher",
+    "model",
+    "math",
+    "test",
+    "train",
+    "data",
 }
 """Names of users and machines that are nobody's."""
 SHORTEST = 4
@@ -97,7 +108,9 @@ def leaks(part: Part, looked_for: Needles) -> list[Leak]:
     exact = {**looked_for.secrets, **looked_for.places}
     in_traces = {**{what: re.compile(re.escape(value)) for what, value in exact.items()}, **KEYS}
     word = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"
-    names = {what: re.compile(word % re.escape(value)) for what, value in looked_for.names.items()}
+    shown = set(re.split(r"[^a-z0-9]+", part.repo.lower()))  # who publishes under a name shows it
+    told = {what: value for what, value in looked_for.names.items() if value.decode().lower() not in shown}
+    names = {what: re.compile(word % re.escape(value)) for what, value in told.items()}
     elsewhere = {**in_traces, **PLACES, **names}
     found: list[Leak] = []
     for file in part.files:
@@ -105,7 +118,10 @@ def leaks(part: Part, looked_for: Needles) -> list[Leak]:
         if file.path.endswith(".parquet"):
             found += _found(where, _parquet_texts(file), in_traces)
         else:
-            found += _found(where, _texts(file), elsewhere)
+            here = list(_found(where, _texts(file), elsewhere))
+            if not here and file.path in WRITTEN:
+                here = list(_found(where, _texts(file), {"a folder of this machine": ANY_FOLDER}))
+            found += here
     return found
 
 

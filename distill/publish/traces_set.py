@@ -1,13 +1,12 @@
 """A run's traces as a set of Parquet files that `load_dataset` reads: kept rows, all traces, verdicts, prompts.
 
-Traces lose what is about this machine and no reader (endpoint, attempts, error); failures stay out. The files are made
-once, beside the run's own, and are the same bytes for the same ledger.
+Traces lose what is about this machine and no reader (endpoint, attempts, error); failures stay out, and so does what
+the check `secrets` rejected. The files are made once, beside the run's own, and are the same bytes for the same ledger.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from distill.files import replacing_folder, sha256_of, sha256_tree
 from distill.publish.publication import File
 from distill.rundir import RunDir
+from distill.verdicts import verdict_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 LEFT_OUT = ("endpoint", "attempts", "error", "prompt_ids", "output_ids")
 """Columns of a trace that are about the machine that asked, or that only a continuation needs."""
 PART_BYTES = 512 * 2**20
@@ -78,13 +78,28 @@ def _made(run: RunDir, folder: Path) -> Path:
     with replacing_folder(folder) as place:
         for name in ("traces", "verdicts", "prompts"):
             (place / name).mkdir()
-        _write(place / "traces", run.ledger().tables(), _answered)
+        hidden = _with_secrets(run)
+        _write(place / "traces", run.ledger().tables(), lambda table: _without(_answered(table), "key", hidden))
         if run.verdicts.is_file():
-            shutil.copyfile(run.verdicts, place / "verdicts" / "verdicts-00000.parquet")
+            _write(place / "verdicts", _tables(run.verdicts), lambda table: _without(table, "trace_key", hidden))
         if run.prompts.is_file():
             _write(place / "prompts", _tables(run.prompts), _without_folders)
         (place / "made.json").write_text(json.dumps(mark), encoding="utf-8")
     return folder
+
+
+def _with_secrets(run: RunDir) -> list[str]:
+    """Keys of the traces in which the check `secrets` found a key or something about a person."""
+    return [row["trace_key"] for row in verdict_rows(run) if row["check"] == "secrets" and row["outcome"] == "fail"]
+
+
+def _without(table: pa.Table, column: str, keys: list[str]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not keys:
+        return table
+    return table.filter(pc.invert(pc.is_in(table.column(column), value_set=pa.array(keys, pa.string()))))
 
 
 def _write(folder: Path, tables: Iterator[pa.Table], change: Callable[[Any], Any]) -> None:

@@ -8,6 +8,7 @@ there and sends what is missing. Knows nothing about what the files are.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
@@ -56,6 +57,8 @@ class There:
     tags: Mapping[str, str] | None = None
     run: str | None = None
     """Id of the run that an earlier publication put there; None where no publication did."""
+    foreign: tuple[str, ...] = ()
+    """Files that no publication of ours put there, and those of ours that somebody changed since."""
 
     def holds(self, part: Part) -> bool:
         """Whether main holds the part's files and no others."""
@@ -68,11 +71,13 @@ class There:
         return min(found, default=None)
 
     @property
-    def foreign(self) -> tuple[str, ...]:
-        """Files that no publication of ours put there."""
-        if self.run is not None:
-            return ()
-        return tuple(sorted(path for path in self.tree or {} if path not in OWN_FILES))
+    def earlier(self) -> tuple[str, ...]:
+        """Versions that lie there besides what main shows."""
+        return tuple(
+            sorted(
+                name for name, commit in (self.tags or {}).items() if VERSION.fullmatch(name) and commit != self.main
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,16 @@ class Published:
 class Transaction:
     """One publication on its way. `pause` is called to wait; tests wait for nothing."""
 
-    def __init__(self, api: HfApi, publication: Publication, pause: Callable[[float], None] = time.sleep) -> None:
-        self.api, self.publication, self.pause = api, publication, pause
+    def __init__(
+        self,
+        api: HfApi,
+        publication: Publication,
+        pause: Callable[[float], None] = time.sleep,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """`replace`: also what others put into a repository of ours since, and what another run's publication did."""
+        self.api, self.publication, self.pause, self.replace = api, publication, pause, replace
 
     def look(self, part: Part) -> There:
         """Raises PublishError where the Hub does not answer."""
@@ -106,7 +119,10 @@ class Transaction:
         main = next((ref.target_commit for ref in refs.branches if ref.name == "main"), info.sha)
         tree = self.tree(part, main)
         tags = {ref.name: ref.target_commit for ref in refs.tags}
-        return There(True, bool(info.private), main, tree, tags, self._run_of(part, main, tree))
+        told = self._lineage(part, main, tree)
+        run = str(told["run"]) if told is not None else None
+        foreign = self._foreign(part, main, tree, tags, told)
+        return There(True, bool(info.private), main, tree, tags, run, foreign)
 
     def run(self, *, public: bool) -> list[Published]:
         """All parts, or an error that says where it stopped; then nothing of an unfinished part is on any main.
@@ -132,6 +148,8 @@ class Transaction:
         """(files, bytes) that were sent until the part's branch held all of it."""
         if there.holds(part):
             return 0, 0
+        if there.exists and not there.private:
+            say(f"publish: {part.repo} is public: its branch {part.staging} can be read while it is gathered")
         self._ask(
             f"creating {part.repo}",
             lambda: self.api.create_repo(part.repo, repo_type=part.kind, private=True, exist_ok=True),
@@ -183,7 +201,7 @@ class Transaction:
             there = self.look(part)
             if there.holds(part):
                 return there
-            if there.foreign:
+            if there.foreign and not (self.replace and there.run is not None):
                 raise taken(part, there)
             try:
                 self._take_over(part, there)
@@ -275,25 +293,58 @@ class Transaction:
         tree: dict[str, Seen] = self._ask(f"listing {part.repo}", listed)
         return tree
 
-    def _run_of(self, part: Part, commit: str, tree: Mapping[str, Seen]) -> str | None:
-        """Id of the run whose publication made this commit."""
+    def _lineage(self, part: Part, commit: str, tree: Mapping[str, Seen]) -> dict[str, Any] | None:
+        """What the publication that made this commit says of itself; None where none did."""
         if LINEAGE_FILE not in tree:
             return None
+        try:
+            value = json.loads(self._content(part, LINEAGE_FILE, commit))
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) and "run" in value else None
 
-        def fetched() -> str | None:
+    def _foreign(
+        self,
+        part: Part,
+        commit: str,
+        tree: Mapping[str, Seen],
+        tags: Mapping[str, str],
+        told: Mapping[str, Any] | None,
+    ) -> tuple[str, ...]:
+        """A commit with a version's tag is a publication's own. What another holds is compared with what the last
+        publication says that it put there: somebody may have added a picture since, or written into the card."""
+        shown = sorted(path for path in tree if path not in OWN_FILES)
+        if told is None:
+            return tuple(shown)
+        if any(VERSION.fullmatch(name) and target == commit for name, target in tags.items()):
+            return ()
+        ours = {path: (file.sha256, file.git_oid) for path, file in ((f.path, f) for f in part.files)}
+        files = told.get("files")
+        named = files if isinstance(files, dict) else {}
+
+        def own(path: str) -> bool:
+            seen = tree[path]
+            if path == LINEAGE_FILE or (path in ours and (seen.lfs or seen.git_oid) in ours[path]):
+                return True
+            if path not in named:
+                return False
+            found = seen.lfs or hashlib.sha256(self._content(part, path, commit)).hexdigest()
+            return bool(found == named[path])
+
+        return tuple(path for path in shown if not own(path))
+
+    def _content(self, part: Part, path: str, commit: str) -> bytes:
+        """Of a small file."""
+
+        def fetched() -> bytes:
             with tempfile.TemporaryDirectory() as folder:
-                path = self.api.hf_hub_download(
-                    part.repo, LINEAGE_FILE, repo_type=part.kind, revision=commit, local_dir=folder
+                place = self.api.hf_hub_download(
+                    part.repo, path, repo_type=part.kind, revision=commit, local_dir=folder
                 )
-                text = Path(path).read_text(encoding="utf-8", errors="replace")
-            try:
-                value = json.loads(text)
-            except ValueError:
-                return None
-            return str(value["run"]) if isinstance(value, dict) and "run" in value else None
+                return Path(place).read_bytes()
 
-        found: str | None = self._ask(f"looking at {part.repo}", fetched)
-        return found
+        content: bytes = self._ask(f"looking at {part.repo}", fetched)
+        return content
 
     def _ask(self, what: str, call: Callable[[], Any]) -> Any:
         return asked(what, call, self.pause)
@@ -338,11 +389,14 @@ def batches(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 def taken(part: Part, there: There) -> PublishError:
-    return PublishError(
-        f"{part.repo} holds files that no publication put there",
-        given=", ".join(there.foreign[:5]) + (" and more" if len(there.foreign) > 5 else ""),
-        todo="choose another name with --repo, or move them away on the Hub: they would be lost",
-    )
+    if there.run is not None:
+        what = f"{part.repo} was changed on the Hub since it was published"
+        todo = "take those changes into the run's own files, or drop them with --replace: no tag keeps them"
+    else:
+        what = f"{part.repo} holds files that no publication put there"
+        todo = "choose another name with --repo, or move them away on the Hub: they would be lost"
+    listed = ", ".join(there.foreign[:5]) + (" and more" if len(there.foreign) > 5 else "")
+    return PublishError(what, given=listed, todo=todo)
 
 
 class _Progress:

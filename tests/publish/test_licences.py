@@ -33,6 +33,15 @@ def test_free_licences_stand_in_nobodys_way() -> None:
         ({"teacher": None}, "nobody says under which licence the teacher's outputs are"),
         ({"base": "unknown"}, "nobody says under which licence the student's base is"),
         ({"prompts": {"a": "CC-BY-NC-4.0"}}, "prompts that are not for commercial use, a (CC-BY-NC-4.0)"),
+        ({"base": "qwen-research"}, "its base is under qwen-research, whose terms are not known here"),
+        ({"base": "cc-by-nc-nd-4.0"}, "its base is under cc-by-nc-nd-4.0, whose terms are not known here"),
+        ({"base": "llama4", "licence_text": True}, "asks for a name that begins with Llama"),
+        ({"base": "llama3", "name": "Llama-x"}, "asks that its text goes with the weights"),
+        ({"base": "cc-by-nc-4.0", "chosen": "mit"}, "its base is under cc-by-nc-4.0, which stays with it"),
+        ({"teacher": "my-terms"}, "its teacher is under my-terms, whose terms are not known here"),
+        ({"prompts": {"a": "CC-BY-NC-ND-4.0"}}, "prompts that are not for commercial use, a (CC-BY-NC-ND-4.0)"),
+        ({"prompts": {"a": "research only, non-commercial"}}, "prompts that are not for commercial use"),
+        ({"prompts": {"a": "my-own"}}, "prompts are under my-own, whose terms are not known here"),
         ({"prompts": {"aime": None}}, "nobody says under which licence the prompts of aime are"),
         ({"prompts": {"a": "CC-BY-SA-4.0", "b": "CC-BY-NC-SA-4.0"}}, "licences that no one set can follow"),
         ({"prompts": {"a": "CC-BY-SA-4.0", "b": "CC-BY-NC-4.0"}}, "licences that no one set can follow"),
@@ -66,6 +75,12 @@ def test_what_removes_it_does(changed: dict[str, Any]) -> None:
 
 def test_a_llama_is_told_by_its_version() -> None:
     assert terms(**{**FREE, "base": "llama3.3", "name": "Llama-x", "licence_text": True}).llama == "3.3"
+
+
+def test_a_teacher_without_a_licence_is_said_of_the_traces_too() -> None:
+    found = terms(**{**FREE, "teacher": None})
+    assert "unknown" in found.traces
+    assert [conflict.about for conflict in found.conflicts] == ["student", "traces"]
 
 
 def test_a_card_names_what_the_hub_knows() -> None:

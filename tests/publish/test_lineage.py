@@ -45,6 +45,15 @@ def test_a_run_is_walked_whole_and_a_trace_part_only_back(finished: RunDir) -> N
     assert "evaluate" in [link.name for link in lineage(finished.evaluations / "student.json").links]
 
 
+def test_a_changed_trace_part_is_noticed_from_itself(run: RunDir) -> None:
+    part = next(run.traces.glob("part-*.parquet"))
+    content = bytearray(part.read_bytes())
+    content[100] ^= 1
+    part.write_bytes(content)
+    for place in (part, run.traces, run.path):
+        assert any("traces as they were sealed" in line for line in lineage(place).broken), place
+
+
 def append(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"\0")

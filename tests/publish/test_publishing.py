@@ -71,7 +71,8 @@ def test_a_second_publication_uploads_nothing(run: RunDir, hub: UploadHub) -> No
     assert [(one.tag, one.commit) for one in again] == [(one.tag, one.commit) for one in first]
     assert all(one.sent_files == 0 for one in again)
     assert hub.uploaded_bytes == before
-    assert not [r for r in hub.requests[asked:] if not r.startswith(("GET", "HEAD"))]
+    written = [r for r in hub.requests[asked:] if not r.startswith(("GET", "HEAD"))]
+    assert set(written) == {"POST /api/validate-yaml"}, "which looks at cards and changes nothing"
 
 
 def test_another_machine_publishes_the_same(run: RunDir, hub: UploadHub, tmp_path: Path) -> None:
@@ -243,6 +244,136 @@ def test_another_runs_publication_is_left_alone(run: RunDir, hub: UploadHub) -> 
     assert json.loads(hub.files(REPO)["lineage.json"])["run"].startswith("quickstart-")
 
 
+def commit(hub: UploadHub, path: str, content: bytes) -> None:
+    """By hand, on the Hub's page."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(endpoint=hub.url, token=TOKEN)
+    api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id=REPO)
+
+
+@pytest.mark.parametrize("path", ["demo.png", "README.md", "model.safetensors"])
+def test_what_somebody_changed_on_the_hub_is_not_lost(run: RunDir, hub: UploadHub, path: str) -> None:
+    publish(run, only=("student",))
+    commit(hub, path, b"---\nlicense: mit\n---\n# mine\n")
+    before = hub.repo(REPO).branches["main"]
+    with pytest.raises(PublishError, match="was changed on the Hub since it was published") as caught:
+        publish(run, only=("student",))
+    assert caught.value.given == path
+    assert hub.repo(REPO).branches == {"main": before}
+    (ended,) = publish(run, only=("student",), replace=True)
+    assert ended.tag == "v2"
+    assert set(hub.files(REPO)) == set(hub.files(REPO, revision="v1"))
+
+
+def test_private_versions_are_not_shown_without_the_word(run: RunDir, hub: UploadHub) -> None:
+    publish(run, only=("student",))
+    (run.student / "notes.txt").write_text("about it")
+    as_if_trained_so(run)
+    with pytest.raises(PublishError, match="the earlier versions of org/tiny too") as caught:
+        publish(run, only=("student",), public=True)
+    assert caught.value.given == "v1"
+    assert hub.repo(REPO).private
+    publish(run, only=("student",), public=True, old_versions=True)
+    assert not hub.repo(REPO).private
+
+
+def test_what_was_private_becomes_public_as_it_is(run: RunDir, hub: UploadHub) -> None:
+    publish(run, only=("traces",))
+    (ended,) = publish(run, only=("traces",), public=True)
+    assert (ended.tag, ended.sent_files) == ("v1", 0)
+    assert not hub.repo(TRACES, "dataset").private
+
+
+def test_cards_link_to_what_was_published_before(run: RunDir, hub: UploadHub) -> None:
+    alone = head(planned(run, only=("gguf",)).cards[f"{REPO}-GGUF"])
+    assert "base_model" not in alone, "a student from nothing that is not on the Hub"
+    publish(run, only=("student",))
+    publish(run, only=("gguf",))
+    card = head(hub.files(f"{REPO}-GGUF")["README.md"].decode())
+    assert (card["base_model"], card["base_model_relation"]) == ([REPO], "quantized")
+
+
+def test_a_card_that_the_hub_does_not_take_is_found_before_anything_is_made(
+    run: RunDir, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.publish.card._licence", lambda names: {"license": "other"})
+    with pytest.raises(PublishError, match="does not take the card of org/tiny") as caught:
+        publish(run)
+    assert "Invalid metadata" in str(caught.value.given)
+    assert nothing_shown(hub)
+
+
+def without_licences(run: RunDir) -> None:
+    text = run.recipe.read_text().replace("teacher_overrides: {}", "teacher_overrides: {license: unknown}", 1)
+    run.recipe.write_text(text)
+
+
+def test_traces_of_no_known_licence_go_out_by_the_word_and_say_so(run: RunDir, hub: UploadHub) -> None:
+    without_licences(run)
+    with pytest.raises(GateError, match="under which licence the teacher's outputs are"):
+        publish(run, only=("traces",))
+    publish(run, only=("traces",), anyway=True)
+    card = hub.files(TRACES, "dataset")["README.md"].decode()
+    assert head(card)["license"] == ["mit", "other"]
+    assert head(card)["license_name"] == "unknown"
+
+
+def test_settings_about_machines_stay_here(run: RunDir, hub: UploadHub) -> None:
+    from distill import specs
+    from distill.publish.facts import published_recipe
+
+    recipe = specs.recipe("quickstart", {
+        "filter.judge.url": "http://judge.corp.example:8000/v1",
+        "filter.judge.api_key_env": "ACME_JUDGE_KEY",
+        "teacher_overrides": {"model": "/mnt/acme/R1", "api.url": "http://acme.example"},
+    })  # fmt: skip
+    told = published_recipe(recipe)
+    assert "acme" not in told.lower().replace("model: r1", "")
+    assert "judge.corp" not in told
+    assert "model: R1" in told
+
+
+def test_a_vocabulary_goes_out_as_it_is(tmp_path: Path) -> None:
+    """Merges look like paths: a tokenizer that learned from programs holds `//` and `./a`."""
+    from distill.publish.content import _folder
+
+    vocabulary = {"model": {"merges": [[":", "//"], ["./", "a/b"]], "vocab": {"/usr/bin": 0}}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"name_or_path": "/data/base", "eos_token": "./x"}))
+    files = {file.path: json.loads(file.read()) for file in _folder(tmp_path, lambda path: True)}
+    assert files["tokenizer.json"] == vocabulary
+    assert files["tokenizer_config.json"] == {"name_or_path": "base", "eos_token": "./x"}
+
+
+def test_what_the_secrets_check_rejected_stays_here(run: RunDir, hub: UploadHub) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(run.verdicts)
+    checks, keys = table.column("check").to_pylist(), table.column("trace_key").to_pylist()
+    place = checks.index("secrets") if "secrets" in checks else 0
+    rejected = keys[place]
+    for name, value in (("check", "secrets"), ("outcome", "fail")):
+        column = table.column(name).to_pylist()
+        column[place] = value
+        number = table.schema.get_field_index(name)
+        table = table.set_column(number, table.schema.field(name), pa.array(column, table.schema.field(name).type))
+    pq.write_table(table, run.verdicts)
+    now = run.hashes(run.verdicts)["verdicts.parquet"]
+    content = json.loads(run.manifest.read_text())
+    for stage in content["stages"].values():
+        for told in (stage["inputs"], stage["outputs"]):
+            told.update({"verdicts.parquet": now} if "verdicts.parquet" in told else {})
+    run.manifest.write_text(json.dumps(content))
+    publish(run, only=("traces",))
+    for path, column in (("traces/traces-00000.parquet", "key"), ("verdicts/verdicts-00000.parquet", "trace_key")):
+        (tmp := run.path / "pulled.parquet").write_bytes(hub.files(TRACES, "dataset")[path])
+        found = pq.read_table(tmp).column(column).to_pylist()
+        assert rejected not in found
+        assert found
+
+
 def test_traces_alone_need_no_student(run: RunDir, hub: UploadHub) -> None:
     content = json.loads(run.manifest.read_text())
     for name in ("train", "evaluate", "quantize", "report"):
@@ -322,6 +453,44 @@ def test_a_base_from_a_folder_can_be_named(run: RunDir, hub: UploadHub) -> None:
     assert "made from [some/base](https://huggingface.co/some/base)" in card
 
 
+def failing_student(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["evaluate"]["counts"]["_failed_gates"] = ["it solves too little"]
+    run.manifest.write_text(json.dumps(content))
+
+
+def failing_filter(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["filter"]["counts"]["_failed_gates"] = ["too few were kept"]
+    run.manifest.write_text(json.dumps(content))
+
+
+def unexamined(run: RunDir) -> None:
+    content = json.loads(run.manifest.read_text())
+    content["stages"]["quantize"]["counts"]["nf4"] |= {"gates": [], "status": "not examined"}
+    run.manifest.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "part", "told"),
+    [
+        (failing_student, "gguf", "it solves too little"),
+        (failing_student, "student", "it solves too little"),
+        (failing_filter, "traces", "too few were kept"),
+        (failing_filter, "nf4", "too few were kept"),
+        (without_examination, "nf4", "nobody examined the student"),
+        (unexamined, "nf4", "nf4: nobody examined it"),
+    ],
+)
+def test_a_gate_is_of_everything_that_comes_after_it(
+    run: RunDir, hub: UploadHub, breaks: Callable[[RunDir], None], part: str, told: str
+) -> None:
+    breaks(run)
+    with pytest.raises(GateError, match=told):
+        publish(run, only=(part,))
+    assert nothing_shown(hub)
+
+
 def test_a_licence_in_the_way_is_a_gate(run: RunDir, hub: UploadHub) -> None:
     text = run.recipe.read_text().replace("student_overrides: {}", "student_overrides: {license: llama3.1}")
     run.recipe.write_text(text)
@@ -383,6 +552,24 @@ def rewrite_outputs(run: RunDir, stage: str, **outputs: str) -> None:
     run.manifest.write_text(json.dumps(content))
 
 
+def better_score(run: RunDir) -> None:
+    path = run.evaluations / "student.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pass_at_1": 1.0}))
+
+
+def other_answers(run: RunDir) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(pq.read_table(run.prompts).slice(1), run.prompts)
+
+
+def flipped_trace(run: RunDir) -> None:
+    part = next(run.traces.glob("part-*.parquet"))
+    content = bytearray(part.read_bytes())
+    content[100] ^= 1
+    part.write_bytes(content)
+
+
 def with_another_recipe(run: RunDir) -> None:
     run.recipe.write_text(run.recipe.read_text().replace("epochs: 1", "epochs: 4"))
 
@@ -399,6 +586,9 @@ def with_an_adapter(run: RunDir) -> None:
         (trained_again, {}, RunError, "quantize worked on an earlier student: train ran again since"),
         (trained_again, {"only": ("student",)}, RunError, "evaluate worked on an earlier student: train ran again"),
         (filtered_again, {}, RunError, "train worked on an earlier kept: filter ran again since"),
+        (better_score, {"only": ("student",)}, RunError, r"evaluations/student\.json is not what evaluate wrote"),
+        (other_answers, {"only": ("traces",)}, RunError, r"prompts\.parquet is not what prompts wrote"),
+        (flipped_trace, {"only": ("traces",)}, RunError, "traces are not what was sealed"),
         (with_another_recipe, {}, RunError, "recipe.yaml was changed since train ran"),
         (with_an_adapter, {}, UsageError, "the adapter's base has no name on the Hub"),
         (lambda run: None, {"base": "mine"}, UsageError, "--base mine: not ORG/NAME"),
@@ -432,15 +622,25 @@ def test_parts_are_those_that_the_run_has(run: RunDir) -> None:
 def test_nothing_of_this_machine_is_in_anything_that_is_uploaded(
     run: RunDir, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looked for in the bytes that arrived, not by the code that scans."""
+    """Looked for in what arrived, not by the code that scans."""
+    import io
+
+    import pyarrow.parquet as pq
+
     monkeypatch.setenv("LOGNAME", "wilhelmina")
     monkeypatch.setattr("socket.gethostname", lambda: "workstation-7")
     publish(run)
     private = [TOKEN, str(run.path), str(Path.cwd()), "wilhelmina", "workstation-7", "127.0.0.1"]
+    looked = 0
     for repo in hub.repos.values():
         for path, content in hub.files(repo.name, repo.kind).items():
+            if path.endswith(".parquet"):  # compressed: its rows are what a reader sees
+                rows = pq.read_table(io.BytesIO(content))
+                content = json.dumps([rows.to_pylist(), str(rows.schema.metadata)], default=str).encode()
+                looked += 1
             for text in private:
                 assert text.encode() not in content, (repo.name, path, text)
+    assert looked >= 4
 
 
 @pytest.mark.parametrize(

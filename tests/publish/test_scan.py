@@ -34,6 +34,7 @@ def found(path: str, content: Path | bytes) -> list[str]:
         (f"use {SECRET} here", ["your token of the Hub", "a token of the Hub"]),
         ("see /data/jane/runs/x/student", ["the folder of the run", "your user name"]),
         ("made by jane.", ["your user name"]),
+        ("model: `/mnt/secret-project/base`", ["a folder of this machine"]),
         ("in /home/bob/models", ["a folder of a user"]),
         ("C:\\Users\\bob\\x", ["a folder of a user"]),
         ("http://10.0.0.12:8000/v1", ["an address of a private network"]),
@@ -47,10 +48,27 @@ def test_a_text_that_gives_something_away(text: str, what: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["janet and her 10.5 apples", "version 10.0.1", "v1.10.0.12 of it", "https://huggingface.co/org/x"]
+    "text",
+    [
+        "janet and her 10.5 apples",
+        "version 10.0.1",
+        "v1.10.0.12 of it",
+        "https://huggingface.co/org/x",
+        "[a](https://a.b/c/d), and/or",
+    ],
 )
 def test_a_text_that_gives_nothing_away(text: str) -> None:
     assert found("README.md", text.encode()) == []
+
+
+def test_who_publishes_under_a_name_may_show_it() -> None:
+    content = b"# jane/x\n[x](https://huggingface.co/jane/x) by jane"
+    for repo, told in (("jane/x", 0), ("org/jane-7b", 0), ("org/x", 1)):
+        assert len(leaks(Part(repo, "model", "student", (File.of("README.md", content),)), FOUND)) == told
+
+
+def test_a_vocabulary_may_hold_paths() -> None:
+    assert found("tokenizer.json", b'{"a": "/usr/bin/env"}') == []
 
 
 def test_a_trace_may_name_a_person_and_a_folder_but_no_key(tmp_path: Path) -> None:
