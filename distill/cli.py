@@ -456,6 +456,10 @@ def publish(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="ID", help="Licence of prompts whose own nobody tells, such as those of a file."),
     ] = None,
+    teacher_license: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="ID", help="Licence of the teacher's outputs, where its spec does not tell it."),
+    ] = None,
     old_versions: Annotated[
         bool, typer.Option("--old-versions", help="With --public: earlier private versions may be seen too.")
     ] = False,
@@ -471,9 +475,19 @@ def publish(
 
     place = RunDir(run)
     chosen = pipeline.recipe_of(place)
-    parts = (tuple(only or ()), tuple(without or ()))
     asked = publishing.Asked(
-        repo, public, anyway, replace, *parts, license, license_file, base, old_versions, prompts_license
+        repo,
+        public=public,
+        anyway=anyway,
+        replace=replace,
+        only=tuple(only or ()),
+        without=tuple(without or ()),
+        license=license,
+        license_file=license_file,
+        base=base,
+        old_versions=old_versions,
+        prompts_license=prompts_license,
+        teacher_license=teacher_license,
     )
     if dry_run:
         plan = publishing.planned(chosen, place, asked)

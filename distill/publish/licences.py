@@ -152,7 +152,10 @@ def _unknown(of_base: tuple[str, ...], of_teacher: tuple[str, ...], student: tup
         todo = "name it in the student's spec, as `license`"
         found.append(Conflict("student", "nobody says under which licence the student's base is", todo))
     if UNKNOWN in of_teacher:
-        what, todo = "nobody says under which licence the teacher's outputs are", "name it in the teacher's spec"
+        what, todo = (
+            "nobody says under which licence the teacher's outputs are",
+            "name it with --teacher-license, or in the teacher's spec",
+        )
         found += [Conflict("student", what, todo), Conflict("traces", what, todo)]
     for about, names in (("its base", of_base), ("it", student), ("its teacher", of_teacher)):
         for name in names:

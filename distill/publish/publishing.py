@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,9 @@ PUBLISHED = "published.json"
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`license` is what to offer the student under, by default its base's; `license_file` goes beside the weights;
-    `base` is the base's name on the Hub, where the student's spec does not tell it; `prompts_license` that of prompts
-    whose own is not known; `old_versions` lets `public` show earlier private versions too."""
+    `base` is the base's name on the Hub, where the student's spec does not tell it; `prompts_license` and
+    `teacher_license` are those of prompts and of a teacher whose own are not known; `old_versions` lets `public` show
+    earlier private versions too."""
 
     repo: str
     public: bool = False
@@ -45,6 +46,7 @@ class Asked:
     base: str | None = None
     old_versions: bool = False
     prompts_license: str | None = None
+    teacher_license: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def planned(recipe: Recipe, run: RunDir, asked: Asked) -> Planned:
     """
     parts = content.chosen_parts(run, _wanted(asked, None))
     preflight.stages_done(recipe, run, parts)
-    facts = gathered(recipe, run, asked.base)
+    facts = _with_licences(gathered(recipe, run, asked.base), asked)
     preflight.adapter_has_base(facts, parts)
     text = _licence_text(asked, run, facts)
     conditions = _terms(facts, asked, text is not None)
@@ -179,7 +181,7 @@ def _remember(run: RunDir, repo: str, parts: list[str]) -> None:
 
 
 def _terms(facts: Facts, asked: Asked, has_text: bool) -> Terms:
-    licences = {source.name: _told(source.license) or asked.prompts_license for source in facts.sources}
+    licences = {source.name: source.license for source in facts.sources}
     return terms(
         teacher=facts.teacher.license,
         base=facts.student.license if facts.student is not None else "mit",  # nothing is said of a student
@@ -190,8 +192,16 @@ def _terms(facts: Facts, asked: Asked, has_text: bool) -> Terms:
     )
 
 
-def _told(licence: str | None) -> str | None:
-    return licence if licence not in (None, UNKNOWN) else None
+def _with_licences(facts: Facts, asked: Asked) -> Facts:
+    """Licences that specs do not tell, as the user tells them."""
+    sources = tuple(
+        replace(source, license=asked.prompts_license) if source.license in (None, UNKNOWN) else source
+        for source in facts.sources
+    )
+    teacher = facts.teacher
+    if teacher.license in (None, UNKNOWN):
+        teacher = teacher.model_copy(update={"license": asked.teacher_license})
+    return replace(facts, sources=sources, teacher=teacher)
 
 
 def _licence_text(asked: Asked, run: RunDir, facts: Facts) -> bytes | None:

@@ -313,6 +313,7 @@ def test_traces_of_no_known_licence_go_out_by_the_word_and_say_so(run: RunDir, h
     without_licences(run)
     with pytest.raises(GateError, match="under which licence the teacher's outputs are"):
         publish(run, only=("traces",))
+    assert planned(run, only=("traces",), teacher_license="apache-2.0").values()["against"] == []
     publish(run, only=("traces",), anyway=True)
     card = hub.files(TRACES, "dataset")["README.md"].decode()
     assert head(card)["license"] == ["mit", "other"]
