@@ -32,6 +32,7 @@ class HubServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # answers at once, not after a delayed acknowledgement
 
             def log_message(self, *_: Any) -> None: ...
 
