@@ -7,14 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distill import wording
 from distill.errors import GateError, PublishError, RunError, UsageError
 from distill.publish import lineage
 from distill.publish.asking import asked
 from distill.publish.facts import Facts
-from distill.publish.licences import Terms
+from distill.publish.licences import Conflict
 from distill.publish.publication import Part, Publication
 from distill.publish.scan import leaks, needles
-from distill.publish.transaction import There, Transaction, amount, taken
+from distill.publish.transaction import There, Transaction, taken
 from distill.rundir import RunDir, StageState
 from distill.specs import Recipe
 
@@ -123,10 +124,8 @@ def gates(facts: Facts, parts: Sequence[str], files: Sequence[Any]) -> list[str]
     return found
 
 
-def refuse(failed_gates: Sequence[str], terms: Terms, parts: Sequence[str], *, anyway: bool) -> None:
+def refuse(failed_gates: Sequence[str], conflicts: Sequence[Conflict], *, anyway: bool) -> None:
     """Raises GateError for gates and licences that stand in the way; `anyway` lets all of them pass."""
-    about_student = any(part != "traces" for part in parts)
-    conflicts = [c for c in terms.conflicts if ("traces" in parts if c.about == "traces" else about_student)]
     if anyway or not (failed_gates or conflicts):
         return
     told = [f"gate: {gate}" for gate in failed_gates] + [f"licence: {conflict}" for conflict in conflicts]
@@ -165,7 +164,7 @@ def names(publication: Publication, base: str | None = None) -> None:
     for part in publication.parts:
         for file in part.files:
             if file.size > LARGEST:
-                what = f"{file.path} has {amount(file.size)}, the Hub takes {amount(LARGEST)} a file"
+                what = f"{file.path} has {wording.size(file.size)}, the Hub takes {wording.size(LARGEST)} a file"
                 raise PublishError(what, todo="save it in shards")
 
 
@@ -173,11 +172,10 @@ def cards(api: HfApi, publication: Publication, pause: Callable[[float], None]) 
     """Has the Hub look at every card before anything is made there, as the client does at each commit: a card that it
     does not take would be found half-way. Raises PublishError with what it says."""
     for part in publication.parts:
-        (text,) = [file.read().decode() for file in part.files if file.path == "README.md"]
 
-        def looked(text: str = text, part: Part = part) -> str | None:
+        def looked(part: Part = part) -> str | None:
             try:
-                api._validate_yaml(text, repo_type=part.kind)
+                api._validate_yaml(part.card, repo_type=part.kind)
             except ValueError as error:
                 return str(error)
             return None

@@ -16,6 +16,7 @@ from distill.files import sha256_of, sha256_once
 RepoKind: TypeAlias = Literal["model", "dataset"]
 OWN_FILES = (".gitattributes",)
 """What the Hub itself puts into a new repository; it says nothing about who filled it."""
+CARD = "README.md"
 LINEAGE_FILE = "lineage.json"
 """In every repository: by it a later start knows that a publication of this run made it."""
 
@@ -69,6 +70,11 @@ class Part:
     def staging(self) -> str:
         """Branch on which it is gathered: the same for the same files, on any machine."""
         return f"{STAGING}{sha256_of([[file.path, file.sha256] for file in self.files])[:16]}"
+
+    @property
+    def card(self) -> str:
+        """Its README."""
+        return next(file for file in self.files if file.path == CARD).read().decode()
 
     @property
     def url(self) -> str:

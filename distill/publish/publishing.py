@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from distill import wording
 from distill.errors import InputError
 from distill.files import write_json
 from distill.progress import say
 from distill.publish import content, preflight
 from distill.publish.content import Wanted
 from distill.publish.facts import Facts, gathered
-from distill.publish.licences import UNKNOWN, Terms, terms
+from distill.publish.licences import UNKNOWN, Conflict, Terms, terms
 from distill.publish.publication import Publication
-from distill.publish.transaction import Published, Transaction, amount
+from distill.publish.transaction import Published, Transaction
 from distill.rundir import RunDir
 from distill.specs import Recipe
 
@@ -51,13 +52,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What would be published: all files, and what speaks against it."""
+    """What would be published: all files, and what speaks against it. `parts` are those of the run; `conflicts` the
+    licences' that are about them."""
 
     publication: Publication
-    terms: Terms
+    conflicts: tuple[Conflict, ...]
     failed_gates: tuple[str, ...]
     public: bool
-    cards: dict[str, str] = field(default_factory=dict)
+    parts: tuple[str, ...]
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """By repository."""
+        return {part.repo: part.card for part in self.publication.parts}
 
     def values(self) -> dict[str, Any]:
         repositories = {
@@ -65,24 +72,24 @@ class Planned:
                 "kind": part.kind,
                 "bytes": part.size,
                 "files": {file.path: {"bytes": file.size, "sha256": file.sha256} for file in part.files},
-                "card": self.cards[part.repo],
+                "card": part.card,
             }
             for part in self.publication.parts
         }
-        against = [*self.failed_gates, *map(str, self.terms.conflicts)]
+        against = [*self.failed_gates, *map(str, self.conflicts)]
         return {"public": self.public, "repositories": repositories, "against": against}
 
     def lines(self) -> Iterator[str]:
         for part in self.publication.parts:
             seen = "public" if self.public else "private"
-            yield f"{part.url} ({part.what}, {seen}): {len(part.files)} files, {amount(part.size)}"
-            yield from (f"  {amount(file.size):>10}  {file.path}" for file in part.files)
+            yield f"{part.url} ({part.what}, {seen}): {len(part.files)} files, {wording.size(part.size)}"
+            yield from (f"  {wording.size(file.size):>10}  {file.path}" for file in part.files)
         for part in self.publication.parts:
             yield f"--- README.md of {part.url}"
-            yield self.cards[part.repo]
+            yield part.card
         for gate in self.failed_gates:
             yield f"stands in the way: gate: {gate}"
-        for conflict in self.terms.conflicts:
+        for conflict in self.conflicts:
             yield f"stands in the way: licence: {conflict}"
 
 
@@ -102,19 +109,10 @@ def planned(recipe: Recipe, run: RunDir, asked: Asked) -> Planned:
     publication = content.publication(facts, run, parts, wanted, conditions, run.path / WORK)
     preflight.names(publication, asked.base)
     preflight.private(publication, _token(), run)
-    cards = {
-        part.repo: next(f for f in part.files if f.path == "README.md").read().decode() for part in publication.parts
-    }
     failed = preflight.gates(facts, parts, content.weight_files(run, facts))
     about = {"traces"} if parts == ["traces"] else {"student", *(["traces"] if "traces" in parts else [])}
-    shown = tuple(conflict for conflict in conditions.conflicts if conflict.about in about)
-    return Planned(
-        publication,
-        Terms(conditions.student, conditions.traces, shown, conditions.llama),
-        tuple(failed),
-        asked.public,
-        cards,
-    )
+    conflicts = tuple(conflict for conflict in conditions.conflicts if conflict.about in about)
+    return Planned(publication, conflicts, tuple(failed), asked.public, tuple(parts))
 
 
 def publish(recipe: Recipe, run: RunDir, asked: Asked, pause: Callable[[float], None] = time.sleep) -> list[Published]:
@@ -124,16 +122,15 @@ def publish(recipe: Recipe, run: RunDir, asked: Asked, pause: Callable[[float], 
 
     with run.lock():
         plan = planned(recipe, run, asked)
-        parts = content.chosen_parts(run, _wanted(asked, None))
-        preflight.refuse(plan.failed_gates, plan.terms, parts, anyway=asked.anyway)
+        preflight.refuse(plan.failed_gates, plan.conflicts, anyway=asked.anyway)
         api = HfApi(token=_token())
         transaction = Transaction(api, plan.publication, pause, replace=asked.replace)
         who = preflight.owner(api, plan.publication, pause)
         preflight.cards(api, plan.publication, pause)
         preflight.there(transaction, public=asked.public, replace=asked.replace, old_versions=asked.old_versions)
-        say(f"publish: {amount(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who}")
+        say(f"publish: {wording.size(plan.publication.size)} in {len(plan.publication.parts)} repositories, as {who}")
         ended = transaction.run(public=asked.public)
-        _remember(run, asked.repo, parts)
+        _remember(run, asked.repo, plan.parts)
         return ended
 
 
@@ -154,9 +151,9 @@ def told(published: list[Published], *, public: bool) -> tuple[dict[str, Any], l
     }
     lines = []
     for one in published:
-        sent = (
-            f"{one.sent_files} files, {amount(one.sent_bytes)} sent" if one.sent_files else "nothing sent: it was there"
-        )
+        sent = "nothing sent: it was there"
+        if one.sent_files:
+            sent = f"{one.sent_files} files, {wording.size(one.sent_bytes)} sent"
         seen = "public" if public else "private"
         lines.append(f"{values[one.part.repo]['url']} at {one.tag} ({seen}): {sent}")
     return {"published": values}, lines
@@ -173,7 +170,7 @@ def _published(run: RunDir, repo: str) -> tuple[str, ...]:
     return tuple(found.get(repo, ()))
 
 
-def _remember(run: RunDir, repo: str, parts: list[str]) -> None:
+def _remember(run: RunDir, repo: str, parts: Sequence[str]) -> None:
     place = run.path / WORK / PUBLISHED
     found = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
     place.parent.mkdir(exist_ok=True)

@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill import wording
 from distill.errors import PublishError
 from distill.progress import say
 from distill.publish.asking import TRIES, asked, conflicts, explained, wait, worth_another
@@ -416,8 +417,8 @@ class _Progress:
             return
         rate = self.bytes / max(time.monotonic() - self.started, 1e-3)
         others = f" and {len(batch) - 1} more" if len(batch) > 1 else ""
-        takes = f", about {duration(size / rate)}" if self.bytes >= TOLD_BEFORE else ""
-        say(f"publish: {self.part.repo}: sending {batch[-1].path}{others}, {amount(size)}{takes}")
+        takes = f", about {wording.duration(size / rate)}" if self.bytes >= TOLD_BEFORE else ""
+        say(f"publish: {self.part.repo}: sending {batch[-1].path}{others}, {wording.size(size)}{takes}")
 
     def sent(self, batch: Sequence[File]) -> None:
         size = sum(file.size for file in batch)
@@ -425,20 +426,6 @@ class _Progress:
         rate = self.bytes / max(time.monotonic() - self.started, 1e-3)
         left = (self.part.size - self._there) / max(rate, 1.0)
         say(
-            f"publish: {self.part.repo}: {amount(self._there)} of {amount(self.part.size)} there, "
-            f"{amount(rate)}/s" + (f", about {duration(left)} left" if left >= 1 else "")
+            f"publish: {self.part.repo}: {wording.size(self._there)} of {wording.size(self.part.size)} there, "
+            f"{wording.size(rate)}/s" + (f", about {wording.duration(left)} left" if left >= 1 else "")
         )
-
-
-def amount(size: float) -> str:
-    """Bytes in the unit that a reader of the Hub knows: powers of 1000."""
-    for unit, least in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= least:
-            return f"{size / least:,.1f} {unit}"
-    return f"{size:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} hours"
-    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from distill.report.wording import displayable, duration, short_count
+from distill.wording import displayable, duration, short_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

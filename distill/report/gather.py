@@ -13,9 +13,9 @@ from distill import measures, specs
 from distill.files import reading
 from distill.prompts import table
 from distill.report.traces import AGAIN, Ledgered, read_ledger
-from distill.report.wording import count, without_folders
 from distill.rundir import QUANTIZATION, RunDir, StageState
 from distill.train_specs import Phase, TrainSettings
+from distill.wording import count, without_folders
 
 OWN = "report"
 """This stage itself, which cannot tell how it ended."""

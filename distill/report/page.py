@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill import wording
 from distill.measures import Score
-from distill.report import charts, wording
+from distill.report import charts
 from distill.report.gather import Report, StageFacts
 from distill.report.traces import Fate, Ledgered, quantile
-from distill.report.wording import displayable
+from distill.wording import displayable
 
 LIMITS = {"question": 2_000, "answer": 1_500, "reasoning": 3_000, "raw": 6_000, "error": 600}
 """Characters of a text that are shown: with forty traces of 32,000 tokens the page stays below 1.5 MB."""

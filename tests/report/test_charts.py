@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from distill.report import charts, wording
+from distill import wording
+from distill.report import charts
 
 GROUPS = [Counter({40: 5, 80: 20, 120: 3}), Counter({256: 9})]
 ROWS = [("teacher", 0.97, 0.95, 0.98, False), ("student", 0.86, 0.83, 0.89, True)]
